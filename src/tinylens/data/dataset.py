@@ -1,0 +1,243 @@
+"""`Dataset`, pictures with their labels, and `Splits`, its parts for training and judging."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinylens.errors import DataError
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+SPLIT_NAMES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that was set aside while reading, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Pictures and labels, checked when made.
+
+    Attributes:
+        images: uint8, shape (n, height, width, channels), channels 1 (grey) or 3 (RGB).
+        labels: int64, shape (n,), each an index into `class_names`.
+        class_names: one name a class; the order is the meaning of the labels.
+        source: where it came from, in words: a known set's name or a path.
+        paths: where each picture came from, shape (n,), or empty when it came from an array.
+        skipped: pictures set aside while reading, with the reason.
+
+    Raises:
+        DataError: when shapes, types, counts or labels do not fit together.
+
+    >>> import numpy as np
+    >>> data = Dataset(np.zeros((2, 8, 8, 1), np.uint8), [0, 1], ("cat", "dog"), source="example")
+    >>> len(data), data.image_shape, data.counts.tolist()
+    (2, (8, 8, 1), [1, 1])
+    """
+
+    images: Images
+    labels: Labels
+    class_names: tuple[str, ...]
+    source: str
+    paths: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "images", _checked_images(self.images, self.source))
+        labels = _checked_labels(self.labels, len(self.images), self.class_names, self.source)
+        object.__setattr__(self, "labels", labels)
+        if self.paths and len(self.paths) != len(self.images):
+            raise DataError(
+                f"{self.source}: {len(self.images)} pictures but {len(self.paths)} paths; "
+                "give one path a picture, or none"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every picture."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Pictures in each class, int64, shape (classes,)."""
+        return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of pixels, labels and class names: equal exactly when the data are equal."""
+        digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
+        for start in range(0, len(self), 4096):  # in pieces: a memory-mapped set need not fit
+            digest.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+    def subset(self, rows: ArrayLike) -> Dataset:
+        """Return the pictures at `rows`, int indices of shape (m,), in that order."""
+        index = np.asarray(rows, dtype=np.int64)
+        paths = tuple(self.paths[i] for i in index) if self.paths else ()
+        return replace(
+            self, images=self.images[index], labels=self.labels[index], paths=paths, skipped=()
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The parts of a data set: what is trained on, what is chosen on, what is judged on.
+
+    Attributes:
+        train: trained on.
+        val: everything is chosen on this part: early stopping, best weights, calibration. It is
+            None when everything was asked for training.
+        test: looked at once, at the end.
+        notes: how the parts came about, a sentence each, for the report.
+    """
+
+    train: Dataset
+    val: Dataset | None
+    test: Dataset
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for name, part in self.items():
+            _check_same_kind(self.train, part, name)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names that all parts share."""
+        return self.train.class_names
+
+    @property
+    def source(self) -> str:
+        """Where the training part came from."""
+        return self.train.source
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the fingerprints of the parts."""
+        parts = (f"{name}:{part.fingerprint}" for name, part in self.items())
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def items(self) -> Iterator[tuple[str, Dataset]]:
+        """Yield (name, part) for train, val (where there is one) and test."""
+        yield "train", self.train
+        if self.val is not None:
+            yield "val", self.val
+        yield "test", self.test
+
+
+def stratified_split(
+    labels: Labels, fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (rest, part): `part` holds `fraction` of every class, drawn with `seed`.
+
+    A class of two or more pictures always keeps at least one on either side. The rows of each
+    side are in ascending order.
+
+    Raises:
+        DataError: when a class has a single picture, which cannot stand on both sides.
+
+    >>> rest, part = stratified_split(np.array([0, 0, 0, 0, 1, 1]), 0.25, seed=0)
+    >>> len(rest), len(part)
+    (4, 2)
+    """
+    random = np.random.default_rng([seed, 0x5EED])
+    chosen: list[NDArray[np.int64]] = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) < 2:
+            raise DataError(
+                f"class number {label} has {len(rows)} picture, and a part of {fraction:.0%} is to "
+                "be carved out; expected at least 2 a class: add pictures or leave the class out"
+            )
+        count = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
+        chosen.append(random.permutation(rows)[:count])
+    part = np.sort(np.concatenate(chosen))
+    rest = np.setdiff1d(np.arange(len(labels)), part)
+    return rest, part
+
+
+def _checked_images(given: Any, source: str) -> Images:
+    # an array is kept as it is: a memory-mapped one stays on the disk
+    images: NDArray[Any] = given if isinstance(given, np.ndarray) else np.asarray(given)
+    if images.dtype != np.uint8:
+        raise DataError(
+            f"{source}: pictures are {images.dtype}, expected uint8 from 0 to 255; "
+            "scale and convert them, for example (255 * images).astype('uint8')"
+        )
+    if images.ndim == 3:  # (n, height, width): grey without a channel axis, as Keras gives MNIST
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:3]:
+        raise DataError(
+            f"{source}: pictures have shape {images.shape}, expected (n, height, width) or "
+            "(n, height, width, channels) with 1 or 3 channels"
+        )
+    if not len(images):
+        raise DataError(f"{source}: no pictures; expected at least one")
+    return images
+
+
+def _checked_labels(labels: Any, count: int, class_names: Sequence[str], source: str) -> Labels:
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:  # Keras gives CIFAR labels as (n, 1)
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(
+            f"{source}: labels are {array.dtype} of shape {array.shape}, expected whole numbers of "
+            "shape (n,); turn one-hot rows into numbers with labels.argmax(axis=1)"
+        )
+    if len(array) != count:
+        raise DataError(f"{source}: {count} pictures but {len(array)} labels; expected one each")
+    if len(class_names) < 2:
+        raise DataError(
+            f"{source}: found {len(class_names)} class ({', '.join(class_names)}), expected at "
+            "least 2; a classifier has nothing to decide here"
+        )
+    if len(set(class_names)) != len(class_names):
+        twins = sorted({name for name in class_names if class_names.count(name) > 1})
+        raise DataError(f"{source}: class names given twice: {', '.join(twins)}; rename one")
+    wrong = np.flatnonzero((array < 0) | (array >= len(class_names)))
+    if len(wrong):
+        shown = ", ".join(f"row {row}: {array[row]}" for row in wrong[:5])
+        raise DataError(
+            f"{source}: {len(wrong)} labels outside 0…{len(class_names) - 1} ({shown}); "
+            "expected each label to number one of the class names"
+        )
+    return array.astype(np.int64)
+
+
+def _check_same_kind(train: Dataset, part: Dataset, name: str) -> None:
+    if part.class_names != train.class_names:
+        missing = sorted(set(train.class_names) - set(part.class_names))
+        extra = sorted(set(part.class_names) - set(train.class_names))
+        found = (
+            f"{name} lacks {missing} and adds {extra}"
+            if missing or extra
+            else f"{name} has the same classes in another order: {', '.join(part.class_names)}"
+        )
+        raise DataError(
+            f"train and {name} do not have the same classes: {found}; expected "
+            f"{', '.join(train.class_names)}"
+        )
+    if part.image_shape != train.image_shape:
+        raise DataError(
+            f"{name} pictures are {part.image_shape}, train pictures {train.image_shape}; "
+            "expected one size and channel count"
+        )

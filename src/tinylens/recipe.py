@@ -1,0 +1,271 @@
+"""A recipe: everything that decides a training run except the data, as typed data in TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tinylens.errors import RecipeError, did_you_mean
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+OptionValue = bool | int | float | str | list[int] | list[float]
+
+
+class _Section(BaseModel):
+    """A part of a recipe: frozen, and no key that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class DataSection(_Section):
+    """How a data set becomes train, val and test parts.
+
+    Attributes:
+        val: share of train carved out for choosing, where the set brings no val part.
+        test: share carved out for judging, where the set brings no test part.
+        split_seed: the seed of both draws; apart from `train.seed` so that runs with several
+            seeds are judged on the same pictures.
+        size: height and width in pixels to which a folder's pictures are brought; None takes the
+            pictures' own size where they agree.
+    """
+
+    val: Fraction = 0.1
+    test: Fraction = 0.15
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    size: Annotated[int, Field(ge=8, le=256)] | None = None
+
+
+class ModelSection(_Section):
+    """Which network: a name in `tinylens.models.BUILDERS` and that builder's own options."""
+
+    name: str = "classic"
+    options: dict[str, OptionValue] = {}
+
+
+class AugmentSection(_Section):
+    """Random changes of the training pictures, drawn anew for every picture in every epoch.
+
+    Attributes:
+        flip: mirror left to right: "none", "random" (a coin a picture and epoch) or "alternating"
+            (a coin a picture, then every epoch the other side; Jordan 2024, arXiv:2404.00498).
+        shift: largest shift in pixels, both axes, the border filled by reflection.
+        cutout: side in pixels of a square set to the mean colour (DeVries & Taylor 2017).
+        brightness: largest change added to all pixels, as a share of the full range.
+        contrast: largest relative change of the distance from the picture's mean.
+    """
+
+    flip: Literal["none", "random", "alternating"] = "none"
+    shift: Annotated[int, Field(ge=0, le=16)] = 0
+    cutout: Annotated[int, Field(ge=0, le=128)] = 0
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    contrast: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class OptimizerSection(_Section):
+    """The optimizer and how its learning rate moves.
+
+    Attributes:
+        name: "adam" (Kingma & Ba 2015), "adamw" (Loshchilov & Hutter 2019) or "sgd" with
+            Nesterov momentum.
+        learning_rate: the highest one of the schedule.
+        weight_decay: decoupled; allowed for "adamw" and "sgd".
+        momentum: for "sgd".
+        schedule: "constant", "cosine" (to `final_rate`) or "linear" (to `final_rate`).
+        warmup: share of all steps over which the rate rises from a tenth to its highest.
+        final_rate: the last learning rate as a share of the highest.
+        clip_norm: largest norm of a whole gradient; 0 leaves it alone.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    momentum: Fraction = 0.9
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    warmup: Fraction = 0.0
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+
+
+class TrainSection(_Section):
+    """How long, in what pieces and from which seed.
+
+    Attributes:
+        epochs: passes over the training part.
+        batch_size: pictures a step.
+        label_smoothing: share of each label spread over all classes.
+        early_stopping: stop after this many epochs without a better val loss; 0 never stops.
+        best_weights: end with the weights of the epoch with the best val accuracy.
+        ema: momentum of a running mean of the weights, used instead of them; 0 is off.
+        class_weights: weigh the loss so that every class counts the same.
+        seed: of the starting weights, the order of the pictures, augmentation and dropout.
+        precision: "auto", "float32" or "bfloat16" (float32 weights, bfloat16 arithmetic).
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+    label_smoothing: Fraction = 0.0
+    early_stopping: Annotated[int, Field(ge=0)] = 0
+    best_weights: bool = True
+    ema: Fraction = 0.0
+    class_weights: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Recipe(_Section):
+    """Everything that decides a training run except the data.
+
+    >>> recipe = Recipe(name="mine").override({"train.epochs": 3})
+    >>> recipe.train.epochs
+    3
+    >>> Recipe.from_toml(recipe.to_toml()) == recipe
+    True
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    summary: str = ""
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection()
+    augment: AugmentSection = AugmentSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    train: TrainSection = TrainSection()
+
+    @staticmethod
+    def load(name_or_path: str | Path) -> Recipe:
+        """Return the built-in recipe of that name, or the one in that TOML file.
+
+        Raises:
+            RecipeError: no such recipe, or it does not parse; all mistakes are named at once.
+        """
+        path = Path(name_or_path)
+        if path.suffix == ".toml":
+            if not path.is_file():
+                raise RecipeError(f"no recipe file {path}; built-in recipes: {_listed()}")
+            return Recipe.from_toml(path.read_text(encoding="utf-8"), where=str(path))
+        builtin = _builtin_files().get(str(name_or_path))
+        if builtin is None:
+            near = did_you_mean(str(name_or_path), _builtin_files())
+            raise RecipeError(
+                f"no recipe {str(name_or_path)!r}{near}; built-in recipes: {_listed()}; "
+                "a recipe of your own is a path that ends in .toml"
+            )
+        return Recipe.from_toml(builtin.read_text(encoding="utf-8"), where=str(name_or_path))
+
+    @staticmethod
+    def from_toml(text: str, where: str = "recipe") -> Recipe:
+        """Parse a recipe; `where` names it in an error.
+
+        Raises:
+            RecipeError: it is not TOML, or says something impossible; all mistakes at once.
+        """
+        try:
+            return Recipe.from_dict(tomllib.loads(text), where)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"{where} is not a TOML file: {error}") from None
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """Check `values` and return them as a recipe; errors as in `from_toml`."""
+        try:
+            return Recipe.model_validate(dict(values))
+        except ValidationError as error:
+            mistakes = "\n  ".join(_explain(item) for item in error.errors())
+            raise RecipeError(f"{where} has mistakes:\n  {mistakes}") from None
+
+    def override(self, values: Mapping[str, Any]) -> Recipe:
+        """Return a copy with `values` set, keys as "section.key"; strings are read as TOML.
+
+        Raises:
+            RecipeError: an unknown key or an impossible value; all mistakes at once.
+        """
+        tree = self.model_dump()
+        for dotted, value in values.items():
+            *parents, key = dotted.split(".")
+            place = tree
+            for parent in parents:
+                place = place.setdefault(parent, {})
+                if not isinstance(place, dict):
+                    raise RecipeError(f"{dotted}: {parent} is a value, not a section")
+            place[key] = _parse_value(value) if isinstance(value, str) else value
+        return Recipe.from_dict(tree, where=f"recipe {self.name} with changes")
+
+    def to_toml(self) -> str:
+        """Return the recipe as TOML, complete: also what stands at its default."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Return "section.key: mine → theirs" for every value that differs."""
+        mine, theirs = _flat(self.model_dump()), _flat(other.model_dump())
+        return [
+            f"{key}: {mine.get(key)} → {theirs.get(key)}"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+def builtin_recipes() -> dict[str, Recipe]:
+    """Return the recipes that come with tinylens, by name."""
+    return {name: Recipe.load(name) for name in _builtin_files()}
+
+
+def _builtin_files() -> dict[str, Any]:
+    folder = resources.files("tinylens") / "recipes"
+    files = sorted(
+        (item for item in folder.iterdir() if item.name.endswith(".toml")),
+        key=lambda item: item.name,
+    )
+    return {item.name.removesuffix(".toml"): item for item in files}
+
+
+def _listed() -> str:
+    return ", ".join(_builtin_files())
+
+
+def _parse_value(text: str) -> Any:
+    """Read `text` as a TOML value; what is not one is a plain string, so quotes may be left off."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(item: Any) -> str:
+    location = [str(part) for part in item["loc"] if not str(part).startswith(("bool", "list["))]
+    dotted = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        parents, key = location[:-1], location[-1]
+        return f"{dotted}: unknown key{_near_key(parents, key)}"
+    if item["type"] == "missing":
+        return f"{dotted}: missing"
+    reason = str(item["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{dotted}: expected {reason}, got {item['input']!r}"
+
+
+def _near_key(parents: list[str], key: str) -> str:
+    section: type[BaseModel] = Recipe
+    for parent in parents:
+        annotation = section.model_fields[parent].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        section = annotation
+    near = did_you_mean(key, section.model_fields)
+    prefix = "".join(f"{parent}." for parent in parents)
+    return near.replace("did you mean ", f"did you mean {prefix}") or (
+        f"; {prefix.rstrip('.') or 'a recipe'} has {', '.join(section.model_fields)}"
+    )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,344 @@
+"""`Run`, one training run's folder: the only module that knows the file names in it.
+
+Every file appears whole or not at all: a process killed at any moment leaves the last good state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import re
+import socket
+import sys
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens import files
+from tinylens.errors import RunError
+from tinylens.recipe import Recipe
+from tinylens.scores import Evaluation
+
+Arrays = dict[str, NDArray[Any]]
+
+KEPT_CHECKPOINTS = 2  # the newest, and the one before it should the newest prove unreadable
+
+
+@dataclass
+class RunInfo:
+    """What run.json holds: where a run came from and how far it is.
+
+    Attributes:
+        state: "running", "done" or "failed".
+        command: what was typed.
+        dataset: the data set's source in words.
+        fingerprint: SHA-256 of the data set with its splits.
+        splits: "size" and "sha256" by part.
+        notes: how the splits came about, and what the reader of the figures must know.
+        seconds: "load", "train", "evaluate", "export" and "total".
+        test_opened: "time" (UTC) and "command" of each look at the test part.
+    """
+
+    state: str = "running"
+    command: str = ""
+    seed: int = 0
+    backend: str = ""
+    precision: str = ""
+    deterministic: bool = False
+    dataset: str = ""
+    fingerprint: str = ""
+    class_names: list[str] = field(default_factory=list[str])
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    notes: list[str] = field(default_factory=list[str])
+    started: str = ""
+    finished: str = ""
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    test_opened: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    hardware: dict[str, Any] = field(default_factory=dict[str, Any])
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run's folder. Everything after training only reads this.
+
+    Raises:
+        RunError: from every reader, when the file is not there yet or cannot be understood.
+    """
+
+    path: Path
+
+    def __init__(self, path: str | Path) -> None:
+        object.__setattr__(self, "path", Path(path))
+
+    @staticmethod
+    def create(root: Path, stem: str) -> Run:
+        """Make and return the next free folder `root/stem-N`, N from 1."""
+        root.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((n for n, _ in _numbered(root, stem)), default=0)
+        while True:
+            try:
+                (root / f"{stem}-{number}").mkdir()
+            except FileExistsError:  # another process was quicker
+                number += 1
+            else:
+                return Run(root / f"{stem}-{number}")
+
+    @staticmethod
+    def existing(root: Path, stem: str) -> list[Run]:
+        """Return the runs `root/stem-N` that were started, newest first."""
+        numbered = sorted(_numbered(root, stem), reverse=True)
+        return [Run(path) for _, path in numbered if (path / "run.json").is_file()]
+
+    # --- the files, by what they are
+
+    @property
+    def model(self) -> Path:
+        """The shipped file, model.onnx."""
+        return self.path / "model.onnx"
+
+    @property
+    def keras_model(self) -> Path:
+        """The same network for Keras, model.keras."""
+        return self.path / "model.keras"
+
+    @property
+    def report(self) -> Path:
+        """The report, one self-contained HTML file."""
+        return self.path / "report.html"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of PNG plots."""
+        return self.path / "plots"
+
+    @property
+    def events(self) -> Path:
+        """The folder of TensorBoard events."""
+        return self.path / "events"
+
+    @property
+    def started(self) -> bool:
+        """Whether training was ever started here."""
+        return (self.path / "run.json").is_file()
+
+    # --- recipe.toml
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe: training again from it gives the same run."""
+        return Recipe.from_toml(self._read_text("recipe.toml"), where=str(self.path))
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write recipe.toml."""
+        files.write_text(self.path / "recipe.toml", recipe.to_toml())
+
+    # --- run.json
+
+    @property
+    def info(self) -> RunInfo:
+        """Where the run came from and how far it is."""
+        tree = self._read_json("run.json")
+        known = {item.name for item in fields(RunInfo)}
+        unknown = sorted(tree.keys() - known)
+        if unknown:
+            raise RunError(
+                f"{self.path / 'run.json'} holds {', '.join(unknown)}, which this version of "
+                "tinylens does not know; open it with the version that wrote it"
+            )
+        return RunInfo(**tree)
+
+    def write_info(self, info: RunInfo) -> None:
+        """Write run.json."""
+        self._write_json("run.json", asdict(info))
+
+    # --- history.csv
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One row of figures an epoch, or none before the first."""
+        path = self.path / "history.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+            ]
+
+    def write_history(self, rows: list[dict[str, float]]) -> None:
+        """Write history.csv; every row has the keys of the first."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        files.write_text(self.path / "history.csv", text.getvalue())
+
+    # --- checkpoints/
+
+    def write_checkpoint(self, arrays: Arrays, state: Mapping[str, Any]) -> None:
+        """Write one checkpoint file; state holds "epoch" and "step", which name and order it."""
+        folder = self.path / "checkpoints"
+        path = folder / f"{state['epoch']:05d}-{state['step']:07d}.npz"
+        content: dict[str, Any] = {"state": np.array(json.dumps(state)), **arrays}
+        files.write_with(path, lambda file: np.savez(file, **content))
+        for old in self._checkpoint_files()[KEPT_CHECKPOINTS:]:
+            old.unlink(missing_ok=True)
+
+    def read_checkpoint(self) -> tuple[Arrays, dict[str, Any]] | None:
+        """Return the newest checkpoint that can be read whole, or None when there is none."""
+        for path in self._checkpoint_files():
+            try:
+                with np.load(path) as content:  # every member is checked against its CRC
+                    arrays = {name: content[name] for name in content.files}
+            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+                continue  # torn by the disk, not by us: the one before it is tried
+            return arrays, json.loads(str(arrays.pop("state")))
+        return None
+
+    def _checkpoint_files(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("[0-9]*.npz"), reverse=True)
+
+    def remove_checkpoints(self) -> None:
+        """Remove all checkpoints: the run is done and its weights are in its models."""
+        for path in self._checkpoint_files():
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.path / "checkpoints").rmdir()
+
+    # --- evaluation.json, predictions.npz
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The figures of all parts."""
+        return Evaluation.from_json(self._read_json("evaluation.json"))
+
+    def write_evaluation(self, evaluation: Evaluation) -> None:
+        """Write evaluation.json."""
+        self._write_json("evaluation.json", evaluation.to_json())
+
+    @property
+    def predictions(self) -> Arrays:
+        """Arrays by name.
+
+        For each part P: "P_probabilities" float32 (n, classes), "P_labels" int64 (n,), "P_indices"
+        int64 (n,), the picture's row in its part. And "worst_images" uint8 (m, height, width,
+        channels) with "worst_indices" int64 (m,): the most confident mistakes on test, worst first.
+        """
+        path = self.path / "predictions.npz"
+        if not path.is_file():
+            raise RunError(self._not_there("predictions.npz"))
+        with np.load(path) as content:
+            return {name: content[name] for name in content.files}
+
+    def write_predictions(self, arrays: Arrays) -> None:
+        """Write predictions.npz."""
+        content: dict[str, Any] = arrays
+        path = self.path / "predictions.npz"
+        files.write_with(path, lambda file: np.savez_compressed(file, **content))
+
+    # --- one writer at a time
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing; the lock goes with the process, however that ends.
+
+        Raises:
+            RunError: another process holds it; the message names that process.
+        """
+        path = self.path / ".lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not _lock_descriptor(descriptor):
+                holder = path.read_text(encoding="utf-8", errors="replace").strip()
+                raise RunError(
+                    f"{self.path} is being written by {holder or 'another process'}; wait for it, "
+                    "or give this run a folder of its own with --out"
+                )
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            os.ftruncate(descriptor, 0)
+            holder = f"process {os.getpid()} on {socket.gethostname()}, started {now}\n"
+            os.write(descriptor, holder.encode())
+            self._remove_leftovers()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def locked(self) -> bool:
+        """Whether a live process is writing this run."""
+        with contextlib.ExitStack() as stack:
+            try:
+                descriptor = os.open(self.path / ".lock", os.O_RDWR)
+            except FileNotFoundError:
+                return False
+            stack.callback(os.close, descriptor)
+            return not _lock_descriptor(descriptor)
+
+    def _remove_leftovers(self) -> None:
+        """Remove temporary files of a killed process."""
+        for folder in (self.path, self.path / "checkpoints", self.plots):
+            for leftover in folder.glob(f"{files.TEMPORARY_PREFIX}*"):
+                if leftover.is_file():
+                    leftover.unlink(missing_ok=True)
+
+    # --- plain files
+
+    def _read_text(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise RunError(self._not_there(name)) from None
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            tree: dict[str, Any] = json.loads(self._read_text(name))
+        except json.JSONDecodeError as error:
+            raise RunError(f"{self.path / name} is damaged: {error}") from None
+        return tree
+
+    def _write_json(self, name: str, tree: Mapping[str, Any]) -> None:
+        files.write_text(self.path / name, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
+
+    def _not_there(self, name: str) -> str:
+        if not self.path.is_dir():
+            return f"no run folder {self.path}; `tinylens train DATASET` makes one"
+        return (
+            f"{self.path} has no {name}: training has not come that far; "
+            "the command that started the run continues it"
+        )
+
+
+def _numbered(root: Path, stem: str) -> Iterator[tuple[int, Path]]:
+    pattern = re.compile(re.escape(stem) + r"-([1-9][0-9]*)")
+    for path in root.iterdir() if root.is_dir() else ():
+        match = pattern.fullmatch(path.name)
+        if match and path.is_dir():
+            yield int(match[1]), path
+
+
+def _lock_descriptor(descriptor: int) -> bool:
+    """Take the system's lock on an open file; it is let go when the descriptor is closed."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

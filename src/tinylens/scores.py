@@ -1,0 +1,189 @@
+"""The figures of an evaluation as typed data: the schema of evaluation.json, and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure and its 95 % confidence interval.
+
+    Attributes:
+        value: the figure; None where it is not defined, as an area under the curve is when a
+            class has no picture.
+        ci95: lower and upper end; None where the value is.
+    """
+
+    value: float | None
+    ci95: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        if self.value is None or self.ci95 is None:
+            return "not defined"
+        return f"{self.value:.4f} ({self.ci95[0]:.4f}–{self.ci95[1]:.4f})"
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Precision, recall and F1 of one class; `support` is the number of its pictures."""
+
+    name: str
+    precision: Score
+    recall: Score
+    f1: Score
+    support: int
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """The figures of one part: train, val or test.
+
+    Attributes:
+        n: pictures judged.
+        confusion: counts, row = true class, column = predicted class.
+    """
+
+    n: int
+    accuracy: Score
+    top5: Score
+    log_loss: Score
+    ece: Score
+    precision_macro: Score
+    recall_macro: Score
+    f1_macro: Score
+    precision_weighted: Score
+    recall_weighted: Score
+    f1_weighted: Score
+    mcc: Score
+    roc_auc_macro: Score
+    per_class: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Train accuracy minus test accuracy, and what it says about new images, in plain words."""
+
+    value: float
+    ci95: tuple[float, float]
+    words: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the probabilities were brought in line with how often they are right.
+
+    Attributes:
+        temperature: what the logits were divided by (Guo et al. 2017); 1 leaves them alone.
+        chosen_on: the part it was fitted on, "val", or "none".
+        log_loss_before: of that part, without the temperature; None when nothing was fitted.
+        log_loss_after: of that part, with it.
+    """
+
+    temperature: float
+    chosen_on: str
+    log_loss_before: float | None = None
+    log_loss_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures of a run, as evaluation.json holds them.
+
+    Printing it gives a table of the splits, the per-class figures of test and the gap in words.
+    """
+
+    splits: Mapping[str, SplitScores]
+    gap: Gap | None
+    calibration: Calibration
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dicts, lists and numbers, ready for `json.dumps`."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(tree: Mapping[str, Any]) -> Evaluation:
+        """Return the evaluation that `to_json` gave."""
+        return Evaluation(
+            splits={name: _split_from_json(part) for name, part in tree["splits"].items()},
+            gap=_gap_from_json(tree["gap"]),
+            calibration=Calibration(**tree["calibration"]),
+        )
+
+    def __str__(self) -> str:
+        return "\n\n".join(filter(None, [self._overview(), self._per_class(), self._gap()]))
+
+    def _overview(self) -> str:
+        names = list(self.splits)
+        rows = [["", *names], ["pictures", *(str(self.splits[name].n) for name in names)]]
+        for figure in OVERALL_FIGURES:
+            rows.append([figure, *(str(getattr(self.splits[name], figure)) for name in names)])
+        return _aligned(rows)
+
+    def _per_class(self) -> str:
+        if "test" not in self.splits:
+            return ""
+        rows = [["class (test)", "precision", "recall", "f1", "pictures"]]
+        for scores in self.splits["test"].per_class:
+            figures = (scores.precision, scores.recall, scores.f1)
+            rows.append([scores.name, *map(str, figures), str(scores.support)])
+        return _aligned(rows)
+
+    def _gap(self) -> str:
+        return self.gap.words if self.gap else ""
+
+
+OVERALL_FIGURES = (
+    "accuracy",
+    "top5",
+    "log_loss",
+    "ece",
+    "precision_macro",
+    "recall_macro",
+    "f1_macro",
+    "precision_weighted",
+    "recall_weighted",
+    "f1_weighted",
+    "mcc",
+    "roc_auc_macro",
+)
+
+
+def _split_from_json(tree: Mapping[str, Any]) -> SplitScores:
+    return SplitScores(
+        n=tree["n"],
+        **{figure: _score_from_json(tree[figure]) for figure in OVERALL_FIGURES},
+        per_class=tuple(
+            ClassScores(
+                name=row["name"],
+                precision=_score_from_json(row["precision"]),
+                recall=_score_from_json(row["recall"]),
+                f1=_score_from_json(row["f1"]),
+                support=row["support"],
+            )
+            for row in tree["per_class"]
+        ),
+        confusion=tuple(tuple(row) for row in tree["confusion"]),
+    )
+
+
+def _score_from_json(tree: Mapping[str, Any]) -> Score:
+    interval = tree["ci95"]
+    return Score(tree["value"], None if interval is None else (interval[0], interval[1]))
+
+
+def _gap_from_json(tree: Mapping[str, Any] | None) -> Gap | None:
+    if tree is None:
+        return None
+    return Gap(tree["value"], (tree["ci95"][0], tree["ci95"][1]), tree["words"])
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
