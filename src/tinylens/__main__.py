@@ -1,0 +1,5 @@
+"""`python -m tinylens` is the command `tinylens`."""
+
+from tinylens.cli import main
+
+main()
