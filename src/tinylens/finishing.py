@@ -1,0 +1,139 @@
+"""What comes after the last step: calibrate, ship, check, judge, and write it all into the run."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens import evaluation, exporting, files, metrics, models
+from tinylens.data.dataset import Dataset, Images, Splits
+from tinylens.data.images import ImageRule
+from tinylens.environment import now, tinylens_version
+from tinylens.modelfile import ModelCard
+from tinylens.recipe import Recipe
+from tinylens.run import Arrays, Run, RunInfo
+from tinylens.scores import Calibration
+
+if TYPE_CHECKING:
+    from tinylens.fitting import Watcher
+
+Probabilities = NDArray[np.float32]
+
+WORST_SHOWN = 48  # most confident mistakes on test whose pictures the report shows
+PREDICT_BATCH = 500  # pictures a step
+
+
+def finish(
+    run: Run, data: Splits, network: keras.Model, recipe: Recipe, info: RunInfo, watcher: Watcher
+) -> None:
+    """Turn a trained network into what a run leaves, all but the report.
+
+    Args:
+        run: locked; gets model.keras, model.onnx, predictions.npz and evaluation.json.
+        data: what it was trained on.
+        network: trained, pixels to logits.
+        recipe: resolved.
+        info: of the run; "evaluate" and "export" seconds and the opening of test are added.
+        watcher: told of each phase.
+
+    Raises:
+        ModelError: the exported file does not answer as Keras does; it is not kept.
+    """
+    watcher.phase("calibrating on val" if data.val else "shipping")
+    calibration = calibrate(network, data.val)
+    shipped = models.ship(network, calibration.temperature)
+    _save_keras(run, shipped)
+
+    watcher.phase("judging on train, val and test")
+    begun = time.monotonic()
+    info.test_opened.append({"time": now(), "command": info.command})
+    run.write_info(info)  # before the look, so that none goes unrecorded
+    answers = {name: predict(shipped, part.images) for name, part in data.items()}
+    judged = evaluation.assemble(
+        {name: (answers[name], part.labels) for name, part in data.items()},
+        data.class_names,
+        calibration,
+    )
+    info.seconds["evaluate"] = round(time.monotonic() - begun, 3)
+
+    watcher.phase("exporting, and checking the file on every test picture")
+    begun = time.monotonic()
+    exporting.export_onnx(
+        shipped,
+        run.model,
+        card=_card(data, recipe, calibration),
+        check_images=data.test.images,
+        check_probabilities=answers["test"],
+    )
+    info.seconds["export"] = round(time.monotonic() - begun, 3)
+    run.write_predictions(_predictions(data, answers))
+    run.write_evaluation(judged)
+
+
+def calibrate(network: keras.Model, val: Dataset | None) -> Calibration:
+    """Return the temperature that fits val best (Guo et al. 2017), or 1 without a val part."""
+    if val is None:
+        return Calibration(temperature=1.0, chosen_on="none")
+    before = predict(models.ship(network), val.images)
+    temperature = metrics.fit_temperature(np.log(np.maximum(before, 1e-30)), val.labels)
+    after = predict(models.ship(network, temperature), val.images)
+    return Calibration(
+        temperature=temperature,
+        chosen_on="val",
+        log_loss_before=metrics.log_loss(before, val.labels),
+        log_loss_after=metrics.log_loss(after, val.labels),
+    )
+
+
+def predict(shipped: keras.Model, images: Images) -> Probabilities:
+    """Return Keras's probabilities, float32, shape (n, classes), for uint8 pictures."""
+    answer: Probabilities = shipped.predict(images, batch_size=PREDICT_BATCH, verbose=0)
+    return answer
+
+
+def _save_keras(run: Run, shipped: keras.Model) -> None:
+    # Keras writes in place, so a kill would leave half a file under the name
+    temporary = files.temporary_beside(run.keras_model)
+    try:
+        shipped.save(temporary)
+        files.fsync_file(temporary)
+        temporary.replace(run.keras_model)
+    finally:
+        temporary.unlink(missing_ok=True)
+    files.fsync_folder(run.path)
+
+
+def _card(data: Splits, recipe: Recipe, calibration: Calibration) -> ModelCard:
+    height, width, channels = data.train.image_shape
+    return ModelCard(
+        class_names=data.class_names,
+        rule=ImageRule(height=height, width=width, channels=1 if channels == 1 else 3),
+        network=recipe.model.name,
+        dataset=data.source,
+        fingerprint=data.fingerprint,
+        created=now(),
+        tinylens=tinylens_version(),
+        temperature=calibration.temperature,
+        chosen_on="" if calibration.chosen_on == "none" else calibration.chosen_on,
+    )
+
+
+def _predictions(data: Splits, answers: dict[str, Probabilities]) -> Arrays:
+    arrays: Arrays = {}
+    for name, part in data.items():
+        arrays[f"{name}_probabilities"] = answers[name]
+        arrays[f"{name}_labels"] = part.labels
+        arrays[f"{name}_indices"] = np.arange(len(part), dtype=np.int64)
+    worst = _worst_mistakes(answers["test"], data.test)
+    return arrays | {"worst_indices": worst, "worst_images": np.array(data.test.images[worst])}
+
+
+def _worst_mistakes(answers: Probabilities, test: Dataset) -> NDArray[np.int64]:
+    """Return the rows that were answered wrong most confidently, worst first, int64."""
+    wrong = np.flatnonzero(answers.argmax(axis=1) != test.labels)
+    confidence = answers[wrong].max(axis=1)
+    return wrong[np.argsort(-confidence, kind="stable")][:WORST_SHOWN]

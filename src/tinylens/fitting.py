@@ -1,0 +1,387 @@
+"""The loop: an epoch is one call of `keras.Model.fit`; between two steps all can be saved.
+
+What decides the rest of a training is in `State` and in the arrays of `Trainer.arrays`: weights,
+optimizer slots, dropout counters. Order and draws are functions of (seed, epoch, step), so a
+training resumed from a checkpoint ends with the weights of one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens import augment, events, models, optim
+from tinylens.batches import Augment, Order, ResidentImages
+from tinylens.data.dataset import Dataset, Splits
+from tinylens.errors import TrainingDiverged
+from tinylens.recipe import Recipe
+from tinylens.run import Arrays, Run
+
+VAL_BATCH = 500  # pictures a step when nothing is kept for a gradient
+
+
+class Watcher(Protocol):
+    """Whoever wants to see how training goes on."""
+
+    def phase(self, name: str) -> None:
+        """Training has come to `name`, in words."""
+
+    def step(self, progress: Progress) -> None:
+        """One step is done."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """One epoch is done; `row` is its row of history.csv."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training is: `epoch` and `step` count what is done in this and before this epoch."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+
+
+@dataclass
+class State:
+    """Where training is, apart from the arrays; goes into every checkpoint.
+
+    Attributes:
+        epoch: epochs that are done.
+        step: steps that are done in the next one.
+        partial: sums over those steps: "loss", "accuracy" and "seconds".
+        history: a row an epoch.
+        best_epoch: epochs that were done when the best weights were taken; 0 before the first.
+        best_accuracy: of val, then.
+        best_loss: the lowest val loss so far, for early stopping.
+        stale: epochs since the val loss was lowest.
+        finished: whether the last epoch is done or early stopping has struck.
+        seconds: that `fit` has taken so far, over all resumes.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    partial: dict[str, float] = field(default_factory=dict[str, float])
+    history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    best_epoch: int = 0
+    best_accuracy: float = -1.0
+    best_loss: float = math.inf
+    stale: int = 0
+    finished: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """All that a training of one recipe on one data set needs, built and compiled.
+
+    Attributes:
+        network: pixels to logits; what is wanted in the end.
+        model: indices and draws to logits, around the network; what `fit` is called on.
+        labels: one-hot, float32, shape (n_train + n_val, classes), train first.
+        weights: of the loss, float32, shape (n_train,), or None for all 1.
+    """
+
+    recipe: Recipe
+    network: keras.Model
+    model: keras.Model
+    order: Order
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32] | None
+    n_val: int
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the variables that a checkpoint holds, by name."""
+        named = {f"network/{i:04d}": v for i, v in enumerate(self.network.variables)}
+        slots = enumerate(self.model.optimizer.variables)
+        return named | {f"optimizer/{i:04d}": v for i, v in slots}
+
+
+def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
+    """Build and compile what trains `recipe` on `splits`, with starting weights from its seed.
+
+    Raises:
+        RecipeError: a network or an option of one that does not exist.
+    """
+    train, spec = splits.train, recipe.train
+    parts = [train] if splits.val is None else [train, splits.val]
+    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+    order = Order(len(train), min(spec.batch_size, len(train)), spec.seed, recipe.augment.flip)
+    network, model = _build_models(parts, recipe, policy)
+    model.compile(
+        optimizer=optim.build(recipe.optimizer, order.steps * spec.epochs, spec.ema),
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=spec.label_smoothing
+        ),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        # XLA's convolutions on a processor are 3 times slower than TensorFlow's own
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    model.optimizer.build(model.trainable_variables)
+    labels = np.concatenate([part.labels for part in parts])
+    return Trainer(
+        recipe=recipe,
+        network=network,
+        model=model,
+        order=order,
+        labels=np.eye(len(train.class_names), dtype=np.float32)[labels],
+        weights=_class_weights(train) if spec.class_weights else None,
+        n_val=0 if splits.val is None else len(splits.val),
+    )
+
+
+def fit(
+    trainer: Trainer,
+    run: Run,
+    watcher: Watcher,
+    asked_to_stop: Callable[[], bool],
+) -> State:
+    """Train to the end from the run's newest checkpoint, or from the start where there is none.
+
+    After every epoch a checkpoint and history.csv are written. When `asked_to_stop` turns true the
+    step in hand is finished, a checkpoint written, and the state returned with `finished` false.
+
+    Raises:
+        TrainingDiverged: the loss is not a number; the last checkpoint stays.
+    """
+    state, best = _resume(trainer, run)
+    spec = trainer.recipe.train
+    begun = time.monotonic() - state.seconds
+    with events.writer(run.events, state.history) as write_event:
+        while not state.finished:
+            _train_epoch(trainer, state, watcher, asked_to_stop)
+            state.seconds = time.monotonic() - begun
+            if state.step < trainer.order.steps:
+                _save(trainer, run, state, best)
+                return state
+            row = _close_epoch(trainer, state)
+            if spec.best_weights and row.get("val_accuracy", -1.0) > state.best_accuracy:
+                state.best_accuracy, state.best_epoch = row["val_accuracy"], state.epoch
+                best = _averaged_weights(trainer)
+            state.finished = state.epoch >= spec.epochs or 0 < spec.early_stopping <= state.stale
+            state.seconds = time.monotonic() - begun
+            _save(trainer, run, state, best)
+            run.write_history(state.history)
+            write_event(row)
+            watcher.epoch(row)
+    run.write_history(state.history)  # a kill may have come between checkpoint and history
+    trainer.network.set_weights(best if best is not None else _averaged_weights(trainer))
+    return state
+
+
+def _build_models(
+    parts: list[Dataset], recipe: Recipe, policy: str
+) -> tuple[keras.Model, keras.Model]:
+    train = parts[0]
+    mean, std = _channel_statistics(train)
+    shape = models.NetworkShape(
+        train.image_shape, len(train.class_names), mean, std, recipe.train.seed
+    )
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = models.build(recipe.model.name, shape, recipe.model.options)
+        indices = keras.Input((), dtype="int32", name="indices")
+        draws = keras.Input((augment.NUM_DRAWS,), dtype="float32", name="draws")
+        resident = ResidentImages(np.concatenate([part.images for part in parts]))
+        changed = Augment(recipe.augment)(resident(indices), draws)
+        return network, keras.Model([indices, draws], network(changed))
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _channel_statistics(train: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel, in grey levels; exact, from counts."""
+    pixels = train.images.reshape(-1, train.image_shape[2])
+    mean, std = [], []
+    for channel in range(pixels.shape[1]):
+        counts = np.bincount(pixels[:, channel], minlength=256)
+        average = float(counts @ np.arange(256)) / counts.sum()
+        mean.append(average)
+        std.append(float(counts @ (np.arange(256) - average) ** 2 / counts.sum()) ** 0.5 or 1.0)
+    return tuple(mean), tuple(std)
+
+
+def _class_weights(train: Dataset) -> NDArray[np.float32]:
+    """Return a weight a picture, mean 1, so that every class adds the same to the loss."""
+    per_class = len(train) / np.maximum(train.counts, 1) / np.count_nonzero(train.counts)
+    return per_class[train.labels].astype(np.float32)
+
+
+def _train_epoch(
+    trainer: Trainer, state: State, watcher: Watcher, asked_to_stop: Callable[[], bool]
+) -> None:
+    """Run the steps of the next epoch that are not done yet, up to the end or a wish to stop."""
+    order, rows = trainer.order, trainer.order.batch_size * state.step
+    indices = order.indices(state.epoch)[rows:]
+    draws = order.draws(state.epoch)[rows:]
+    watch = _StepWatch(trainer, state, watcher, asked_to_stop)
+    with contextlib.suppress(_StopAsked):
+        trainer.model.fit(
+            [indices, draws],
+            trainer.labels[indices],
+            sample_weight=None if trainer.weights is None else trainer.weights[indices],
+            batch_size=order.batch_size,
+            shuffle=False,
+            verbose=0,
+            initial_epoch=state.epoch,
+            epochs=state.epoch + 1,
+            callbacks=[watch],
+        )
+    watch.add_to(state)
+
+
+class _StopAsked(Exception):
+    """Leaves `fit` after a finished step."""
+
+
+class _StepWatch(keras.callbacks.Callback):
+    """Looks at every step: tells the watcher, stops on a loss that is no number or on a wish."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        state: State,
+        watcher: Watcher,
+        asked_to_stop: Callable[[], bool],
+    ) -> None:
+        super().__init__()
+        self.trainer, self.state, self.watcher = trainer, state, watcher
+        self.asked_to_stop = asked_to_stop
+        self.started = time.monotonic()
+        self.steps = 0
+        self.loss = self.accuracy = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keep the running means of this call of `fit`, which start at its first step."""
+        logs = logs or {}
+        self.steps = batch + 1
+        self.loss, self.accuracy = float(logs["loss"]), float(logs["accuracy"])
+        if not math.isfinite(self.loss):
+            self._refuse()
+        self.watcher.step(self._progress())
+        if self.asked_to_stop():
+            if keras.backend.backend() == "jax":
+                self.model.jax_state_sync()
+            raise _StopAsked
+
+    def add_to(self, state: State) -> None:
+        """Add the steps of this call to the sums of the epoch."""
+        seconds = time.monotonic() - self.started
+        for key, value in (("loss", self.loss), ("accuracy", self.accuracy)):
+            state.partial[key] = state.partial.get(key, 0.0) + value * self.steps
+        state.partial["seconds"] = state.partial.get("seconds", 0.0) + seconds
+        state.step += self.steps
+
+    def _progress(self) -> Progress:
+        order = self.trainer.order
+        return Progress(
+            epoch=self.state.epoch,
+            epochs=self.trainer.recipe.train.epochs,
+            step=self.state.step + self.steps,
+            steps=order.steps,
+            loss=self.loss,
+            accuracy=self.accuracy,
+            images_per_second=self.steps * order.batch_size / (time.monotonic() - self.started),
+        )
+
+    def _refuse(self) -> None:
+        step = self.state.epoch * self.trainer.order.steps + self.state.step + self.steps
+        rate = float(keras.ops.convert_to_numpy(self.trainer.model.optimizer.learning_rate))
+        raise TrainingDiverged(
+            f"the loss stopped being a number at step {step:,} (epoch {self.state.epoch + 1}, "
+            f"learning rate {rate:.3g}); the state after epoch {self.state.epoch} is kept; "
+            f"train again with a lower rate: --set optimizer.learning_rate={rate / 10:.1g}"
+        )
+
+
+def _close_epoch(trainer: Trainer, state: State) -> dict[str, float]:
+    """Judge on val, write the epoch's row into the state and count it as done."""
+    steps, seconds = trainer.order.steps, state.partial["seconds"]
+    row = {
+        "epoch": float(state.epoch + 1),
+        "learning_rate": float(keras.ops.convert_to_numpy(trainer.model.optimizer.learning_rate)),
+        "loss": state.partial["loss"] / steps,
+        "accuracy": state.partial["accuracy"] / steps,
+        **_judge_on_val(trainer),
+        "images_per_second": steps * trainer.order.batch_size / seconds,
+        "seconds": seconds,
+    }
+    state.history.append(row)
+    state.epoch, state.step, state.partial = state.epoch + 1, 0, {}
+    improved = row.get("val_loss", row["loss"]) < state.best_loss
+    state.stale = 0 if improved else state.stale + 1
+    state.best_loss = min(state.best_loss, row.get("val_loss", row["loss"]))
+    return row
+
+
+def _judge_on_val(trainer: Trainer) -> dict[str, float]:
+    """Return "val_loss" and "val_accuracy" of the (averaged) weights; {} without a val part."""
+    if not trainer.n_val:
+        return {}
+    trained = trainer.network.get_weights()
+    trainer.network.set_weights(_averaged_weights(trainer))
+    n_train = len(trainer.labels) - trainer.n_val
+    indices = np.arange(n_train, len(trainer.labels), dtype=np.int32)
+    draws = np.zeros((trainer.n_val, augment.NUM_DRAWS), np.float32)
+    figures = trainer.model.evaluate(
+        [indices, draws],
+        trainer.labels[n_train:],
+        batch_size=VAL_BATCH,
+        verbose=0,
+        return_dict=True,
+    )
+    trainer.network.set_weights(trained)
+    return {"val_loss": float(figures["loss"]), "val_accuracy": float(figures["accuracy"])}
+
+
+def _averaged_weights(trainer: Trainer) -> list[NDArray[Any]]:
+    """Return the network's weights, with the running means in place where the recipe has them."""
+    weights: list[NDArray[Any]] = trainer.network.get_weights()
+    if not trainer.recipe.train.ema:
+        return weights
+    optimizer = trainer.model.optimizer
+    means = dict(
+        zip(
+            (variable.path for variable in trainer.network.trainable_variables),
+            optimizer._model_variables_moving_average,
+            strict=True,
+        )
+    )
+    return [
+        np.array(means[variable.path]) if variable.path in means else values
+        for variable, values in zip(trainer.network.weights, weights, strict=True)
+    ]
+
+
+def _save(trainer: Trainer, run: Run, state: State, best: list[NDArray[Any]] | None) -> None:
+    arrays: Arrays = {
+        name: keras.ops.convert_to_numpy(value) for name, value in trainer.arrays().items()
+    }
+    for number, values in enumerate(best or []):
+        arrays[f"best/{number:04d}"] = values
+    run.write_checkpoint(arrays, asdict(state))
+
+
+def _resume(trainer: Trainer, run: Run) -> tuple[State, list[NDArray[Any]] | None]:
+    """Put the newest checkpoint into the trainer and return its state and best weights."""
+    checkpoint = run.read_checkpoint()
+    if checkpoint is None:
+        return State(), None
+    arrays, state = checkpoint
+    for name, variable in trainer.arrays().items():
+        variable.assign(arrays[name])
+    best = [arrays[name] for name in sorted(arrays) if name.startswith("best/")]
+    return State(**state), best or None

@@ -1,0 +1,84 @@
+"""The networks: a table of builders, and the step from what is trained to what is shipped.
+
+A builder returns a Functional model from pixel values (0 to 255, uint8 or float) to logits;
+normalization is its first layer, so no caller can forget it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from pydantic import TypeAdapter, ValidationError
+
+from tinylens.errors import RecipeError, did_you_mean
+from tinylens.layers import plain
+from tinylens.models.classic import classic
+from tinylens.models.resnet import resnet20
+from tinylens.models.shape import NetworkShape
+
+__all__ = ["BUILDERS", "NetworkShape", "build", "check_options", "ship"]
+
+BUILDERS: dict[str, Callable[..., keras.Model]] = {
+    "classic": classic,
+    "resnet20": resnet20,
+}
+
+
+def build(name: str, shape: NetworkShape, options: Mapping[str, Any]) -> keras.Model:
+    """Return the network `name` with starting weights drawn from `shape.seed`.
+
+    It computes in the dtype policy that is set when it is built; its logits are float32.
+
+    Raises:
+        RecipeError: no such network, or options that it does not take; all mistakes at once.
+    """
+    check_options(name, options)
+    return BUILDERS[name](shape, **options)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise a RecipeError that names everything wrong with a network's name and options."""
+    if name not in BUILDERS:
+        raise RecipeError(
+            f"model.name: no network {name!r}{did_you_mean(name, BUILDERS)}; "
+            f"choose from {', '.join(BUILDERS)}"
+        )
+    signature = inspect.signature(BUILDERS[name], eval_str=True)
+    known = {key: item for key, item in signature.parameters.items() if key != "shape"}
+    mistakes = [
+        f"model.options.{key}: {name} has no such option{did_you_mean(key, known)}; "
+        f"it has {', '.join(known)}"
+        for key in options
+        if key not in known
+    ]
+    for key in options.keys() & known.keys():
+        try:
+            TypeAdapter(known[key].annotation).validate_python(options[key])
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Input should be ")
+            mistakes.append(f"model.options.{key}: expected {reason}, got {options[key]!r}")
+    if mistakes:
+        raise RecipeError("\n  ".join(["the recipe has mistakes:", *sorted(mistakes)]))
+
+
+def ship(network: keras.Model, temperature: float = 1.0) -> keras.Model:
+    """Return what ships: plain Keras layers in float32, from uint8 pictures to probabilities.
+
+    Args:
+        network: a trained network from `build`.
+        temperature: what the logits are divided by (Guo et al. 2017); it goes into the weights of
+            the last dense layer, so no reader of the model can leave it out.
+    """
+    pictures = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
+    # clone_model would build anew in the policy that is set: `plain` says float32 for each layer
+    copy = keras.models.clone_model(network, input_tensors=pictures, clone_function=plain)
+    for source, target in zip(network.layers, copy.layers, strict=True):
+        weights = {variable.name: variable.numpy() for variable in source.weights}
+        target.set_weights([weights[variable.name] for variable in target.weights])
+    last = copy.layers[-1]
+    last.set_weights([values / temperature for values in last.get_weights()])
+    softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
+    return keras.Model(pictures, softmax(copy.output), name=network.name)

@@ -1,0 +1,266 @@
+"""`train`: Splits and a recipe become a run: build, fit, calibrate, save, export, evaluate, report.
+
+Keras is imported only inside functions: the backend is chosen first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import sys
+import threading
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from tinylens import backend as backends
+from tinylens import environment, events
+from tinylens.data.dataset import Splits
+from tinylens.environment import now
+from tinylens.errors import RunError, TinylensError
+from tinylens.recipe import Recipe
+from tinylens.run import Run, RunInfo
+
+if TYPE_CHECKING:
+    from tinylens.fitting import Progress, Watcher
+
+RUNS = Path("runs")
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def phase(self, name: str) -> None:
+        """Say nothing."""
+
+    def step(self, progress: Progress) -> None:
+        """Say nothing."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how a training runs, apart from data and recipe."""
+
+    backend: str
+    precision: str
+    deterministic: bool
+    command: str
+    load_seconds: float
+
+
+def train(
+    data: Splits,
+    recipe: str | Path | Recipe = "classic",
+    *,
+    out: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    backend: str | None = None,
+    deterministic: bool = True,
+    fresh: bool = False,
+    command: str = "",
+    load_seconds: float = 0.0,
+    watcher: Watcher | None = None,
+) -> Run:
+    """Train a network and leave a run folder with the model, its figures and a report.
+
+    A run of the same data, recipe and backend that was stopped half-way is continued.
+
+    Args:
+        data: what `load` gives.
+        recipe: a built-in recipe's name, a path to a TOML file, or a Recipe.
+        out: the run's folder; None takes the next free runs/DATASET-RECIPE-N.
+        overrides: changes to the recipe, such as {"train.epochs": 3}.
+        backend: "tensorflow", "jax" or "torch"; None as `tinylens.backend.choose` says.
+        deterministic: the same weights, bit for bit, from the same command on the same machine.
+        fresh: start anew even where a half-done run could be continued.
+        command: what was typed, for the record.
+        load_seconds: what loading the data took, for the record.
+        watcher: told of every phase, step and epoch.
+
+    Raises:
+        RecipeError: the recipe says something impossible.
+        RunError: `out` holds another run, or a live process is writing it.
+        TrainingDiverged: the loss stopped being a number.
+        MissingExtra: the backend is not installed.
+        KeyboardInterrupt: Ctrl-C came; the step was finished and the state saved before.
+    """
+    resolved = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    resolved = resolved.override(overrides or {})
+    choice = backends.activate(backend)
+    precision = backends.precision(resolved.train.precision, choice.name)
+    resolved = resolved.override({"train.precision": precision})
+    setting = Setting(
+        choice.name,
+        precision,
+        deterministic,
+        command or f"tinylens.train(recipe={resolved.name!r})",
+        load_seconds,
+    )
+    run = _open_run(data, resolved, setting, None if out is None else Path(out), fresh=fresh)
+    if run.started and run.info.state == "done":
+        return run
+    with run.lock():
+        _train_in(run, data, resolved, setting, watcher or Silent())
+    return run
+
+
+def _open_run(
+    data: Splits, recipe: Recipe, setting: Setting, out: Path | None, *, fresh: bool
+) -> Run:
+    """Return the half-done run that this continues, or a new folder."""
+    if out is not None:
+        run = Run(out)
+        if run.started and fresh:
+            raise RunError(f"{out} holds a run already; --fresh needs another --out, or none")
+        if run.started:
+            _check_same(run, data, recipe, setting)
+        out.mkdir(parents=True, exist_ok=True)
+        return run
+    stem = f"{_slug(data.source)}-{recipe.name}"
+    for run in () if fresh else Run.existing(RUNS, stem):
+        with contextlib.suppress(RunError):
+            if run.info.state == "running" and not run.locked():
+                _check_same(run, data, recipe, setting)
+                return run
+    return Run.create(RUNS, stem)
+
+
+def _check_same(run: Run, data: Splits, recipe: Recipe, setting: Setting) -> None:
+    """Raise a RunError that says in what `run` differs from what is asked for now."""
+    info = run.info
+    differences = run.recipe.differences(recipe)
+    for name, before, after in (
+        ("data", info.fingerprint[:12], data.fingerprint[:12]),
+        ("backend", info.backend, setting.backend),
+        ("deterministic", info.deterministic, setting.deterministic),
+    ):
+        if before != after:
+            differences.append(f"{name}: {before} → {after}")
+    if differences:
+        raise RunError(
+            f"{run.path} was started with other settings:\n  "
+            + "\n  ".join(differences)
+            + "\ngive the same settings to continue it, or another --out to start anew"
+        )
+
+
+def _slug(source: str) -> str:
+    name = source if "/" not in source and "\\" not in source else Path(source).stem
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "data"
+
+
+def _train_in(run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher: Watcher) -> None:
+    """Do everything in the locked run, and write into it how that ended."""
+    if not run.started:
+        run.write_recipe(recipe)
+        run.write_info(_first_info(data, recipe, setting))
+    info = run.info
+    info.seconds["load"] = round(setting.load_seconds, 3)
+    try:
+        _fit_and_finish(run, data, recipe, setting, watcher, info)
+    except TinylensError as error:
+        info.state, info.error, info.finished = "failed", str(error), now()
+        run.write_info(info)
+        raise
+    info.state, info.finished = "done", now()
+    info.seconds["total"] = round(sum(info.seconds.values()), 3)
+    run.write_info(info)
+    watcher.phase("writing the report")
+    from tinylens import reporting
+
+    reporting.write(run)
+    run.remove_checkpoints()
+
+
+def _fit_and_finish(
+    run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher: Watcher, info: RunInfo
+) -> None:
+    from tinylens import finishing, fitting
+
+    watcher.phase("building the network")
+    if setting.deterministic:
+        _make_deterministic(setting.backend)
+    trainer = fitting.build(data, recipe, setting.precision)
+    watcher.phase("training")
+    with _signals() as asked:
+        state = fitting.fit(trainer, run, watcher, asked.is_set)
+    if not state.finished:
+        raise KeyboardInterrupt
+    info.seconds["train"] = round(state.seconds, 3)
+    finishing.finish(run, data, trainer.network, recipe, info, watcher)
+
+
+def _first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
+    notes = list(data.notes)
+    if data.val is None:
+        notes.append(
+            "no val part: nothing was chosen, so neither early stopping, best weights nor "
+            "calibration was used"
+        )
+    if not events.available():
+        notes.append("no TensorBoard events: pip install 'tinylens[track]'")
+    return RunInfo(
+        command=setting.command,
+        seed=recipe.train.seed,
+        backend=setting.backend,
+        precision=setting.precision,
+        deterministic=setting.deterministic,
+        dataset=data.source,
+        fingerprint=data.fingerprint,
+        class_names=list(data.class_names),
+        splits={
+            name: {"size": len(part), "sha256": part.fingerprint} for name, part in data.items()
+        },
+        notes=notes,
+        started=now(),
+        versions=environment.versions(),
+        hardware=environment.hardware(),
+    )
+
+
+def _make_deterministic(backend: str) -> None:
+    """Make the backend's own operations give the same bits every time."""
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif backend == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(mode=True)
+
+
+@contextlib.contextmanager
+def _signals() -> Generator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into a wish to stop; the second one acts at once.
+
+    After the block a wish becomes what the signal means: KeyboardInterrupt, or exit code 143.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # only the main thread may catch signals
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        asked.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    if came == [signal.SIGTERM]:
+        sys.exit(128 + signal.SIGTERM)
