@@ -1,3 +1,55 @@
-"""Train, check, explain and ship classifiers for small images."""
+"""Train, check, explain and ship classifiers for small images.
+
+The public names are loaded when they are first used, so `import tinylens` is instant and the Keras
+backend is chosen only when something needs it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinylens.classifier import Classifier as Classifier
+    from tinylens.data.dataset import Dataset as Dataset
+    from tinylens.data.dataset import Splits as Splits
+    from tinylens.data.sources import load as load
+    from tinylens.evaluation import evaluate as evaluate
+    from tinylens.recipe import Recipe as Recipe
+    from tinylens.run import Run as Run
+    from tinylens.scores import Evaluation as Evaluation
+    from tinylens.training import train as train
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Classifier": "tinylens.classifier",
+    "Dataset": "tinylens.data.dataset",
+    "Evaluation": "tinylens.scores",
+    "Recipe": "tinylens.recipe",
+    "Run": "tinylens.run",
+    "Splits": "tinylens.data.dataset",
+    "evaluate": "tinylens.evaluation",
+    "load": "tinylens.data.sources",
+    "train": "tinylens.training",
+}
+
+__all__ = [
+    "Classifier",
+    "Dataset",
+    "Evaluation",
+    "Recipe",
+    "Run",
+    "Splits",
+    "evaluate",
+    "load",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"tinylens has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

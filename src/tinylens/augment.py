@@ -70,7 +70,8 @@ def cut_out(images: Any, draws: Any, side: int) -> Any:
 def _moved(draw: Any, length: int, largest: int) -> Any:
     """Return int32 coordinates (batch, length), moved by -largest…largest and reflected."""
     offset = ops.cast(ops.floor(draw * (2 * largest + 1)), "int32") - largest
-    place = ops.abs(ops.arange(length, dtype="int32")[None, :] + offset[:, None])
+    place = ops.arange(length, dtype="int32")[None, :] + offset[:, None]
+    place = ops.mod(place, max(2 * (length - 1), 1))  # a small picture is reflected repeatedly
     return (length - 1) - ops.abs((length - 1) - place)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
 import sys
+import tempfile
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +66,32 @@ def activate(asked: str | None = None) -> Choice:
     if not _installed("keras"):
         raise MissingExtra(f"Keras is not installed; type: {INSTALL[choice.name]}")
     os.environ["KERAS_BACKEND"] = choice.name
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else 4 lines of build details at import
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else lines of build details at first use
+    with _quiet_stderr():
+        importlib.import_module("keras")
     return choice
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Generator[None]:
+    """Keep what libraries write straight to stderr, and show it only when the block fails.
+
+    TensorFlow's C++ code writes there at import, before its own log level is read.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as heard:
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            heard.seek(0)
+            os.write(2, heard.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def precision(asked: str, backend: str) -> str:

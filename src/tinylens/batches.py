@@ -90,7 +90,8 @@ class Augment(keras.layers.Layer):
     """Random changes in training, driven by given draws; the pictures as they are otherwise."""
 
     def __init__(self, spec: AugmentSection, **options: Any) -> None:
-        super().__init__(**options)
+        # autocast would round the draws to bfloat16: 0.999 becomes 1, which shifts too far
+        super().__init__(autocast=False, **options)
         self.spec = spec
 
     def call(self, images: Any, draws: Any, training: bool | None = None) -> Any:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import socket
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 Row = dict[str, float]
 
@@ -33,29 +36,32 @@ def writer(folder: Path, history: list[Row]) -> Generator[Callable[[Row], None]]
     if not available():
         yield lambda _: None
         return
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    # tensorboard's EventFileWriter would import TensorFlow on every backend
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
+    folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
-    events = EventFileWriter(str(folder))
-    try:
+    now = time.time()
+    with (folder / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}").open("wb") as file:
+        records = RecordWriter(file)
+
+        def write(row: Row) -> None:
+            records.write(_event(row).SerializeToString())
+            records.flush()
+
+        records.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         for row in history:
-            events.add_event(_event(row))
-        yield lambda row: _write(events, row)
-    finally:
-        events.close()
+            write(row)
+        yield write
 
 
-def _write(events: object, row: Row) -> None:
-    events.add_event(_event(row))  # type: ignore[attr-defined]
-    events.flush()  # type: ignore[attr-defined]
-
-
-def _event(row: Row) -> object:
+def _event(row: Row) -> Any:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     values = [
         Summary.Value(tag=tag, simple_value=row[key]) for key, tag in TAGS.items() if key in row
     ]
-    return Event(step=int(row["epoch"]), summary=Summary(value=values))
+    return Event(wall_time=time.time(), step=int(row["epoch"]), summary=Summary(value=values))

@@ -25,10 +25,17 @@ def write_text(path: Path, content: str) -> None:
 
 def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Replace `path` by what `write` puts into a binary file, in one step."""
+    with new_file(path) as file:
+        write(file)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a binary file that replaces `path` when the block ends without an error."""
     temporary = temporary_beside(path)
     try:
         with temporary.open("xb") as file:
-            write(file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -321,9 +321,9 @@ def _close_epoch(trainer: Trainer, state: State) -> dict[str, float]:
     }
     state.history.append(row)
     state.epoch, state.step, state.partial = state.epoch + 1, 0, {}
-    improved = row.get("val_loss", row["loss"]) < state.best_loss
-    state.stale = 0 if improved else state.stale + 1
-    state.best_loss = min(state.best_loss, row.get("val_loss", row["loss"]))
+    if "val_loss" in row:  # without a val part nothing is chosen, so nothing stops early
+        state.stale = 0 if row["val_loss"] < state.best_loss else state.stale + 1
+        state.best_loss = min(state.best_loss, row["val_loss"])
     return row
 
 

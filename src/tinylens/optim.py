@@ -66,8 +66,9 @@ def build(spec: OptimizerSection, steps: int, ema: float = 0.0) -> keras.optimiz
     common: dict[str, Any] = {
         "learning_rate": Schedule(spec, steps),
         "global_clipnorm": spec.clip_norm or None,
-        "weight_decay": spec.weight_decay or None,
     }
+    if spec.weight_decay or spec.name == "adamw":  # Keras's AdamW insists on a number
+        common["weight_decay"] = spec.weight_decay
     if ema:
         common |= {"use_ema": True, "ema_momentum": ema}
     optimizer = _plain(spec, common)

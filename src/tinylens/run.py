@@ -81,6 +81,9 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         object.__setattr__(self, "path", Path(path))
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @staticmethod
     def create(root: Path, stem: str) -> Run:
         """Make and return the next free folder `root/stem-N`, N from 1."""

@@ -36,6 +36,9 @@ class Silent:
     def phase(self, name: str) -> None:
         """Say nothing."""
 
+    def say(self, line: str) -> None:
+        """Say nothing."""
+
     def step(self, progress: Progress) -> None:
         """Say nothing."""
 
@@ -93,6 +96,9 @@ def train(
     resolved = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     resolved = resolved.override(overrides or {})
     choice = backends.activate(backend)
+    from tinylens import models
+
+    models.check_options(resolved.model.name, resolved.model.options)
     precision = backends.precision(resolved.train.precision, choice.name)
     resolved = resolved.override({"train.precision": precision})
     setting = Setting(

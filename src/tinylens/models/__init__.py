@@ -56,7 +56,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     ]
     for key in options.keys() & known.keys():
         try:
-            TypeAdapter(known[key].annotation).validate_python(options[key])
+            # strict: the value goes to the builder as it is, so "16" must not pass as 16
+            TypeAdapter(known[key].annotation).validate_python(options[key], strict=True)
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Input should be ")
             mistakes.append(f"model.options.{key}: expected {reason}, got {options[key]!r}")

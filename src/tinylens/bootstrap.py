@@ -1,0 +1,273 @@
+"""Bootstrap intervals: as many pictures as there are, drawn with replacement, judged again.
+
+1,000 times, from a seed; the interval runs from the 2.5th to the 97.5th percentile. What a
+confusion matrix tells is drawn cell by cell, the rest picture by picture in one matrix product. All
+intervals of 60,000 pictures of 10 classes together take 0.8 s on one core of a Zen 5 server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens.metrics import Floats, Interval, Labels, Probabilities, calibration_bins, losses
+
+PERCENTILES = (2.5, 97.5)
+RESAMPLES = 1000
+
+_BLOCK_BYTES = 16 << 20  # of resampling weights at a time: stays near the processor's caches
+
+
+# --- figures of a confusion matrix
+
+
+@dataclass(frozen=True)
+class ConfusionFigures:
+    """Figures of one confusion matrix, or of many at once.
+
+    Classes that occur neither as a label nor as an answer are left out of the macro means, as
+    scikit-learn does; a share of nothing counts as 0.
+
+    Attributes:
+        macro: "precision", "recall" and "f1", float64, shape (…): the plain mean over classes.
+        weighted: the same, each class weighing as many pictures as it has.
+        mcc: Matthews correlation (Gorodkin 2004 for many classes), float64, shape (…).
+        f1: of each class, float64, shape (…, classes).
+    """
+
+    macro: Mapping[str, Floats]
+    weighted: Mapping[str, Floats]
+    mcc: Floats
+    f1: Floats
+
+
+def confusion_figures(right: Floats, support: Floats, answered: Floats) -> ConfusionFigures:
+    """Return the figures that follow from a confusion matrix's diagonal and sums.
+
+    Args:
+        right: the diagonal, float64, shape (…, classes).
+        support: the row sums: pictures of each class.
+        answered: the column sums: pictures given each class as the answer.
+    """
+    by_class = {
+        "precision": _share(right, answered),
+        "recall": _share(right, support),
+        "f1": _share(2 * right, support + answered),
+    }
+    occurs = (support + answered) > 0
+    total = support.sum(axis=-1)
+    return ConfusionFigures(
+        macro={name: _share((x * occurs).sum(-1), occurs.sum(-1)) for name, x in by_class.items()},
+        weighted={name: _share((x * support).sum(-1), total) for name, x in by_class.items()},
+        mcc=_matthews(right, support, answered),
+        f1=by_class["f1"],
+    )
+
+
+def confusion_intervals(
+    confusion: NDArray[np.int64], *, seed: int = 0, resamples: int = RESAMPLES
+) -> ConfusionFigures:
+    """Return the intervals of a confusion matrix's figures, the last axis holding (low, high).
+
+    Drawing n pictures with replacement and counting them is one draw from a multinomial
+    distribution over the cells. So the cells are drawn instead of the pictures: exactly the
+    bootstrap over pictures, at a cost that does not grow with their number.
+
+    Args:
+        confusion: counts, int64, shape (classes, classes), row = true class, column = answer.
+        seed: of the draws.
+        resamples: how many draws.
+    """
+    classes = len(confusion)
+    rows, columns = np.nonzero(confusion)
+    shares = confusion[rows, columns] / confusion.sum()
+    draws = np.random.default_rng(seed).multinomial(confusion.sum(), shares, size=resamples)
+    cells = draws.astype(np.float64)
+    support = cells @ np.eye(classes)[rows]
+    answered = cells @ np.eye(classes)[columns]
+    right = np.zeros((resamples, classes))
+    diagonal = np.flatnonzero(rows == columns)
+    right[:, rows[diagonal]] = cells[:, diagonal]
+    drawn = confusion_figures(right, support, answered)
+    return ConfusionFigures(
+        macro={name: _percentiles(values) for name, values in drawn.macro.items()},
+        weighted={name: _percentiles(values) for name, values in drawn.weighted.items()},
+        mcc=_percentiles(drawn.mcc),
+        f1=_percentiles(drawn.f1),
+    )
+
+
+def _share(part: Floats, whole: NDArray[Any]) -> Floats:
+    """Divide, with 0 for a share of nothing."""
+    share: Floats = np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
+    return share
+
+
+def _matthews(right: Floats, support: Floats, answered: Floats) -> Floats:
+    total = support.sum(axis=-1)
+    covariance = right.sum(axis=-1) * total - (support * answered).sum(axis=-1)
+    of_support = total**2 - (support**2).sum(axis=-1)
+    of_answered = total**2 - (answered**2).sum(axis=-1)
+    return _share(covariance, np.sqrt(of_support * of_answered))
+
+
+def _percentiles(values: Floats) -> Floats:
+    """Return the interval of `values` along their first axis, as a new last axis of two."""
+    return np.moveaxis(np.percentile(values, PERCENTILES, axis=0), 0, -1)
+
+
+# --- figures that need each picture's probabilities
+
+
+@dataclass(frozen=True)
+class ProbabilityIntervals:
+    """Intervals of the figures that look at probabilities and not only at answers.
+
+    Attributes:
+        roc_auc_macro: None where a class has no picture, or all of them.
+    """
+
+    log_loss: Interval
+    ece: Interval
+    roc_auc_macro: Interval | None
+
+
+def probability_intervals(
+    probabilities: Probabilities, labels: Labels, *, seed: int = 0, resamples: int = RESAMPLES
+) -> ProbabilityIntervals:
+    """Return the bootstrap intervals of log loss, calibration error and macro ROC AUC.
+
+    Each figure is made of sums over pictures, so all resamples together are one matrix product:
+    how often each picture was drawn (resamples × n) times what it adds to each sum (n × sums).
+
+    - Log loss: the sum of the losses; exact.
+    - Calibration error: the sum of confidence minus right in each bin of `calibration_bins`, the
+      bins held fixed; see `_calibration_interval`.
+    - ROC AUC, one against the rest: the share of misordered pairs is an average over positives of
+      the negatives above each, and an average over negatives of the positives below each (DeLong et
+      al. 1988, Biometrics 44). A resample weighs both averages anew. This leaves out only the
+      term of both changing at once, which is smaller by the square root of the class's pictures.
+
+    Args:
+        probabilities: float, shape (n, classes).
+        labels: int64, shape (n,).
+        seed: of the draws.
+        resamples: how many draws.
+    """
+    n, classes = probabilities.shape
+    bins = calibration_bins(probabilities, labels)
+    right = probabilities.argmax(axis=1) == labels
+    excess = _spread(probabilities.max(axis=1) - right, bins.number, len(bins.count))
+    everything_occurs = bool(np.bincount(labels, minlength=classes).all())
+    blocks = [losses(probabilities, labels)[:, None], excess]
+    if everything_occurs:
+        misordered = misordered_shares(probabilities, labels)
+        blocks += [_spread(np.ones(n), labels, classes), misordered]
+    sums = np.concatenate(
+        [weights @ np.hstack(blocks).astype(np.float32) for weights in _draws(n, resamples, seed)]
+    ).astype(np.float64)
+    areas = None
+    if everything_occurs:
+        expected = misordered[:, :classes].sum(axis=0) / np.bincount(labels)
+        counts, above, below = np.split(sums[:, -3 * classes :], 3, axis=1)
+        areas = _areas(counts, above, below, expected)
+    return ProbabilityIntervals(
+        log_loss=_interval(sums[:, 0] / n),
+        ece=_calibration_interval(sums[:, 1 : 1 + len(bins.count)] / n, excess.mean(axis=0)),
+        roc_auc_macro=None if areas is None else _interval(areas),
+    )
+
+
+def misordered_shares(probabilities: Probabilities, labels: Labels) -> Floats:
+    """Return how much each picture adds to the misordered pairs of each class against the rest.
+
+    Args:
+        probabilities: float, shape (n, classes).
+        labels: int64, shape (n,); every class has a picture.
+
+    Returns:
+        float64, shape (n, 2 × classes). In column k, for pictures of class k: the share of other
+        pictures whose probability for k is higher, a tie counting half. In column classes + k, for
+        the other pictures: the share of class k's pictures whose probability for k is lower. The
+        remaining entries are 0.
+    """
+    n, classes = probabilities.shape
+    shares = np.zeros((2 * classes, n))
+    for label in range(classes):
+        scores, positive = probabilities[:, label], labels == label
+        ours, others = np.sort(scores[positive]), np.sort(scores[~positive])
+        below = _mean_rank(others, scores[positive]) / max(len(others), 1)
+        shares[label, positive] = 1 - below if len(others) else 0
+        shares[classes + label, ~positive] = _mean_rank(ours, scores[~positive]) / len(ours)
+    return shares.T
+
+
+def _mean_rank(ascending: NDArray[Any], values: NDArray[Any]) -> Floats:
+    """Return how many of `ascending` lie below each value, a tie counting half."""
+    below = np.searchsorted(ascending, values, side="left")
+    return (below + np.searchsorted(ascending, values, side="right")) / 2
+
+
+def _areas(counts: Floats, above: Floats, below: Floats, expected: Floats) -> Floats:
+    """Return the macro ROC AUC of each resample, float64, shape (resamples,).
+
+    Args:
+        counts: drawn pictures of each class, shape (resamples, classes).
+        above: drawn sums of the first half of `misordered_shares`, shape (resamples, classes).
+        below: of its second half.
+        expected: the share of misordered pairs of the pictures themselves, shape (classes,).
+    """
+    n = counts.sum(axis=1, keepdims=True)
+    defined = (counts > 0) & (counts < n)
+    misordered = _share(above, counts) + _share(below, n - counts) - expected
+    areas = np.where(defined, np.clip(1 - misordered, 0, 1), 0)
+    classes = defined.sum(axis=1)
+    return np.where(classes > 0, _share(areas.sum(axis=1), classes), np.nan)
+
+
+def _spread(values: NDArray[Any], column: NDArray[np.int64], columns: int) -> Floats:
+    """Return shape (n, columns): each value in the column that is named for it, 0 elsewhere."""
+    spread = np.zeros((len(values), columns))
+    spread[np.arange(len(values)), column] = values
+    return spread
+
+
+def _draws(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.float32]]:
+    """Yield blocks of rows that say how often each of n pictures was drawn, shape (block, n)."""
+    random = np.random.default_rng(seed)
+    rows_at_once = max(1, _BLOCK_BYTES // (4 * n))
+    for start in range(0, resamples, rows_at_once):
+        block = np.empty((min(rows_at_once, resamples - start), n), np.float32)
+        for row in block:
+            row[:] = np.bincount(random.integers(0, n, size=n), minlength=n)
+        yield block
+
+
+def _interval(values: Floats) -> Interval:
+    low, high = np.nanpercentile(values, PERCENTILES)  # NaN where a resample does not say
+    return float(low), float(high)
+
+
+def _calibration_interval(drawn: Floats, excess: Floats) -> Interval:
+    """Return the interval of the expected calibration error.
+
+    Noise only ever adds to a sum of distances, so the error of every resample lies above the
+    figure, as the figure lies above the truth: on a well calibrated network the plain percentile
+    interval misses every time. So the resamples are mirrored at the figure (the "basic" interval,
+    Davison & Hinkley 1997, §5.2), and the lower end is 0 where noise alone reaches the figure in 1
+    resample of 20 (Bröcker & Smith 2007, Weather and Forecasting 22). Of 1,600 simulated networks,
+    86 % of those judged on 500 pictures and 93 % of those on 5,000 had the truth inside.
+
+    Args:
+        drawn: mean of confidence minus right over all pictures, by bin, shape (resamples, bins).
+        excess: the same of the pictures themselves, shape (bins,).
+    """
+    figure = float(np.abs(excess).sum())
+    low, high = _interval(np.abs(drawn).sum(axis=1))
+    noise = np.percentile(np.abs(drawn - excess).sum(axis=1), 95)
+    lower = 0.0 if figure <= noise else max(min(2 * figure - high, figure), 0.0)
+    return lower, max(2 * figure - low, figure)

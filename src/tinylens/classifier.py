@@ -1,0 +1,349 @@
+"""`Classifier`, a model file that answers: the one way from pictures to labels.
+
+Evaluation, `tinylens predict` and the server all go through here. It needs numpy, Pillow and
+onnxruntime and never Keras, so it starts in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from tinylens.data.images import ImageRule, convert, decode
+from tinylens.errors import DataError, ModelError
+from tinylens.modelfile import LARGEST_FILE, TOLERANCE, ModelCard, unseal
+
+Picture = str | os.PathLike[str] | bytes | NDArray[np.uint8]  # a path, a file's content or pixels
+
+BATCH = 256  # pictures at once: larger batches were no faster and take more memory
+LARGEST_PICTURE_FILE = 256 * 2**20  # bytes; the decoder's limit of pixels takes up less, raw
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one picture, or why there is none.
+
+    Attributes:
+        path: of the file, or None for content and pixels.
+        label: the most probable class, or None where the picture could not be read.
+        confidence: the probability of `label`, calibrated if the model is.
+        top: the most probable classes with their probabilities, best first.
+        unknown: whether the picture is unlike what the model was trained on. Always false: no
+            model file records a threshold for it yet.
+        error: why there is no answer, or None.
+        notes: what to know about the picture, such as that it is animated.
+    """
+
+    path: str | None
+    label: str | None = None
+    confidence: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    unknown: bool = False
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row of `tinylens predict --json`."""
+        return {
+            "path": self.path,
+            "label": self.label,
+            "confidence": self.confidence,
+            "top": [{"label": label, "probability": value} for label, value in self.top],
+            "unknown": self.unknown,
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A model file, checked and ready to answer; safe to use from several threads.
+
+    Attributes:
+        card: what the file says about itself.
+        session: onnxruntime's, from "image" to "probabilities".
+
+    >>> classifier = Classifier.open("model.onnx")  # doctest: +SKIP
+    >>> classifier.predict("boot.png")[0].label     # doctest: +SKIP
+    'Ankle boot'
+    """
+
+    card: ModelCard
+    session: onnxruntime.InferenceSession
+
+    @staticmethod
+    def open(path: str | os.PathLike[str], *, threads: int | None = None) -> Classifier:
+        """Open a model file, or the one in a run's folder, and check it.
+
+        Args:
+            path: of a model.onnx or of a run, or a `Run`.
+            threads: that answer; by default one a processor core.
+
+        Raises:
+            ModelError: there is no such file, it was damaged or changed, it is not from tinylens
+                or from a newer one, or it does not give its own recorded answers here.
+        """
+        file = Path(path)
+        if file.is_dir():
+            from tinylens.run import Run  # its settings library would be a tenth of the start-up
+
+            file = Run(file).model
+        return Classifier.from_bytes(_read_model(file), str(file), threads=threads)
+
+    @staticmethod
+    def from_bytes(content: bytes, name: str, *, threads: int | None = None) -> Classifier:
+        """Open the content of a model file; `name` stands for it in errors, which are `open`'s."""
+        card = unseal(content, name)
+        classifier = Classifier(card, _session(content, name, threads or core_count()))
+        classifier._check_shapes(name)
+        classifier._check_golden(name)
+        return classifier
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the probabilities."""
+        return self.card.class_names
+
+    @property
+    def rule(self) -> ImageRule:
+        """How any picture becomes the network's input."""
+        return self.card.rule
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probability of each class, float32, shape (n, classes).
+
+        Args:
+            images: uint8, shape (n, height, width) or (n, height, width, channels), of any size,
+                grey, RGB or RGBA: the recorded rule makes them fit.
+
+        Raises:
+            DataError: another type or shape.
+        """
+        batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+        answers = [self._run(convert(batch, self.rule)) for batch in batches]
+        if not answers:
+            return np.zeros((0, len(self.class_names)), np.float32)
+        return np.concatenate(answers)
+
+    def predict(self, items: Picture | Sequence[Picture], *, top: int = 5) -> list[Prediction]:
+        """Return one prediction a picture; a broken picture's says what is wrong with it.
+
+        Args:
+            items: a path, the content of a file, an array, or several of these. An array is uint8:
+                (height, width) or (height, width, channels) with 1, 3 or 4 channels for one
+                picture, otherwise (n, height, width) or (n, height, width, channels).
+            top: how many of the most probable classes to give.
+
+        Raises:
+            DataError: `items` is one array of another type or shape.
+        """
+        return list(self.stream(_each(items), top=top))
+
+    def stream(
+        self, items: Iterable[Picture], *, top: int = 5, workers: int = 1
+    ) -> Iterator[Prediction]:
+        """Yield the predictions for any number of pictures, in their order, as they are ready.
+
+        Only some hundred pictures are in memory at a time.
+
+        Args:
+            items: as those of `predict`, one picture each.
+            top: how many of the most probable classes to give.
+            workers: threads that read and decode.
+        """
+        pictures = _map_ahead(lambda item: _read(item, self.rule), items, workers)
+        with contextlib.closing(pictures):
+            while batch := list(itertools.islice(pictures, BATCH)):
+                yield from self._answer(batch, top)
+
+    def _answer(self, pictures: list[_Read], top: int) -> Iterator[Prediction]:
+        images = [picture.image for picture in pictures if picture.image is not None]
+        answers = iter(self._run(np.stack(images))) if images else iter(())
+        for picture in pictures:
+            if picture.image is None:
+                yield Prediction(picture.path, error=picture.error)
+                continue
+            answer: NDArray[np.float32] = next(answers)
+            best = np.argsort(-answer, kind="stable")[:top]
+            ranked = tuple((self.class_names[column], float(answer[column])) for column in best)
+            label, confidence = ranked[0]
+            yield Prediction(picture.path, label, confidence, ranked, notes=picture.notes)
+
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        answer: NDArray[np.float32] = self.session.run(["probabilities"], {"image": images})[0]
+        return answer
+
+    def _check_shapes(self, name: str) -> None:
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        found = [(value.name, value.type, value.shape[1:]) for value in (*inputs, *outputs)]
+        expected = [
+            ("image", "tensor(uint8)", list(self.rule.shape)),
+            ("probabilities", "tensor(float)", [len(self.class_names)]),
+        ]
+        if found != expected:
+            raise ModelError(
+                f"{name} has the inputs and outputs {found}, but its card, with "
+                f"{len(self.class_names)} class names, expects {expected}; export it again"
+            )
+
+    def _check_golden(self, name: str) -> None:
+        golden = self.card.golden
+        if golden is None:
+            raise ModelError(f"{name} has no golden samples to check it by; export it again")
+        if golden.images.shape[1:] != self.rule.shape or golden.probabilities.shape != (
+            len(golden.images),
+            len(self.class_names),
+        ):
+            raise ModelError(f"{name} has golden samples of another shape; export it again")
+        try:
+            answers = self._run(golden.images)
+        except Exception as error:  # onnxruntime raises a dozen types that share no base
+            raise ModelError(f"{name} cannot be run: {error}") from None
+        difference = float(np.abs(answers - golden.probabilities).max())
+        if not difference <= TOLERANCE:  # also when it is not a number
+            raise ModelError(
+                f"{name} does not give its recorded answers: its golden samples differ by "
+                f"{difference:.2g}, expected at most {TOLERANCE:g}; export it again, or try "
+                f"another version of onnxruntime than {onnxruntime.__version__}"
+            )
+
+
+# --- opening
+
+
+def _read_model(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise ModelError(f"{path} has {size} bytes, expected at most {LARGEST_FILE}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(
+            f"no model file {path}; `tinylens train DATASET` writes one into its run's folder"
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _session(content: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # its errors are raised as well, and told once is enough
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen types that share no base
+        raise ModelError(f"{name} cannot be run: {error}") from None
+
+
+def core_count() -> int:
+    """Return how many processor cores this process may use; two threads of a core are one."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for processor in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text(encoding="ascii"))
+        except OSError:  # not told in this container
+            cores.add(str(processor))
+    return min(len(cores), _quota())
+
+
+def _quota() -> int:
+    """Return the processors that a container's limit leaves, rounded up."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, -(-int(limit) // int(period)))
+    except (OSError, ValueError):  # no limit
+        return sys.maxsize
+
+
+# --- reading pictures
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A picture as the network wants it, or why it could not be read."""
+
+    path: str | None
+    image: NDArray[np.uint8] | None = None
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def _each(items: Picture | Sequence[Picture]) -> Sequence[Picture]:
+    if isinstance(items, str | os.PathLike | bytes):
+        return [items]
+    if not isinstance(items, np.ndarray):
+        return items
+    one = items.ndim == 2 or (items.ndim == 3 and items.shape[2] in (1, 3, 4))
+    pictures = items[None] if one else items
+    if items.ndim not in (2, 3, 4) or items.dtype != np.uint8:
+        raise DataError(
+            f"the array is {items.dtype} of shape {items.shape}, expected uint8 from 0 to 255, "
+            "(height, width, channels) for one picture or (n, height, width, channels)"
+        )
+    return list(pictures)
+
+
+def _read(item: Picture, rule: ImageRule) -> _Read:
+    path = os.fspath(item) if isinstance(item, str | os.PathLike) else None
+    try:
+        if isinstance(item, np.ndarray):
+            return _Read(None, convert(item[None], rule)[0])
+        decoded = decode(item if isinstance(item, bytes) else _content(Path(item)), rule)
+    except DataError as error:
+        return _Read(path, error=str(error))
+    return _Read(path, decoded.image, decoded.notes)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_PICTURE_FILE + 1)
+    except FileNotFoundError:
+        raise DataError("no such file") from None
+    except IsADirectoryError:
+        raise DataError("a folder, expected a picture") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > LARGEST_PICTURE_FILE:
+        raise DataError(f"larger than {LARGEST_PICTURE_FILE // 2**20} MiB")
+    return content
+
+
+def _map_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
+) -> Generator[_Result]:
+    """Yield function(item) in order; threads work up to two batches ahead of the reader."""
+    if workers == 1:
+        yield from map(function, items)
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor  # 10 ms that one picture saves
+
+    pending: collections.deque[Future[_Result]] = collections.deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= 2 * BATCH:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

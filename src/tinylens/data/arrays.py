@@ -1,0 +1,204 @@
+"""Arrays in an .npz file: x_train, y_train, x_test, y_test, or images, labels, class_names, split.
+
+Never a pickle: an array of objects is refused. Sizes are checked before anything is unzipped.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens import files
+from tinylens.data.dataset import SPLIT_NAMES, Dataset, Splits
+from tinylens.data.parts import Parts, numbered_names, parts_of
+from tinylens.errors import DataError
+
+MAX_BYTES = 16_000_000_000  # of all arrays, unzipped
+SUSPICIOUS_BYTES = 1_000_000_000  # above it, what was zipped to under 1 % is taken for a bomb
+SUSPICIOUS_RATIO = 100
+MAX_CLASSES = 10_000  # without names, a label above is more likely damage than a class
+
+Arrays = dict[str, NDArray[Any]]
+
+_PAIRS = {"train": ("x_train", "y_train"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
+_WHOLE = ("images", "labels", "class_names", "split")
+_KNOWN = (*(name for pair in _PAIRS.values() for name in pair), *_WHOLE)
+
+
+def read(path: str | Path) -> Dataset | Splits:
+    """Return the arrays of an .npz file.
+
+    Either x_train and y_train, with x_test, y_test, x_val, y_val where there are such parts, as
+    Keras writes MNIST; or images and labels, with split ("train", "val" or "test" a picture) where
+    there are parts. class_names goes with both; without it classes are called by their numbers.
+
+    Raises:
+        DataError: naming the file, when it is damaged, holds objects, claims more than it holds,
+            or its arrays do not fit together.
+    """
+    return read_parts(path).published()
+
+
+def read_parts(path: str | Path, class_names: tuple[str, ...] = ()) -> Parts:
+    """Return the parts in an .npz file; see `read`. `class_names` go before those in the file."""
+    path = Path(path)
+    arrays = _load(path)
+    pairs = _pairs(path, arrays)
+    names = class_names or _class_names(path, arrays, pairs)
+    found = {
+        part: Dataset(images, labels, names, source=str(path))
+        for part, (images, labels) in pairs.items()
+    }
+    return parts_of(found, str(path))
+
+
+def write(path: str | Path, data: Dataset | Splits) -> None:
+    """Write `data` as an .npz file that `read` reads back.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> data = Dataset(np.zeros((2, 4, 4, 1), np.uint8), [0, 1], ("cat", "dog"), source="example")
+    >>> with TemporaryDirectory() as folder:
+    ...     write(f"{folder}/pets.npz", data)
+    ...     read(f"{folder}/pets.npz").fingerprint == data.fingerprint
+    True
+    """
+    arrays: Arrays = {"class_names": np.array(data.class_names)}
+    if isinstance(data, Dataset):
+        arrays |= {"images": data.images, "labels": data.labels}
+    else:
+        for part, dataset in data.items():
+            x_name, y_name = _PAIRS[part]
+            arrays |= {x_name: dataset.images, y_name: dataset.labels}
+    files.write_with(
+        Path(path), lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
+    )
+
+
+def _load(path: Path) -> Arrays:
+    """Return the arrays that have a known name, each as large as the file really holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = _members(path, archive)
+            return {name: _member(path, archive, info) for name, info in members.items()}
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, MemoryError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or "memory is short"
+        raise DataError(
+            f"{path}: cannot be read: {reason}; expected an .npz file of plain arrays"
+        ) from error
+    except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown compression
+        raise DataError(
+            f"{path}: cannot be unzipped: {error}; write it with numpy.savez"
+        ) from error
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    members = {name: infos[name] for name in _KNOWN if name in infos}
+    total = sum(info.file_size for info in members.values())
+    zipped = sum(info.compress_size for info in members.values())
+    bomb = total > SUSPICIOUS_BYTES and total > SUSPICIOUS_RATIO * zipped
+    if total > MAX_BYTES or bomb:
+        raise DataError(
+            f"{path}: {zipped:,} bytes unzip to {total:,}, expected at most {MAX_BYTES:,} and, "
+            f"above {SUSPICIOUS_BYTES:,}, {SUSPICIOUS_RATIO} times the zipped size"
+        )
+    if not members:
+        found = ", ".join(sorted(infos)) or "nothing"
+        raise DataError(
+            f"{path}: holds {found}; expected x_train and y_train, or images and labels"
+        )
+    return members
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(info) as file:
+        shape, dtype, header_bytes = _npy_header(path, file, info.filename)
+        claimed = dtype.itemsize * int(np.prod(shape, dtype=object))
+        if claimed != info.file_size - header_bytes:
+            raise DataError(
+                f"{path}: {info.filename} claims shape {shape} of {dtype}, {claimed:,} bytes, and "
+                f"holds {info.file_size - header_bytes:,}; expected as many"
+            )
+    with archive.open(info) as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        return array
+
+
+def _npy_header(path: Path, file: IO[bytes], name: str) -> tuple[tuple[int, ...], Any, int]:
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise DataError(f"{path}: {name} is of .npy version {version}, expected (1, 0) or (2, 0)")
+    shape, _, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise DataError(
+            f"{path}: {name} holds Python objects, expected numbers or text; such a file can run a "
+            "program when it is opened, so it is not"
+        )
+    return shape, dtype, file.tell()
+
+
+def _pairs(path: Path, arrays: Arrays) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    if "images" in arrays or "labels" in arrays:
+        return _by_split(path, arrays)
+    pairs = {}
+    for part, (x_name, y_name) in _PAIRS.items():
+        if (x_name in arrays) != (y_name in arrays):
+            found, missing = (x_name, y_name) if x_name in arrays else (y_name, x_name)
+            raise DataError(f"{path}: holds {found} but no {missing}; expected both")
+        if x_name in arrays:
+            pairs[part] = arrays[x_name], arrays[y_name]
+    if not pairs:
+        raise DataError(
+            f"{path}: holds {', '.join(arrays)} alone; expected x_train and y_train, or images and "
+            "labels"
+        )
+    return pairs
+
+
+def _by_split(path: Path, arrays: Arrays) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    if not ("images" in arrays and "labels" in arrays):
+        raise DataError(f"{path}: holds {', '.join(arrays)}; expected both images and labels")
+    images, labels = arrays["images"], arrays["labels"]
+    split = arrays.get("split")
+    if split is None:
+        return {"train": (images, labels)}
+    if split.dtype.kind != "U" or split.shape != (len(images),) or len(labels) != len(images):
+        raise DataError(
+            f"{path}: {len(images)} images, {len(labels)} labels and split {split.dtype} of shape "
+            f"{split.shape}; expected one label and one word each"
+        )
+    unknown = sorted(set(split.tolist()) - set(SPLIT_NAMES))
+    if unknown:
+        raise DataError(f"{path}: split says {', '.join(unknown[:5])}; expected train, val, test")
+    present = [part for part in SPLIT_NAMES if (split == part).any()]
+    return {part: (images[split == part], labels[split == part]) for part in present}
+
+
+def _class_names(
+    path: Path, arrays: Arrays, pairs: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
+) -> tuple[str, ...]:
+    given = arrays.get("class_names")
+    if given is not None:
+        if given.dtype.kind != "U" or given.ndim != 1:
+            raise DataError(
+                f"{path}: class_names is {given.dtype} of shape {given.shape}, expected text of "
+                "shape (classes,)"
+            )
+        return tuple(str(name) for name in given)
+    labels = [labels for _, labels in pairs.values()]
+    if any(each.dtype.kind not in "iu" or not each.size for each in labels):
+        return numbered_names(1)  # Dataset says what is wrong with them
+    highest = max(int(each.max()) for each in labels)
+    if highest >= MAX_CLASSES:
+        raise DataError(f"{path}: the highest label is {highest}, expected under {MAX_CLASSES:,}")
+    return numbered_names(max(highest, 0))

@@ -1,0 +1,156 @@
+"""Decoded sets kept on disk: one memory-mapped uint8 file, whole or not there at all.
+
+A set is found in two steps. Its *signature* is made of what a look at the file system tells (names,
+sizes, times) and points to its *key*, which is made of what the pictures contain. So a second start
+reads no picture, and a set that was only copied or touched is hashed but not decoded again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from tinylens import files
+from tinylens.data.dataset import Images, Labels
+from tinylens.errors import DataError
+
+ENVIRONMENT = "TINYLENS_CACHE"
+
+_NAMES = ("images.npy", "labels.npy")
+LEFTOVER_SECONDS = 86_400.0
+_LAYOUT = 1  # of a folder; another number is another key, so that old folders are left alone
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A decoded set from the cache.
+
+    Attributes:
+        images: uint8, shape (n, height, width, channels), memory-mapped and read-only.
+        labels: int64, shape (n,).
+        meta: what was stored with it, JSON values.
+    """
+
+    images: Images
+    labels: Labels
+    meta: dict[str, Any]
+
+
+def cache_root(data_dir: Path | None = None) -> Path:
+    """Return the folder that downloads and decoded sets are kept in, made if it is missing.
+
+    That is `data_dir`, else what TINYLENS_CACHE says, else the user's cache folder.
+
+    Raises:
+        DataError: when nothing can be written there. A temporary folder is never taken instead:
+            it would be filled anew at each start.
+    """
+    given = data_dir or os.environ.get(ENVIRONMENT)
+    try:
+        root = Path(given or platformdirs.user_cache_dir("tinylens")).expanduser().absolute()
+        root.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+        raise DataError(_no_cache(given or "the user's cache", _reason(error))) from error
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise DataError(_no_cache(root, "not writable"))
+    return root
+
+
+def key_of(*values: Any) -> str:
+    """Return a SHA-256 over JSON values, equal exactly when they are.
+
+    >>> key_of("a", 1) == key_of("a", 1) != key_of("a", 2)
+    True
+    """
+    text = json.dumps([_LAYOUT, *values], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find(root: Path, signature: str) -> Stored | None:
+    """Return the set that `signature` was last seen to point to, if it is there and whole."""
+    pointer = root / "signatures" / signature
+    try:
+        key = pointer.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return find_by_key(root, key) if re.fullmatch("[0-9a-f]{64}", key) else None
+
+
+def find_by_key(root: Path, key: str) -> Stored | None:
+    """Return the set stored under `key`, or None; a damaged one is removed and is then not there.
+
+    Damage that sizes show is found, such as a file that a full disk or a copy cut short.
+    """
+    folder = root / "decoded" / key
+    if not folder.is_dir():
+        return None
+    try:
+        meta = json.loads((folder / "meta.json").read_text("utf-8"))
+        if any((folder / name).stat().st_size != meta["sizes"][name] for name in _NAMES):
+            raise ValueError("a size is not as it was written")
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(folder / "labels.npy", allow_pickle=False)
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
+            raise ValueError("not what was written")
+    except (OSError, ValueError, KeyError, TypeError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return Stored(images, labels, meta)
+
+
+def point(root: Path, signature: str, key: str) -> None:
+    """Remember that `signature` stands for `key`."""
+    files.write_text(root / "signatures" / signature, key)
+
+
+def store(root: Path, key: str, write: Callable[[Path], dict[str, Any]]) -> None:
+    """Make the set `key` from what `write` puts into a folder: images.npy and labels.npy.
+
+    Args:
+        root: the cache.
+        key: what the set is found by.
+        write: fills the folder, and returns what is to be stored with it, as JSON values.
+
+    Raises:
+        DataError: when the disk cannot take it; nothing is left then.
+    """
+    try:
+        for folder in (root, root / "decoded"):
+            _remove_leftovers(folder)
+        with files.new_folder(root / "decoded" / key) as folder:
+            meta = write(folder)
+            sizes = {name: (folder / name).stat().st_size for name in _NAMES}
+            files.write_text(folder / "meta.json", json.dumps({**meta, "sizes": sizes}))
+    except OSError as error:
+        raise DataError(_no_cache(root, _reason(error))) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left a day ago or earlier; a younger one may be at work."""
+    for leftover in folder.glob(f"{files.TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _no_cache(where: object, why: str) -> str:
+    return (
+        f"cannot keep data in {where}: {why}; expected a folder that can be written: "
+        f"name one with --data-dir FOLDER or in the environment as {ENVIRONMENT}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)

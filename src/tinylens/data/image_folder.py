@@ -1,0 +1,226 @@
+"""Folders of pictures: `root/class/*`, or `root/{train,val,test}/class/*`.
+
+The classes are the folders' names, numbered in the order of their code points. Files that are no
+pictures by name, hidden ones and those of file browsers are left out and counted; what a picture's
+name says about its format is not believed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from tinylens.data.dataset import Dataset, Splits
+from tinylens.data.decode_worker import Item
+from tinylens.data.encoded import DEFAULTS, Encoded, Options, Source, read_encoded
+from tinylens.data.parts import PART_NAMES, Parts, check_class_names
+from tinylens.errors import DataError
+
+PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
+IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
+
+
+def read(root: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
+    """Return the pictures under `root`, Splits where there is a test part.
+
+    Raises:
+        DataError: when the folders do not say which classes there are, a class is empty, or no
+            picture can be read.
+    """
+    return read_parts(root, options).published()
+
+
+def read_parts(root: str | Path, options: Options = DEFAULTS) -> Parts:
+    """Return the parts under `root` as they are given; see `read`."""
+    root = Path(root)
+    listed = _listed(root)
+    source = Source(
+        name=str(root),
+        prefix=f"{root}{os.sep}",
+        seen=listed.files,
+        look=lambda: _listed(root).files,
+        collect=lambda _: _encoded(root, listed),
+    )
+    return read_encoded(source, options)
+
+
+class _File(NamedTuple):
+    """A picture: its part, its class, its name within the root, and what shows that it changed."""
+
+    part: str
+    class_name: str
+    name: str
+    size: int
+    modified: int
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The pictures, part after part and class after class, and what was left out."""
+
+    files: list[_File]
+    class_names: tuple[str, ...]
+    ignored: int
+    links: int
+
+
+def _encoded(root: Path, listed: _Listed) -> Encoded:
+    number = {name: index for index, name in enumerate(listed.class_names)}
+    parts: dict[str, tuple[int, int]] = {}
+    for row, file in enumerate(listed.files):
+        parts[file.part] = (parts.get(file.part, (row, row))[0], row + 1)
+    notes = []
+    if listed.ignored:
+        notes.append(f"{listed.ignored:,} files or folders, no pictures by name, were left out")
+    if listed.links:
+        notes.append(f"{listed.links:,} links that lead out of the folder were not followed")
+    return Encoded(
+        parts=parts,
+        items=[Item(str(root / file.name)) for file in listed.files],
+        labels=[number[file.class_name] for file in listed.files],
+        names=[shown(file.name) for file in listed.files],
+        class_names=tuple(shown(name) for name in listed.class_names),
+        notes=notes,
+    )
+
+
+def shown(name: str) -> str:
+    r"""Return a file's name fit to be printed: what is not printable is escaped.
+
+    >>> shown("new\nline")
+    'new\\nline'
+    """
+    escape = "unicode_escape"
+    return "".join(c if c.isprintable() else c.encode(escape).decode("ascii") for c in name)
+
+
+def _listed(root: Path) -> _Listed:
+    try:
+        walk = _Walk(root)
+        by_part = {part: walk.classes(folder) for part, folder in walk.parts().items()}
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error.strerror}") from error
+    class_names = _class_names(root, by_part)
+    files = [
+        file
+        for part in ("train", "val", "test")
+        for class_name in class_names
+        for file in walk.pictures(part, by_part.get(part, {}), class_name)
+    ]
+    return _Listed(files, class_names, walk.ignored, walk.links)
+
+
+def _class_names(root: Path, by_part: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+    """Return the classes of train, having checked that val and test bring no other."""
+    names = tuple(sorted(by_part["train"]))
+    if len(names) < 2:
+        raise DataError(
+            f"{root}: found {len(names)} class folders{': ' if names else ''}"
+            f"{', '.join(map(shown, names))}; expected at least 2, as in {root.name}/CLASS/PICTURE "
+            f"or {root.name}/train/CLASS/PICTURE"
+        )
+    check_class_names(names, str(root))
+    for part, classes in by_part.items():
+        if extra := sorted(set(classes) - set(names)):
+            raise DataError(
+                f"{root}: {part} has classes that train lacks: {', '.join(map(shown, extra))}; "
+                f"train has {', '.join(map(shown, names))}; expected the same names: rename or "
+                "remove the folders"
+            )
+    return names
+
+
+class _Walk:
+    """Looks through the folders once; counts what it leaves out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.real_root = root.resolve()
+        self.ignored = 0
+        self.links = 0
+
+    def parts(self) -> dict[str, str]:
+        """Return the folder of each part within the root; the root itself is train, "" by name."""
+        names = list(self._folders(""))
+        aliases = {name: PART_NAMES[name.lower()] for name in names if name.lower() in PART_NAMES}
+        if "train" not in aliases.values() or not any(
+            self._folders(name) for name, part in aliases.items() if part == "train"
+        ):
+            return {"train": ""}
+        others = sorted(set(names) - set(aliases))
+        twice = len(set(aliases.values())) < len(aliases)
+        if others or twice:
+            raise DataError(
+                f"{self.root}: found the folders {', '.join(map(shown, sorted(names)))}; expected "
+                "classes alone, or train, val and test alone, each once"
+            )
+        return {part: name for name, part in aliases.items()}
+
+    def classes(self, folder: str) -> dict[str, str]:
+        """Return the class folders within `folder`, by the class's name."""
+        return {name: _joined(folder, name) for name in self._folders(folder)}
+
+    def pictures(self, part: str, classes: Mapping[str, str], class_name: str) -> list[_File]:
+        """Return the pictures of one class in one part, sorted by name.
+
+        Raises:
+            DataError: when a class to train on has none.
+        """
+        if class_name not in classes:
+            return []
+        folder = classes[class_name]
+        found = [
+            _File(part, class_name, f"{folder}/{entry.name}", stat.st_size, stat.st_mtime_ns)
+            for entry in self._entries(folder)
+            if (stat := self._picture(entry))
+        ]
+        if not found and part == "train":
+            inner = len(self._folders(folder))
+            why = f"; its {inner} folders are not looked into" if inner else ""
+            raise DataError(
+                f"{self.root / folder}: no pictures of class {shown(class_name)}{why}; expected "
+                "at least one file named .png, .jpg, .webp, .bmp or .gif: add some or remove the "
+                "folder"
+            )
+        return sorted(found, key=lambda file: file.name)
+
+    def _picture(self, entry: os.DirEntry[str]) -> os.stat_result | None:
+        if entry.name.startswith(".") or entry.name.lower() in IGNORED_NAMES:
+            self.ignored += 1
+        elif entry.is_symlink() and not self._stays_inside(entry):
+            self.links += 1
+        elif not entry.is_file() or _suffix(entry.name) not in PICTURE_SUFFIXES:
+            self.ignored += 1
+        else:
+            return entry.stat()
+        return None
+
+    def _folders(self, folder: str) -> list[str]:
+        return [
+            entry.name
+            for entry in self._entries(folder)
+            if not entry.name.startswith(".")
+            and (not entry.is_symlink() or self._stays_inside(entry))
+            and entry.is_dir()
+        ]
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        with os.scandir(self.root / folder) as entries:
+            return list(entries)
+
+    def _stays_inside(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            return Path(entry.path).resolve(strict=True).is_relative_to(self.real_root)
+        except (OSError, RuntimeError):  # a link to nothing, or to itself
+            return False
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2].lower()

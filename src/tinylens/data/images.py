@@ -1,0 +1,290 @@
+"""The one decoder: bytes or arrays in, uint8 pictures of the network's size out.
+
+Training, evaluation, prediction and the server all come through here, so that they cannot see a
+picture differently. Pillow does the work, but is trusted neither to refuse what it cannot show (it
+clips 16-bit pictures and blackens float ones) nor to raise one kind of error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from tinylens.data.image_headers import Header, orientation, read_header
+from tinylens.errors import DataError
+
+Pixels = NDArray[np.uint8]
+
+DECODER_VERSION = f"1, Pillow {PIL.__version__}"  # a part of the key of whatever keeps pixels
+
+MAX_PIXELS = 25_000_000  # 75 MB as RGB; a photograph of today's telephones has 12 million
+MAX_SIDE = 16_384
+MAX_RULE_SIDE = 4_096
+TINY_SIDE = 4  # below it a picture is more likely a mistake, such as a tracking pixel
+
+# The plugins are called directly: Image.open would try 43 formats, and warn of large pictures.
+_PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "PNG": PngImageFile,
+    "JPEG": JpegImageFile,
+    "WEBP": WebPImageFile,
+    "BMP": BmpImageFile,
+    "GIF": GifImageFile,
+}
+_UPRIGHT = {  # EXIF orientation → what sets the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_GREY_MODES = ("1", "L", "LA", "I", "I;16")
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """How any picture becomes the network's input; recorded in the model, and never guessed.
+
+    Pictures are set upright, composited on `background` where they are transparent, turned into
+    grey (ITU-R 601) or RGB, and stretched to the size with antialiased bicubic interpolation.
+
+    Attributes:
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+        channels: 1 for grey, 3 for RGB.
+        background: RGB from 0 to 255, seen through transparent pixels.
+
+    Raises:
+        DataError: when a value is impossible.
+
+    >>> ImageRule.from_json(ImageRule(28, 28, 1).to_json())
+    ImageRule(height=28, width=28, channels=1, background=(255, 255, 255))
+    """
+
+    height: int
+    width: int
+    channels: Literal[1, 3]
+    background: tuple[int, int, int] = (255, 255, 255)
+
+    def __post_init__(self) -> None:
+        sides_fit = all(_is_int(side, 1, MAX_RULE_SIDE) for side in (self.height, self.width))
+        if not sides_fit or not _is_int(self.channels, 1, 3) or self.channels not in (1, 3):
+            raise DataError(
+                f"image rule: size {self.height}×{self.width} with {self.channels} channels, "
+                f"expected sides from 1 to {MAX_RULE_SIDE} and 1 or 3 channels"
+            )
+        if len(self.background) != 3 or not all(_is_int(v, 0, 255) for v in self.background):
+            raise DataError(
+                f"image rule: background {self.background}, expected three numbers from 0 to 255"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        return self.height, self.width, self.channels
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the rule as JSON values."""
+        return {**asdict(self), "background": list(self.background)}
+
+    @staticmethod
+    def from_json(tree: Any) -> ImageRule:
+        """Return the rule that `to_json` wrote.
+
+        Raises:
+            DataError: when `tree` is not such a rule.
+        """
+        names = {"height", "width", "channels", "background"}
+        if not isinstance(tree, Mapping) or set(tree) != names:
+            raise DataError(f"image rule: found {tree!r}, expected {', '.join(sorted(names))}")
+        if not isinstance(tree["background"], list | tuple):
+            raise DataError(f"image rule: background {tree['background']!r}, expected a list")
+        return ImageRule(tree["height"], tree["width"], tree["channels"], tuple(tree["background"]))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded picture.
+
+    Attributes:
+        image: uint8, shape (height, width, channels) of the rule.
+        notes: what its owner should know, such as "animated: first of 3 frames used".
+    """
+
+    image: Pixels
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a picture's header says: upright size in pixels, and whether it has no colour."""
+
+    width: int
+    height: int
+    grey: bool
+
+
+def decode(content: bytes, rule: ImageRule) -> Decoded:
+    """Return the picture in `content`, whatever its name says it is, as `rule` wants it.
+
+    PNG, JPEG, WebP, BMP and GIF are read. Of an animation the first frame is used.
+
+    Raises:
+        DataError: with a short reason, when `content` is no such picture, is cut off, is too
+            large or holds floats. The reason names no file: the caller knows which.
+    """
+    header = read_header(content)
+    with _any_error_is_bad_data(header.kind):
+        image = _opened(header)
+        size = image.size
+        image.load()
+        turn = _UPRIGHT.get(_orientation(header, image))
+        pixels = _fitted(image.transpose(turn) if turn is not None else image, rule)
+        frames = max(header.frames, getattr(image, "n_frames", 1))  # a GIF is read on to count
+    return Decoded(pixels, _notes(size, frames))
+
+
+def probe(content: bytes) -> Probed:
+    """Return size and colour from the header alone; the pixels are not decoded.
+
+    Raises:
+        DataError: with a short reason, when `content` is no picture or too large.
+    """
+    header = read_header(content)
+    with _any_error_is_bad_data(header.kind):
+        image = _opened(header)
+        width, height = image.size
+        if _orientation(header, image) >= 5:  # turned by a quarter
+            width, height = height, width
+        return Probed(width, height, image.mode in _GREY_MODES)
+
+
+def convert(images: NDArray[Any], rule: ImageRule) -> Pixels:
+    """Return arrays of pictures as `rule` wants them, by the steps that `decode` takes.
+
+    Args:
+        images: uint8, shape (n, h, w) or (n, h, w, channels) with 1, 3 or 4 (RGBA) channels.
+        rule: what they are to become.
+
+    Returns:
+        uint8, shape (n, height, width, channels); `images` itself where it is right already.
+
+    Raises:
+        DataError: when type or shape is another.
+
+    >>> convert(np.zeros((2, 8, 8), np.uint8), ImageRule(4, 4, 3)).shape
+    (2, 4, 4, 3)
+    """
+    if images.dtype != np.uint8:
+        raise DataError(f"pictures are {images.dtype}, expected uint8 from 0 to 255")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3, 4) or 0 in images.shape[1:3]:
+        raise DataError(
+            f"pictures have shape {images.shape}, expected (n, height, width) or "
+            "(n, height, width, channels) with 1, 3 or 4 channels"
+        )
+    if images.shape[1:] == rule.shape:
+        return images
+    converted = np.empty((len(images), *rule.shape), np.uint8)
+    for row, pixels in enumerate(images):
+        squeezed = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        converted[row] = _fitted(Image.fromarray(np.ascontiguousarray(squeezed)), rule)
+    return converted
+
+
+@contextlib.contextmanager
+def _any_error_is_bad_data(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises ten types on broken bytes, and lists none of them
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataError(f"broken {kind}: {reason}") from error
+
+
+def _opened(header: Header) -> ImageFile.ImageFile:
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise DataError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, which turns cut-off pictures grey; "
+            "expected False: unset it where your program sets it"
+        )
+    _check_size(*header.canvas)
+    image = _PLUGINS[header.kind](io.BytesIO(header.content))
+    _check_size(*image.size)
+    return image
+
+
+def _check_size(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise DataError(
+            f"too large: {width}×{height} pixels, expected sides up to {MAX_SIDE} and "
+            f"{MAX_PIXELS // 1_000_000} million pixels in all"
+        )
+
+
+def _orientation(header: Header, image: Image.Image) -> int:
+    exif = header.exif or image.info.get("exif", b"")
+    return orientation(exif) if isinstance(exif, bytes) else 1
+
+
+def _fitted(image: Image.Image, rule: ImageRule) -> Pixels:
+    image = _flat(_eight_bit(image), rule.background)
+    image = image.convert("L" if rule.channels == 1 else "RGB")
+    if image.size != (rule.width, rule.height):
+        image = image.resize((rule.width, rule.height), Image.Resampling.BICUBIC)
+    return np.array(image).reshape(rule.shape)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits: 65535 / 255 = 257; Pillow would clip it to white."""
+    if image.mode in _EIGHT_BIT_MODES:
+        return image
+    values = np.asarray(image)
+    if image.mode not in ("I", "I;16") or values.min() < 0 or values.max() > 65_535:
+        raise DataError(
+            f"pixels of mode {image.mode} have no known range, expected 8 or 16 bits a channel"
+        )
+    grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):  # the one grey level that is to be seen through
+        opaque = np.where(values == transparent, 0, 255).astype(np.uint8)
+        grey = Image.merge("LA", (grey, Image.fromarray(opaque)))
+    return grey
+
+
+def _flat(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """Composite on `background` what is transparent; colours hidden under it must not appear."""
+    if not image.has_transparency_data:
+        return image
+    over = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over)
+
+
+def _notes(size: tuple[int, int], frames: int) -> tuple[str, ...]:
+    notes = []
+    if frames > 1:
+        notes.append(f"animated: first of {frames} frames used")
+    if min(size) < TINY_SIDE:
+        notes.append(f"tiny: {size[0]}×{size[1]}")
+    return tuple(notes)
+
+
+def _is_int(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

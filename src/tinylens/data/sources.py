@@ -1,0 +1,216 @@
+"""`load`: a known set's name or a path in, Splits out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tinylens.data import arrays, cifar, idx, image_folder, known, table
+from tinylens.data.dataset import Dataset, Splits, stratified_split
+from tinylens.data.encoded import Options
+from tinylens.data.images import ImageRule, convert
+from tinylens.data.parts import Parts, Progress
+from tinylens.data.synthetic import shapes
+from tinylens.errors import DataError, RecipeError, did_you_mean
+
+_KNOWN = {
+    each.name: each for each in (known.FASHION_MNIST, known.MNIST, known.CIFAR10, known.CIFAR100)
+}
+KNOWN_NAMES = (*_KNOWN, "shapes")
+
+
+def load(
+    source: str | Path,
+    *,
+    val: float = 0.1,
+    test: float = 0.15,
+    split_seed: int = 0,
+    size: int | None = None,
+    strict: bool = False,
+    data_dir: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Splits:
+    """Return a data set in its parts, carving out the val and test parts that it lacks.
+
+    Parts that the set has are used as they are. A missing test part is carved out of train, and
+    then a missing val part, each class in proportion.
+
+    Args:
+        source: fashion-mnist, mnist, cifar10, cifar100 or shapes; or the path of a folder of
+            pictures, a parquet file or folder, a CIFAR archive or folder, a folder of IDX files, or
+            an .npz file.
+        val: share of train to choose on; 0 leaves no val part.
+        test: share to judge on.
+        split_seed: the same seed carves out the same pictures.
+        size: side in pixels that all pictures are stretched to; None keeps their own, or 64 for a
+            folder of pictures of many sizes.
+        strict: a picture that cannot be read is an error, not set aside.
+        data_dir: where files are looked for first and kept; None is the user's cache.
+        progress: called with steps done and steps in all while pictures are decoded.
+
+    Raises:
+        DataError: when the source cannot be used; says why and what was expected.
+        RecipeError: when `val`, `test` or `size` is impossible.
+
+    >>> splits = load("shapes", size=16)
+    >>> [(name, len(part)) for name, part in splits.items()]
+    [('train', 4500), ('val', 500), ('test', 1000)]
+    """
+    _check_options(val, test, size)
+    folder = None if data_dir is None else Path(data_dir)
+    options = Options(size=size, strict=strict, data_dir=folder, progress=progress)
+    parts = _resized(_read(source, options), size)
+    return _carved(parts, val, test, split_seed)
+
+
+def _check_options(val: float, test: float, size: int | None) -> None:
+    if not 0 <= val < 1:
+        raise RecipeError(f"val is {val}, expected a share from 0 to under 1, such as 0.1")
+    if not 0 < test < 1:
+        raise RecipeError(f"test is {test}, expected a share over 0 and under 1, such as 0.15")
+    if size is not None and not 1 <= size <= 4096:
+        raise RecipeError(f"size is {size}, expected a side from 1 to 4096 pixels, such as 32")
+
+
+def _read(source: str | Path, options: Options) -> Parts:
+    if isinstance(source, str) and source in _KNOWN:
+        return known.read_known(_KNOWN[source], known.usual_places(options.data_dir))
+    if source == "shapes":
+        drawn = shapes()
+        return Parts(drawn.train, None, drawn.test)
+    return read_path(Path(source), options)
+
+
+def read_path(path: Path, options: Options) -> Parts:
+    """Return the parts of the data set at `path`, whichever of FORMATS it is.
+
+    Raises:
+        DataError: when it is none of them, or is damaged.
+    """
+    try:
+        if not path.exists():
+            raise DataError(
+                f"{path}: neither a path that exists nor a known set"
+                f"{did_you_mean(str(path), KNOWN_NAMES)}; expected a path, or one of "
+                f"{', '.join(KNOWN_NAMES)}"
+            )
+        matching = next((each for each in FORMATS if each.matches(path)), None)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if matching is None:
+        looked_for = "; ".join(each.looks_like for each in FORMATS)
+        raise DataError(f"{path}: no data set that is known here; looked for {looked_for}")
+    return matching.read(path, options)
+
+
+def _is_npz(path: Path) -> bool:
+    return path.suffix.lower() == ".npz" and path.is_file()
+
+
+def _is_parquet(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix.lower() == ".parquet"
+    return any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
+
+
+def _is_cifar(path: Path) -> bool:
+    if path.is_file():
+        return path.name.endswith((".tar.gz", ".tgz", ".tar"))
+    return cifar.find_layout(path) is not None
+
+
+def _is_idx(path: Path) -> bool:
+    return any(idx.find_file(path, f"{part}-images-idx3-ubyte") for part in idx.PREFIXES.values())
+
+
+def _has_folders(path: Path) -> bool:
+    return path.is_dir() and any(entry.is_dir() for entry in path.iterdir())
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of data set on the disk.
+
+    Attributes:
+        looks_like: what it is known by, in words.
+        matches: whether a path is one.
+        read: returns its parts.
+    """
+
+    looks_like: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, Options], Parts]
+
+
+FORMATS = (
+    Format(
+        "a file .npz",
+        _is_npz,
+        lambda path, _: arrays.read_parts(path),
+    ),
+    Format(
+        "a file .parquet, or a folder of them",
+        _is_parquet,
+        table.read_parts,
+    ),
+    Format(
+        "a CIFAR archive .tar.gz, or its folder such as cifar-10-batches-py",
+        _is_cifar,
+        lambda path, _: cifar.read_parts(path),
+    ),
+    Format(
+        "a folder with train-images-idx3-ubyte[.gz]",
+        _is_idx,
+        lambda path, _: idx.read_parts(path),
+    ),
+    Format(
+        "a folder with a folder of pictures for each class",
+        _has_folders,
+        image_folder.read_parts,
+    ),
+)
+
+
+def _resized(parts: Parts, size: int | None) -> Parts:
+    """Return the parts with pictures of the size asked for; the readers of pictures see to it."""
+    height, width, channels = parts.train.image_shape
+    if size is None or (height, width) == (size, size):
+        return parts
+    rule = ImageRule(size, size, 3 if channels == 3 else 1)
+    resized = {
+        name: replace(part, images=convert(part.images, rule)) for name, part in parts.items()
+    }
+    note = f"pictures of {width}×{height} pixels were stretched to {size}×{size}"
+    return Parts(resized["train"], resized.get("val"), resized.get("test"), (*parts.notes, note))
+
+
+def _carved(parts: Parts, val: float, test: float, seed: int) -> Splits:
+    train, notes = parts.train, list(parts.notes)
+    test_part = parts.test
+    if test_part is None:
+        train, test_part = _carve(train, test, seed)
+        notes.append(
+            f"no test part was given: {test:.0%} of train, stratified, seed {seed} "
+            f"({len(test_part):,} pictures), was set aside for it"
+        )
+    val_part = parts.val
+    if val_part is None and val > 0:
+        train, val_part = _carve(train, val, seed)
+        notes.append(
+            f"val: {val:.0%} of train, stratified, seed {seed} ({len(val_part):,} pictures)"
+        )
+    return Splits(train, val_part, test_part, tuple(notes))
+
+
+def _carve(train: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Return (rest, part); what was set aside while reading stays on the record of the rest."""
+    counts = train.counts
+    single = [name for name, n in zip(train.class_names, counts, strict=True) if n == 1]
+    if single:
+        raise DataError(
+            f"{train.source}: one picture alone of class {', '.join(single)}, and {share:.0%} of "
+            "each is to be set aside; expected at least 2: add pictures or leave the class out"
+        )
+    rest, part = stratified_split(train.labels, share, seed)
+    return replace(train.subset(rest), skipped=train.skipped), train.subset(part)

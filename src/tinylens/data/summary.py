@@ -1,0 +1,198 @@
+"""What is in a data set, in numbers and as a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from rich.markup import escape
+from rich.table import Column, Table
+
+from tinylens import files
+from tinylens.data.dataset import Dataset, Images, Splits
+
+CELL = 48  # pixels; smaller pictures are shown twice, three times, … as large
+LARGEST_CELL = 128
+MAX_ROWS = 200
+GAP = 4
+
+_BLOCK = 4_096  # pictures at a time: a memory-mapped set need not fit
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """One part of a data set: its size, pictures by class, and what was set aside."""
+
+    pictures: int
+    counts: tuple[int, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is in a data set.
+
+    Attributes:
+        source: where it came from, in words.
+        class_names: in the order of their numbers.
+        image_shape: height, width and channels.
+        parts: by name; `skipped` holds (path, reason).
+        channel_mean: of train, a number a channel, 0 to 255.
+        channel_std: the same; the standard deviation over all pixels.
+        fingerprint: SHA-256 of all parts.
+        notes: how the parts came about.
+    """
+
+    source: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    parts: dict[str, PartSummary]
+    channel_mean: tuple[float, ...]
+    channel_std: tuple[float, ...]
+    fingerprint: str
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values; what was set aside as {"path", "reason"}."""
+        tree = asdict(self)
+        for part in tree["parts"].values():
+            part["skipped"] = [{"path": path, "reason": why} for path, why in part["skipped"]]
+        return tree
+
+    def table(self) -> Table:
+        """Return the pictures by class and part, to be printed."""
+        columns = [Column(name, justify="right") for name in self.parts]
+        table = Table("class", *columns, title=escape(self.source))
+        for number, name in enumerate(self.class_names):
+            counts = [part.counts[number] for part in self.parts.values()]
+            table.add_row(escape(name), *(f"{count:,}" for count in counts))
+        table.add_section()
+        table.add_row("all", *(f"{part.pictures:,}" for part in self.parts.values()))
+        return table
+
+    def lines(self, most_skipped: int = 20) -> Iterator[str]:
+        """Yield the rest in words, a line each; of what was set aside, the first `most_skipped`."""
+        height, width, channels = self.image_shape
+        yield f"pictures       {width}×{height} {'grey' if channels == 1 else 'RGB'}"
+        pairs = zip(self.channel_mean, self.channel_std, strict=True)
+        yield f"channels       {', '.join(f'{m:.1f} ± {s:.1f}' for m, s in pairs)} (of 255)"
+        yield f"fingerprint    {self.fingerprint}"
+        yield from (f"note           {note}" for note in self.notes)
+        skipped = [one for part in self.parts.values() for one in part.skipped]
+        yield from (f"set aside      {path}: {why}" for path, why in skipped[:most_skipped])
+        if len(skipped) > most_skipped:
+            yield f"set aside      and {len(skipped) - most_skipped:,} more; --json lists all"
+
+
+def summarize(splits: Splits) -> Summary:
+    """Return what is in `splits`.
+
+    >>> from tinylens.data.synthetic import shapes
+    >>> summarize(shapes(n_train=20, n_test=10)).parts["test"].pictures
+    10
+    """
+    mean, std = channel_statistics(splits.train.images)
+    return Summary(
+        source=splits.source,
+        class_names=splits.class_names,
+        image_shape=splits.train.image_shape,
+        parts={name: _part(dataset) for name, dataset in splits.items()},
+        channel_mean=mean,
+        channel_std=std,
+        fingerprint=splits.fingerprint,
+        notes=splits.notes,
+    )
+
+
+def _part(dataset: Dataset) -> PartSummary:
+    skipped = tuple((one.path, one.reason) for one in dataset.skipped)
+    return PartSummary(len(dataset), tuple(dataset.counts.tolist()), skipped)
+
+
+def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel over all pixels, exactly.
+
+    >>> channel_statistics(np.array([[[[0], [10]]]], np.uint8))
+    ((5.0,), (5.0,))
+    """
+    channels = images.shape[3]
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(images), _BLOCK):
+        block = images[start : start + _BLOCK]
+        for channel in range(channels):
+            counts[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
+    levels = np.arange(256)
+    total = counts.sum(axis=1)
+    mean = counts @ levels / total
+    variance = counts @ levels**2 / total - mean**2
+    return tuple(mean.tolist()), tuple(np.sqrt(np.maximum(variance, 0)).tolist())
+
+
+def write_contact_sheet(data: Dataset, path: Path, columns: int = 12) -> None:
+    """Write a PNG with a row of pictures a class, its name beside it.
+
+    Args:
+        data: where the pictures come from.
+        path: of the PNG.
+        columns: pictures a row; taken evenly from all that the class has.
+    """
+    files.write_with(path, lambda file: contact_sheet(data, columns).save(file, "PNG"))
+
+
+def contact_sheet(data: Dataset, columns: int = 12) -> Image.Image:
+    """Return what `write_contact_sheet` writes."""
+    names = [_shortened(name) for name in data.class_names[:MAX_ROWS]]
+    font = ImageFont.load_default(size=16)
+    left = GAP * 2 + int(max(font.getlength(name) for name in names))
+    height, width, _ = data.image_shape
+    cell = _cell_size(height, width)
+    rows = len(names) + (len(data.class_names) > MAX_ROWS)
+    sheet = Image.new(
+        "RGB",
+        (left + columns * (cell[0] + GAP), rows * (cell[1] + GAP) + GAP),
+        "white",
+    )
+    pen = ImageDraw.Draw(sheet)
+    for label, name in enumerate(names):
+        top = GAP + label * (cell[1] + GAP)
+        pen.text((GAP, top + cell[1] / 2), name, fill="black", font=font, anchor="lm")
+        for column, row in enumerate(_evenly(np.flatnonzero(data.labels == label), columns)):
+            picture = _enlarged(data.images[row], cell)
+            sheet.paste(picture, (left + column * (cell[0] + GAP), top))
+    if rows > len(names):
+        more = f"… and {len(data.class_names) - MAX_ROWS} classes more"
+        pen.text((GAP, sheet.height - cell[1] / 2), more, fill="black", font=font, anchor="lm")
+    return sheet
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"
+
+
+def _cell_size(height: int, width: int) -> tuple[int, int]:
+    """Return width and height of a picture on the sheet: whole multiples of its own if small."""
+    larger = max(height, width)
+    if larger > LARGEST_CELL:
+        factor = LARGEST_CELL / larger
+        return max(round(width * factor), 1), max(round(height * factor), 1)
+    times = -(-CELL // larger)
+    return width * times, height * times
+
+
+def _evenly(rows: NDArray[np.int64], count: int) -> Sequence[int]:
+    if len(rows) <= count:
+        return [int(row) for row in rows]
+    return [int(rows[i * len(rows) // count]) for i in range(count)]
+
+
+def _enlarged(pixels: Images, size: tuple[int, int]) -> Image.Image:
+    squeezed = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    picture = Image.fromarray(np.ascontiguousarray(squeezed)).convert("RGB")
+    smaller = size[0] < picture.width
+    way = Image.Resampling.BICUBIC if smaller else Image.Resampling.NEAREST
+    return picture.resize(size, way)

@@ -1,0 +1,274 @@
+"""Tables of encoded pictures in parquet, laid out as Hugging Face does.
+
+Columns `image` or `img` ({bytes, path}, or plain bytes) and `label`; the class names are in the
+schema's metadata. A file, or a folder of train*, validation* and test* files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tinylens.data.dataset import Dataset, Splits
+from tinylens.data.decode_worker import MAX_FILE_BYTES, Item
+from tinylens.data.encoded import DEFAULTS, Encoded, Options, Source, read_encoded
+from tinylens.data.parts import PART_NAMES, Parts, check_class_names, numbered_names
+from tinylens.errors import DataError, MissingExtra
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "fine_label")  # the latter: CIFAR-100, as Hugging Face has it
+MAX_ROWS = 50_000_000
+MAX_CLASSES = 10_000
+
+_ROWS_AT_ONCE = 1_024
+
+
+def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
+    """Return the pictures in a parquet file, or in a folder of them.
+
+    Raises:
+        DataError: naming the file, when it is damaged or lacks a column; see `read_encoded`.
+        MissingExtra: when pyarrow is not installed.
+    """
+    return read_parts(path, options).published()
+
+
+def read_parts(path: str | Path, options: Options = DEFAULTS) -> Parts:
+    """Return the parts in a parquet file or folder as they are given; see `read`."""
+    path = Path(path)
+    by_part = find_files(path)
+    root = path if path.is_dir() else path.parent
+    source = Source(
+        name=str(path),
+        prefix=f"{root}/",
+        seen=_seen(by_part),
+        look=lambda: _seen(find_files(path)),
+        collect=lambda workspace: _collect(path, root, by_part, workspace),
+    )
+    return read_encoded(source, options)
+
+
+def find_files(path: Path) -> dict[str, list[Path]]:
+    """Return the parquet files of each part, in order of name.
+
+    Raises:
+        DataError: when there are none, or their names do not say which part they are of.
+    """
+    if not path.is_dir():
+        return {"train": [path]}
+    found = _parquet_files(path)
+    by_part: dict[str, list[Path]] = {}
+    for file in found:
+        by_part.setdefault(_part_of(file), []).append(file)
+    if not found or ("" in by_part and len(by_part) > 1):
+        named = ", ".join(file.name for file in found) or "no .parquet files"
+        raise DataError(
+            f"{path}: found {named}; expected files named train*.parquet, and validation*.parquet "
+            "and test*.parquet where there are such parts"
+        )
+    return {part or "train": files for part, files in by_part.items()}
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    try:
+        here = sorted(path.glob("*.parquet"))
+        return here or sorted(path.glob("*/*.parquet"))  # as in data/ or plain_text/
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _part_of(file: Path) -> str:
+    """Return the part that the name says, train-00000-of-00002.parquet for one, or ""."""
+    word = "".join(itertools.takewhile(str.isalpha, file.stem.lower()))
+    return PART_NAMES.get(word, "")
+
+
+def _seen(by_part: dict[str, list[Path]]) -> list[list[Any]]:
+    try:
+        return [
+            [part, str(file), file.stat().st_size, file.stat().st_mtime_ns]
+            for part, files in by_part.items()
+            for file in files
+        ]
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table; `content` is empty where there is a reason to set it aside."""
+
+    name: str
+    content: bytes
+    label: int
+    reason: str = ""
+
+
+def _collect(path: Path, root: Path, by_part: dict[str, list[Path]], workspace: Path) -> Encoded:
+    """Copy the pictures' bytes into one file, for many processes to read."""
+    parts: dict[str, tuple[int, int]] = {}
+    items: list[Item] = []
+    labels: list[int] = []
+    names: list[str] = []
+    skipped: list[tuple[str, str, str]] = []
+    class_names: dict[str, tuple[str, ...]] = {}
+    heap = workspace / "pictures.bin"
+    with heap.open("wb") as file:
+        for part, sources in by_part.items():
+            start = len(items)
+            for source in sources:
+                table = _open(source)
+                class_names[str(source)] = _class_names(source, table)
+                for row in _rows(source, root, table):
+                    if row.reason:
+                        skipped.append((part, row.name, row.reason))
+                        continue
+                    items.append(_put(file, heap, row.content))
+                    labels.append(row.label)
+                    names.append(row.name)
+            parts[part] = (start, len(items))
+    return Encoded(parts, items, labels, names, _agreed(path, class_names, labels), tuple(skipped))
+
+
+def _put(file: IO[bytes], heap: Path, content: bytes) -> Item:
+    item = Item(str(heap), file.tell(), len(content))
+    file.write(content)
+    return item
+
+
+def _open(file: Path) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra(
+            "reading parquet needs pyarrow, which is not installed; "
+            "type: pip install 'tinylens[train]'"
+        ) from error
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise DataError(f"{file}: not a whole parquet file: {_short(reason)}") from error
+    if not 0 < table.metadata.num_rows <= MAX_ROWS:
+        raise DataError(
+            f"{file}: {table.metadata.num_rows:,} rows, expected from 1 to {MAX_ROWS:,}"
+        )
+    return table
+
+
+def _rows(file: Path, root: Path, table: Any) -> Iterator[_Row]:
+    import pyarrow
+
+    image_column, label_column = _columns(file, table)
+    number = 0
+    try:
+        for batch in table.iter_batches(_ROWS_AT_ONCE, columns=[image_column, label_column]):
+            labels = batch.column(label_column).to_pylist()
+            for cell, label in zip(batch.column(image_column).to_pylist(), labels, strict=True):
+                name = f"{file.relative_to(root).as_posix()}:{number}"
+                yield _row(name, cell, label)
+                number += 1
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{file}: damaged after row {number:,}: {_short(str(error))}") from error
+
+
+def _row(name: str, cell: Any, label: int | None) -> _Row:
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if label is None:
+        return _Row(name, b"", 0, "no label")
+    if content is None:
+        outside = cell.get("path") if isinstance(cell, dict) else None
+        return _Row(name, b"", 0, "a path without bytes" if outside else "no picture")
+    if len(content) > MAX_FILE_BYTES:
+        return _Row(name, b"", 0, "too large for a picture")
+    return _Row(name, content, label)
+
+
+def _columns(file: Path, table: Any) -> tuple[str, str]:
+    """Return the names of the column of pictures and of the column of labels."""
+    import pyarrow.types
+
+    schema = table.schema_arrow
+    image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
+    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
+    if image is None or label is None:
+        raise DataError(
+            f"{file}: columns {', '.join(schema.names) or 'none'}; expected image or img, and "
+            "label: rename them"
+        )
+    label_type, image_type = schema.field(label).type, schema.field(image).type
+    if not pyarrow.types.is_integer(label_type):
+        raise DataError(
+            f"{file}: column {label} is {label_type}, expected whole numbers, with the class names "
+            "in the schema's metadata as Hugging Face writes them"
+        )
+    if pyarrow.types.is_struct(image_type):
+        inner = {field.name: field.type for field in image_type}
+        image_type = inner.get("bytes")
+    if image_type is None or not _is_bytes(image_type):
+        raise DataError(
+            f"{file}: column {image} is {schema.field(image).type}, expected bytes, or a struct "
+            "of bytes and path"
+        )
+    return image, label
+
+
+def _is_bytes(kind: Any) -> bool:
+    import pyarrow.types
+
+    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
+
+
+def _class_names(file: Path, table: Any) -> tuple[str, ...]:
+    """Return the class names in the metadata, or () where there are none.
+
+    Raises:
+        DataError: when there is such metadata and it cannot be understood.
+    """
+    _, label = _columns(file, table)
+    text = (table.schema_arrow.metadata or {}).get(b"huggingface")
+    if text is None:
+        return ()
+    try:
+        feature = json.loads(text)["info"]["features"].get(label, {})
+        names = feature.get("names", ())
+        if isinstance(names, dict):  # older files number them: {"0": "cat", …}
+            names = [names[str(number)] for number in range(len(names))]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("names that are no text")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{file}: the class names in the schema's metadata cannot be understood "
+            f"({_short(str(error))}); expected info.features.{label}.names"
+        ) from error
+    check_class_names(names, str(file))
+    return tuple(names)
+
+
+def _agreed(
+    path: Path, class_names: dict[str, tuple[str, ...]], labels: Sequence[int]
+) -> tuple[str, ...]:
+    """Return the class names that all files give; numbers where none does."""
+    given = set(class_names.values())
+    if len(given) > 1:
+        told = "; ".join(f"{file}: {', '.join(n) or 'none'}" for file, n in class_names.items())
+        raise DataError(f"{path}: the files name different classes: {told}; expected the same")
+    (names,) = given
+    highest = max(labels, default=0)
+    limit = len(names) if names else MAX_CLASSES
+    wrong = [label for label in labels if not 0 <= label < limit]
+    if wrong:
+        raise DataError(
+            f"{path}: {len(wrong):,} labels outside 0…{limit - 1} "
+            f"({', '.join(map(str, wrong[:5]))}); expected each to number a class"
+        )
+    return names or numbered_names(highest)
+
+
+def _short(words: str) -> str:
+    return " ".join(words.split())[:160]

@@ -1,0 +1,295 @@
+"""How each Keras layer is written in ONNX: a table from layer to function.
+
+A layer, or a setting of one, that has no translation here raises `UnknownLayer`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+from tinylens.exporting.graph import Graph, Tensor, UnknownLayer
+
+
+def _array(variable: Any) -> NDArray[Any]:
+    array: NDArray[Any] = keras.ops.convert_to_numpy(variable)
+    return array
+
+
+def _output_shape(layer: Any, x: Tensor) -> tuple[int, ...]:
+    return tuple(layer.compute_output_shape((None, *x.shape))[1:])
+
+
+def _expect(fits: bool, layer: Any, what: str) -> None:
+    if not fits:
+        raise UnknownLayer(f"{layer.name}, a {type(layer).__name__} with {what}")
+
+
+# --- scaling
+
+
+def _affine(graph: Graph, x: Tensor, scale: Any, offset: Any) -> Tensor:
+    """Return x · scale + offset; both are numbers, or hold one number a channel."""
+    factors = []
+    for value in (scale, offset):
+        array = np.asarray(value, np.float32)
+        if array.size not in (1, x.shape[-1]):
+            raise UnknownLayer(f"a scale of shape {array.shape} for {x.shape}")
+        rank = len(x.shape) - 1  # channels come first, the rest is broadcast
+        factors.append(array.reshape(-1, *[1] * rank) if array.size > 1 else array.reshape(()))
+    scaled = graph.like("Mul", x, graph.constant(factors[0]))
+    return graph.like("Add", scaled, graph.constant(factors[1]))
+
+
+def _rescaling(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    return _affine(graph, x, layer.scale, layer.offset)
+
+
+def _normalization(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    _expect(not layer.invert, layer, "invert")
+    mean, variance = _array(layer.mean).astype(np.float64), _array(layer.variance)
+    scale = 1 / np.maximum(np.sqrt(variance, dtype=np.float64), keras.config.epsilon())
+    return _affine(graph, x, scale, -mean * scale)
+
+
+def _batch_normalization(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
+    _expect(axis in (-1, len(x.shape)), layer, f"axis {axis}")
+    width = x.shape[-1]
+    values = [
+        _array(layer.gamma) if layer.scale else np.ones(width),
+        _array(layer.beta) if layer.center else np.zeros(width),
+        _array(layer.moving_mean),
+        _array(layer.moving_variance),
+    ]
+    constants = [graph.constant(value) for value in values]
+    return graph.like("BatchNormalization", x, *constants, epsilon=layer.epsilon)
+
+
+# --- convolution, pooling, dense
+
+
+def _pads(layer: Any, x: Tensor, window: tuple[int, int], strides: tuple[int, int]) -> list[int]:
+    """Return zeros to add at top, left, bottom and right; of an odd count most come last."""
+    if layer.padding == "valid":
+        return [0, 0, 0, 0]
+    _expect(layer.padding == "same", layer, f"padding {layer.padding!r}")
+    sides = zip(x.shape, window, strides, strict=False)  # the shape's channels are left over
+    totals = [max((-(-size // step) - 1) * step + reach - size, 0) for size, reach, step in sides]
+    before = [total // 2 for total in totals]
+    return [*before, *(total - first for total, first in zip(totals, before, strict=True))]
+
+
+def _convolve(graph: Graph, layer: Any, x: Tensor, kernel: NDArray[Any], groups: int) -> Tensor:
+    """Return the convolution with `kernel`, shape (outputs, inputs / groups, height, width)."""
+    _expect(layer.data_format == "channels_last", layer, layer.data_format)
+    rates = layer.dilation_rate
+    reach = tuple(
+        (side - 1) * rate + 1 for side, rate in zip(layer.kernel_size, rates, strict=True)
+    )
+    height, width, _ = _output_shape(layer, x)
+    constants = [graph.constant(kernel)]
+    if layer.use_bias:
+        constants.append(graph.constant(_array(layer.bias)))
+    return graph.node(
+        "Conv",
+        [x, *constants],
+        (height, width, len(kernel)),
+        kernel_shape=kernel.shape[2:],
+        strides=layer.strides,
+        dilations=rates,
+        group=groups,
+        pads=_pads(layer, x, reach, layer.strides),
+    )
+
+
+def _convolution(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    kernel = _array(layer.kernel).transpose(3, 2, 0, 1)
+    return _activate(graph, _convolve(graph, layer, x, kernel, layer.groups), layer.activation)
+
+
+def _depthwise_convolution(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    kernel = _array(layer.kernel).transpose(2, 3, 0, 1)
+    kernel = kernel.reshape(-1, 1, *kernel.shape[2:])
+    return _activate(graph, _convolve(graph, layer, x, kernel, x.shape[-1]), layer.activation)
+
+
+def _pooling(operator: str, **options: Any) -> Callable[..., Tensor]:
+    def write(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+        _expect(layer.data_format == "channels_last", layer, layer.data_format)
+        window = layer.pool_size
+        pads = _pads(layer, x, window, layer.strides)
+        shape = _output_shape(layer, x)
+        return graph.node(
+            operator, [x], shape, kernel_shape=window, strides=layer.strides, pads=pads, **options
+        )
+
+    return write
+
+
+def _global_pooling(operator: str) -> Callable[..., Tensor]:
+    def write(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+        _expect(layer.data_format == "channels_last", layer, layer.data_format)
+        pooled = graph.node(operator, [x], (1, 1, x.shape[-1]))
+        if layer.keepdims:
+            return pooled
+        return graph.node("Flatten", [pooled], (x.shape[-1],))
+
+    return write
+
+
+def _zero_padding(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    _expect(layer.data_format == "channels_last", layer, layer.data_format)
+    (top, bottom), (left, right) = layer.padding
+    pads = graph.constant([0, 0, top, left, 0, 0, bottom, right], np.int64)
+    return graph.node("Pad", [x, pads], _output_shape(layer, x))
+
+
+def _flatten(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    return _reshaped(graph, x, (int(np.prod(x.shape)),))
+
+
+def _reshape(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    return _reshaped(graph, x, _output_shape(layer, x))
+
+
+def _reshaped(graph: Graph, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the numbers of `x`, in Keras's order, in another shape."""
+    if len(shape) not in (1, 3):
+        raise UnknownLayer(f"a value of shape {shape}")
+    if len(x.shape) == 3 and x.shape[:2] != (1, 1):
+        x = graph.like("Transpose", x, perm=[0, 2, 3, 1])
+    x = graph.node("Reshape", [x, graph.constant([-1, *shape], np.int64)], shape)
+    return x if len(shape) == 1 else graph.like("Transpose", x, perm=[0, 3, 1, 2])
+
+
+def _dense(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    _expect(len(x.shape) == 1, layer, f"inputs of shape {x.shape}")
+    constants = [graph.constant(_array(layer.kernel))]
+    if layer.use_bias:
+        constants.append(graph.constant(_array(layer.bias)))
+    return _activate(graph, graph.node("Gemm", [x, *constants], (layer.units,)), layer.activation)
+
+
+# --- several inputs
+
+
+def _merge(operator: str) -> Callable[..., Tensor]:
+    def write(graph: Graph, layer: Any, inputs: list[Tensor]) -> Tensor:
+        ranks = {len(x.shape) for x in inputs}
+        _expect(len(ranks) == 1, layer, f"inputs of shapes {[x.shape for x in inputs]}")
+
+        def pair(a: Tensor, b: Tensor) -> Tensor:
+            return graph.node(operator, [a, b], tuple(map(max, a.shape, b.shape)))
+
+        return functools.reduce(pair, inputs)
+
+    return write
+
+
+def _concatenate(graph: Graph, layer: Any, inputs: list[Tensor]) -> Tensor:
+    _expect(layer.axis in (-1, len(inputs[0].shape)), layer, f"axis {layer.axis}")
+    width = sum(x.shape[-1] for x in inputs)
+    return graph.node("Concat", inputs, (*inputs[0].shape[:-1], width), axis=1)
+
+
+# --- activations
+
+
+def _operator(name: str, **options: Any) -> Callable[[Graph, Tensor], Tensor]:
+    return lambda graph, x: graph.like(name, x, **options)
+
+
+def _clip(graph: Graph, x: Tensor, largest: float) -> Tensor:
+    return graph.like("Clip", x, graph.constant(0.0), graph.constant(largest))
+
+
+def _silu(graph: Graph, x: Tensor) -> Tensor:
+    return graph.like("Mul", x, graph.like("Sigmoid", x))
+
+
+def _gelu(graph: Graph, x: Tensor) -> Tensor:
+    """X · Φ(x) (Hendrycks & Gimpel 2016), exact, in the form that onnxruntime fuses."""
+    error = graph.like("Erf", graph.like("Div", x, graph.constant(2**0.5)))
+    doubled = graph.like("Mul", x, graph.like("Add", error, graph.constant(1.0)))
+    return graph.like("Mul", doubled, graph.constant(0.5))
+
+
+def _activate(graph: Graph, x: Tensor, function: Any) -> Tensor:
+    if isinstance(function, layers.Layer):
+        writer = WRITERS.get(type(function))
+        if writer is None:
+            raise UnknownLayer(f"the activation {type(function).__name__}")
+        return writer(graph, function, x)
+    if function not in ACTIVATIONS:
+        raise UnknownLayer(f"the activation {getattr(function, '__name__', function)}")
+    return ACTIVATIONS[function](graph, x)
+
+
+def _activation(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    return _activate(graph, x, layer.activation)
+
+
+def _relu(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    _expect(not layer.threshold, layer, "a threshold")
+    _expect(not layer.negative_slope, layer, "a slope")
+    return graph.like("Relu", x) if layer.max_value is None else _clip(graph, x, layer.max_value)
+
+
+def _leaky_relu(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    return graph.like("LeakyRelu", x, alpha=float(layer.negative_slope))
+
+
+def _softmax(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    _expect(layer.axis in (-1, len(x.shape)), layer, f"axis {layer.axis}")
+    return graph.like("Softmax", x, axis=1)
+
+
+def _same(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    return x
+
+
+ACTIVATIONS: dict[Any, Callable[[Graph, Tensor], Tensor]] = {
+    keras.activations.linear: lambda graph, x: x,
+    keras.activations.relu: _operator("Relu"),
+    keras.activations.relu6: lambda graph, x: _clip(graph, x, 6.0),
+    keras.activations.leaky_relu: _operator("LeakyRelu", alpha=0.2),
+    keras.activations.sigmoid: _operator("Sigmoid"),
+    keras.activations.hard_silu: _operator("HardSwish"),
+    keras.activations.silu: _silu,
+    keras.activations.gelu: _gelu,
+    keras.activations.tanh: _operator("Tanh"),
+    keras.activations.softmax: _operator("Softmax", axis=1),
+}
+
+WRITERS: dict[type, Callable[..., Tensor]] = {
+    layers.Rescaling: _rescaling,
+    layers.Normalization: _normalization,
+    layers.BatchNormalization: _batch_normalization,
+    layers.Conv2D: _convolution,
+    layers.DepthwiseConv2D: _depthwise_convolution,
+    layers.Dense: _dense,
+    layers.MaxPooling2D: _pooling("MaxPool"),
+    layers.AveragePooling2D: _pooling("AveragePool", count_include_pad=0),
+    layers.GlobalAveragePooling2D: _global_pooling("GlobalAveragePool"),
+    layers.GlobalMaxPooling2D: _global_pooling("GlobalMaxPool"),
+    layers.ZeroPadding2D: _zero_padding,
+    layers.Flatten: _flatten,
+    layers.Reshape: _reshape,
+    layers.Add: _merge("Add"),
+    layers.Multiply: _merge("Mul"),
+    layers.Concatenate: _concatenate,
+    layers.Activation: _activation,
+    layers.ReLU: _relu,
+    layers.LeakyReLU: _leaky_relu,
+    layers.Softmax: _softmax,
+    layers.Identity: _same,
+    layers.Dropout: _same,
+    layers.SpatialDropout2D: _same,
+}

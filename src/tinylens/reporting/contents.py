@@ -1,0 +1,142 @@
+"""What a report is made from: a run's files, read once and checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens.errors import RunError
+from tinylens.recipe import Recipe
+from tinylens.run import Run, RunInfo
+from tinylens.scores import Evaluation, SplitScores
+
+
+@dataclass(frozen=True, eq=False)
+class Mistake:
+    """A test picture that was answered wrongly.
+
+    Attributes:
+        image: uint8, shape (height, width, channels).
+        row: its row in the test part.
+        confidence: the probability of the answer.
+    """
+
+    image: NDArray[np.uint8]
+    row: int
+    label: str
+    answer: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often pictures of one class were taken for another: `count` of `support`."""
+
+    label: str
+    answer: str
+    count: int
+    support: int
+
+    @property
+    def share(self) -> float:
+        """The share of the class's pictures."""
+        return self.count / self.support
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """A run's files in memory.
+
+    Attributes:
+        name: the run folder's name.
+        probabilities: of test, float32, shape (n, classes).
+        labels: of test, int64, shape (n,).
+        mistakes: the most confident mistakes on test, worst first.
+    """
+
+    name: str
+    info: RunInfo
+    recipe: Recipe
+    history: list[dict[str, float]]
+    evaluation: Evaluation
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    mistakes: tuple[Mistake, ...]
+
+    @staticmethod
+    def read(run: Run) -> Contents:
+        """Read what the report needs.
+
+        Raises:
+            RunError: a file is missing, or evaluation.json and predictions.npz do not fit together.
+        """
+        evaluation, predictions = run.evaluation, run.predictions
+        test = evaluation.splits.get("test")
+        probabilities = predictions.get("test_probabilities")
+        if test is None or probabilities is None:
+            raise RunError(
+                f"{run.path} has no figures of its test part, and a report is about those; "
+                "the command that started the run makes them"
+            )
+        if probabilities.shape != (test.n, len(test.per_class)):
+            raise RunError(
+                f"{run.path}: evaluation.json speaks of {test.n} test pictures and "
+                f"{len(test.per_class)} classes, predictions.npz has the shape "
+                f"{probabilities.shape}; they are of two trainings: train again into a new folder"
+            )
+        return Contents(
+            name=run.path.resolve().name,
+            info=run.info,
+            recipe=run.recipe,
+            history=run.history,
+            evaluation=evaluation,
+            probabilities=probabilities,
+            labels=predictions["test_labels"],
+            mistakes=_mistakes(predictions, [scores.name for scores in test.per_class]),
+        )
+
+    @property
+    def test(self) -> SplitScores:
+        """The figures of the test part."""
+        return self.evaluation.splits["test"]
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class names in the order of the labels."""
+        return [scores.name for scores in self.test.per_class]
+
+    @property
+    def confusions(self) -> list[Confusion]:
+        """Every kind of mistake that was made on test, the most frequent first."""
+        names, rows = self.class_names, self.test.confusion
+        kinds = [
+            Confusion(names[label], names[answer], count, sum(row))
+            for label, row in enumerate(rows)
+            for answer, count in enumerate(row)
+            if count and label != answer
+        ]
+        return sorted(kinds, key=lambda kind: -kind.count)
+
+
+def _mistakes(predictions: dict[str, NDArray[Any]], names: list[str]) -> tuple[Mistake, ...]:
+    if "worst_images" not in predictions:
+        return ()
+    position = {int(row): place for place, row in enumerate(predictions["test_indices"])}
+    probabilities, labels = predictions["test_probabilities"], predictions["test_labels"]
+    mistakes = []
+    for image, row in zip(predictions["worst_images"], predictions["worst_indices"], strict=True):
+        place = position[int(row)]
+        answer = int(probabilities[place].argmax())
+        mistakes.append(
+            Mistake(
+                image=image,
+                row=int(row),
+                label=names[labels[place]],
+                answer=names[answer],
+                confidence=float(probabilities[place, answer]),
+            )
+        )
+    return tuple(mistakes)

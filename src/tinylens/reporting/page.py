@@ -1,0 +1,261 @@
+"""The report: one HTML file that shows a run, asks nothing of the network and hides no figure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tinylens.metrics import calibration_bins, wilson_interval
+from tinylens.reporting.charts import Chart, Series, line_chart
+from tinylens.reporting.contents import Contents
+from tinylens.reporting.wording import (
+    SPLIT_ORDER,
+    interval_text,
+    percent,
+    shown_figures,
+    value_text,
+)
+from tinylens.scores import Score
+
+PACKAGE = "tinylens.reporting"
+MOST_NUMBERED = 25  # classes of which a confusion matrix has room for the counts
+SHOWN_CONFUSIONS = 12
+THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)
+PICTURE_SIDE = 128  # pixels; larger pictures are shown smaller
+
+
+def render(contents: Contents) -> str:
+    """Return the report as HTML. Whatever comes from the run is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(PACKAGE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "data_uri": data_uri}
+    script = _source("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("report.html.jinja").render(
+        contents=contents,
+        style=_source("report.css"),
+        script=script,
+        script_hash=f"sha256-{digest}",
+        parts=[name for name in SPLIT_ORDER if name in contents.evaluation.splits],
+        figure_rows=_figure_rows(contents),
+        part_whiskers=_part_whiskers(contents),
+        class_rows=_class_rows(contents),
+        matrix=_matrix(contents),
+        numbered=len(contents.class_names) <= MOST_NUMBERED,
+        confusions=contents.confusions[:SHOWN_CONFUSIONS],
+        reliability=_reliability(contents),
+        thresholds=_thresholds(contents),
+        curves=_curves(contents),
+        recipe_sections=_recipe_sections(contents),
+    )
+
+
+def _source(name: str) -> str:
+    """Return a file of our own that goes into the page as it is."""
+    return (resources.files(PACKAGE) / "templates" / name).read_text(encoding="utf-8")
+
+
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """Return a picture, uint8, shape (height, width, channels), as a PNG inside an address."""
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    if max(picture.size) > PICTURE_SIDE:
+        picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+# --- figures
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A share and its interval on an axis, as percentages of the axis's length."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure as text, with a whisker where it is drawn as well."""
+
+    value: str
+    interval: str
+    number: float
+    whisker: Whisker | None = None
+
+
+def _figure_rows(contents: Contents) -> list[dict[str, Any]]:
+    splits = contents.evaluation.splits
+    return [
+        {
+            "figure": figure,
+            "cells": {
+                name: Cell(
+                    value_text(figure, getattr(scores, figure.field)),
+                    interval_text(figure, getattr(scores, figure.field)),
+                    getattr(scores, figure.field).value or 0,
+                )
+                for name, scores in splits.items()
+            },
+        }
+        for figure in shown_figures(len(contents.class_names))
+    ]
+
+
+def _part_whiskers(contents: Contents) -> dict[str, Any]:
+    """Return the accuracy of each part on one axis that ends at 100 %."""
+    scores = {name: part.accuracy for name, part in contents.evaluation.splits.items()}
+    start = _axis_start(list(scores.values()), step=0.05)
+    return {
+        "start": start,
+        "rows": {name: _share_cell(score, start) for name, score in scores.items()},
+    }
+
+
+def _class_rows(contents: Contents) -> list[dict[str, Any]]:
+    rows = contents.test.per_class
+    start = _axis_start([score for row in rows for score in (row.precision, row.recall)], step=0.1)
+    taken_for = {confusion.label: confusion for confusion in reversed(contents.confusions)}
+    return [
+        {
+            "name": row.name,
+            "cells": [_share_cell(score, start) for score in (row.precision, row.recall, row.f1)],
+            "support": row.support,
+            "taken_for": taken_for.get(row.name),
+        }
+        for row in rows
+    ]
+
+
+def _axis_start(scores: list[Score], step: float) -> float:
+    """Return the largest multiple of `step` under all intervals, and under 100 %."""
+    lowest = min(score.ci95[0] if score.ci95 else 1.0 for score in scores)
+    return min(math.floor(lowest / step + 1e-9), round(1 / step) - 1) * step
+
+
+def _share_cell(score: Score, start: float) -> Cell:
+    value, (low, high) = score.value or 0.0, score.ci95 or (0.0, 1.0)
+
+    def place(share: float) -> float:
+        return round(100 * max(share - start, 0) / (1 - start), 1)
+
+    texts = percent(value), f"{100 * low:.1f}–{100 * high:.1f}"
+    return Cell(*texts, value, Whisker(place(value), place(low), place(high)))
+
+
+def _matrix(contents: Contents) -> list[dict[str, Any]]:
+    """Return a row a class: its cells' counts, shares, and strength of colour from 0 to 1.
+
+    Mistakes are coloured on a scale of their own, by the root of their share of the largest one,
+    since beside 95 % right a confusion of 3 % would not be seen.
+    """
+    counts = np.array(contents.test.confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    mistakes = shares * (1 - np.eye(len(counts)))
+    strengths = np.sqrt(mistakes / max(mistakes.max(), 1e-12)) + np.diag(np.diag(shares))
+    return [
+        {
+            "name": name,
+            "label": label,
+            "cells": [
+                {"answer": answer, "count": int(count), "share": share, "strength": strength}
+                for answer, (count, share, strength) in enumerate(
+                    zip(counts[label], shares[label], strengths[label].round(2), strict=True)
+                )
+            ],
+        }
+        for label, name in enumerate(contents.class_names)
+    ]
+
+
+# --- calibration
+
+
+def _reliability(contents: Contents) -> Chart:
+    bins = calibration_bins(contents.probabilities, contents.labels)
+    right = np.rint(bins.accuracy * bins.count).astype(int)
+    intervals = [wilson_interval(*pair) for pair in zip(right, bins.count, strict=True)]
+    points = Series(
+        (100 * bins.confidence).tolist(),
+        (100 * bins.accuracy).tolist(),
+        [(100 * low, 100 * high) for low, high in intervals],
+    )
+    return line_chart(
+        "Right answers by confidence, %",
+        {"test": points},
+        x_label="confidence, %",
+        description=(
+            f"Share of right answers against confidence on test, in {len(bins.count)} bins of "
+            f"equal size; the calibration error is {percent(bins.error)} %."
+        ),
+        diagonal=True,
+    )
+
+
+def _thresholds(contents: Contents) -> list[dict[str, Any]]:
+    """Return what remains, and how right it is, when less confident answers are held back."""
+    confidence = contents.probabilities.max(axis=1)
+    right = contents.probabilities.argmax(axis=1) == contents.labels
+    rows = []
+    for threshold in THRESHOLDS:
+        answered = confidence >= threshold
+        count, correct = int(answered.sum()), int((answered & right).sum())
+        low, high = wilson_interval(correct, count)
+        rows.append(
+            {
+                "threshold": threshold,
+                "share": count / len(right),
+                "accuracy": percent(correct / count) if count else "–",
+                "interval": f"{100 * low:.1f}–{100 * high:.1f}" if count else "",
+            }
+        )
+    return rows
+
+
+# --- training
+
+
+def _curves(contents: Contents) -> list[Chart]:
+    """Return the charts of loss and accuracy by epoch; none where there is no history."""
+    rows = contents.history
+    if not rows:
+        return []
+    epochs = [row["epoch"] for row in rows]
+    charts = []
+    for key, title in (("loss", "Loss"), ("accuracy", "Accuracy")):
+        columns = {"train": key, "val": f"val_{key}"}
+        series = {
+            name: Series(epochs, [row[column] for row in rows])
+            for name, column in columns.items()
+            if column in rows[0]
+        }
+        ends = [f"{name} {one.y[0]:.3f} to {one.y[-1]:.3f}" for name, one in series.items()]
+        description = f"{title} by epoch, from the first to the last: {', '.join(ends)}."
+        charts.append(line_chart(title, series, x_label="epoch", description=description))
+    return charts
+
+
+def _recipe_sections(contents: Contents) -> dict[str, Mapping[str, Any]]:
+    tree = contents.recipe.model_dump(exclude_none=True)
+    sections = {name: part for name, part in tree.items() if isinstance(part, Mapping)}
+    options = sections["model"]["options"]
+    return sections | {"model": {"name": sections["model"]["name"], **options}}

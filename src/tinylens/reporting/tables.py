@@ -1,0 +1,78 @@
+"""The figures of an evaluation as tables for the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from tinylens.errors import RunError
+from tinylens.reporting.wording import (
+    FIGURES,
+    SPLIT_ORDER,
+    Figure,
+    interval_text,
+    shortened,
+    shown_figures,
+    value_text,
+)
+from tinylens.scores import Evaluation, Score
+
+_SHARE = next(figure for figure in FIGURES if figure.field == "accuracy")
+_NAME_LENGTH = 18  # three figures with their intervals leave so much of 80 columns
+
+
+def overview(evaluation: Evaluation) -> Table:
+    """Return the main figures of each part with their intervals, a column a part."""
+    parts = [name for name in SPLIT_ORDER if name in evaluation.splits]
+    table = _table(caption="(…) 95 % interval; precision, recall, F1, ROC AUC: mean over classes")
+    table.add_column("", no_wrap=True)
+    for name in parts:
+        table.add_column(name, justify="right", no_wrap=True)
+    splits = [evaluation.splits[name] for name in parts]
+    table.add_row("Pictures", *(f"{scores.n:,}" for scores in splits))
+    for figure in shown_figures(max((len(scores.per_class) for scores in splits), default=0)):
+        if figure.short:
+            cells = [_cell(figure, getattr(scores, figure.field)) for scores in splits]
+            table.add_row(f"{figure.short} %" if figure.percent else figure.short, *cells)
+    return table
+
+
+def per_class(evaluation: Evaluation, split: str = "test") -> Table:
+    """Return precision, recall and F1 of each class of one part.
+
+    Raises:
+        RunError: the evaluation has no such part.
+    """
+    if split not in evaluation.splits:
+        raise RunError(
+            f"the evaluation has no part {split!r}; it has {', '.join(evaluation.splits)}"
+        )
+    table = _table()
+    table.add_column(Text(f"Class ({split})"))  # the one that gives way where 80 columns are few
+    for title in ("Precision %", "Recall %", "F1 %"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("Pictures", justify="right", no_wrap=True)
+    for row in evaluation.splits[split].per_class:
+        cells = [_cell(_SHARE, score) for score in (row.precision, row.recall, row.f1)]
+        table.add_row(Text(shortened(row.name, _NAME_LENGTH)), *cells, f"{row.support:,}")
+    return table
+
+
+def _table(caption: str | None = None) -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        caption=caption,
+        caption_justify="left",
+    )
+
+
+def _cell(figure: Figure, score: Score) -> Text:
+    text = Text(value_text(figure, score))
+    interval = interval_text(figure, score)
+    if interval:
+        text.append(f" ({interval})", style="dim")
+    return text

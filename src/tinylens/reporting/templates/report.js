@@ -1,0 +1,17 @@
+// Sort a table by the column whose heading is pressed; again to turn the order round.
+for (const button of document.querySelectorAll("table.sortable th button")) {
+  button.addEventListener("click", () => {
+    const heading = button.closest("th");
+    const table = heading.closest("table");
+    const column = [...heading.parentNode.children].indexOf(heading);
+    const descending = heading.getAttribute("aria-sort") !== "descending";
+    for (const other of table.querySelectorAll("th[aria-sort]")) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
+    const key = (row) => row.children[column].dataset.key;
+    const compare = heading.dataset.kind === "text"
+      ? (a, b) => key(b).localeCompare(key(a))
+      : (a, b) => key(b) - key(a);
+    const rows = [...table.tBodies[0].rows].sort(compare);
+    table.tBodies[0].append(...(descending ? rows : rows.reverse()));
+  });
+}

@@ -1,0 +1,94 @@
+"""How figures are called and written, in the terminal and in the report alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tinylens.scores import Score
+
+SPLIT_ORDER = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of `SplitScores` as a reader sees it.
+
+    Attributes:
+        field: the attribute's name.
+        short: what it is called in the terminal; "" where it is not shown there.
+        title: what it is called in the report.
+        meaning: what it says, in one line.
+        decimals: places after the point; of the percentage where `percent`.
+        percent: whether it is a share.
+    """
+
+    field: str
+    short: str
+    title: str
+    meaning: str
+    decimals: int = 1
+    percent: bool = True
+
+
+FIGURES = (
+    Figure("accuracy", "Accuracy", "Accuracy", "share of pictures answered right"),
+    Figure("top5", "Top-5", "Top-5 accuracy", "the right class is among the five most probable"),
+    Figure(
+        "log_loss", "Log loss", "Log loss", "mean −log of the true class's probability", 3, False
+    ),
+    Figure("ece", "ECE", "Calibration error", "how far confidence is from accuracy, on average"),
+    Figure("precision_macro", "Precision", "Precision, macro", "right among a class's answers"),
+    Figure("recall_macro", "Recall", "Recall, macro", "right among a class's pictures"),
+    Figure("f1_macro", "F1", "F1, macro", "harmonic mean of precision and recall"),
+    Figure("precision_weighted", "", "Precision, weighted", "classes weighed by their pictures"),
+    Figure("recall_weighted", "", "Recall, weighted", "the same as accuracy"),
+    Figure("f1_weighted", "", "F1, weighted", "classes weighed by their pictures"),
+    Figure("mcc", "MCC", "Matthews correlation", "0 is guessing, 1 is perfect", 3, False),
+    Figure(
+        "roc_auc_macro", "ROC AUC", "ROC AUC, macro", "own pictures rank above others", 3, False
+    ),
+)
+
+
+def shown_figures(classes: int) -> list[Figure]:
+    """Return the figures worth a row: top-5 says nothing of fewer than 6 classes."""
+    return [figure for figure in FIGURES if classes >= 6 or figure.field != "top5"]
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """Return a share in percent without its sign; only what is perfect reads 100.0.
+
+    >>> percent(0.9241), percent(0.99996), percent(1.0)
+    ('92.4', '99.99', '100.0')
+    """
+    text = f"{100 * share:.{decimals}f}"
+    if share < 1 and float(text) >= 100:
+        return f"{math.floor(share * 1e4) / 100:.2f}"
+    return text
+
+
+def value_text(figure: Figure, score: Score) -> str:
+    """Return the value, such as "92.4" of a share, or "–" where it is not defined."""
+    if score.value is None:
+        return "–"
+    if figure.percent:
+        return percent(score.value, figure.decimals)
+    return f"{score.value:.{figure.decimals}f}"
+
+
+def interval_text(figure: Figure, score: Score) -> str:
+    """Return the interval, such as "91.9–92.9" of a share, or "" where it is not defined."""
+    if score.ci95 is None:
+        return ""
+    scale = 100 if figure.percent else 1
+    return "–".join(f"{scale * end:.{figure.decimals}f}" for end in score.ci95)
+
+
+def shortened(text: str, length: int) -> str:
+    """Return `text` in at most `length` characters.
+
+    >>> shortened("hydrogen peroxide", 9)
+    'hydrogen…'
+    """
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"

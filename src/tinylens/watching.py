@@ -1,0 +1,74 @@
+"""The progress of a training on a terminal: a bar with time left, and a line an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from tinylens.training import Silent
+
+if TYPE_CHECKING:
+    from tinylens.fitting import Progress as Steps
+
+
+class TerminalWatcher(Silent):
+    """Shows phases, steps and epochs through rich; use `on_terminal` to get one."""
+
+    def __init__(self, console: Console, progress: Progress, task: TaskID) -> None:
+        self.console = console
+        self.progress = progress
+        self.task = task
+
+    def phase(self, name: str) -> None:
+        """Name the phase before the bar, which moves only in training."""
+        self.progress.update(self.task, phase=name, detail="", visible=True)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(line, highlight=False, markup=False)
+
+    def step(self, progress: Steps) -> None:
+        """Move the bar; rich draws it ten times a second, however often this is called."""
+        self.progress.update(
+            self.task,
+            total=progress.epochs * progress.steps,
+            completed=progress.epoch * progress.steps + progress.step,
+            phase=f"epoch {progress.epoch + 1} of {progress.epochs}",
+            detail=f"loss {progress.loss:.3f} · accuracy {progress.accuracy:.3f} · "
+            f"{progress.images_per_second:,.0f} img/s",
+        )
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Print a line for the epoch that is done."""
+        val = (
+            f" · val loss {row['val_loss']:.3f}, accuracy {row['val_accuracy']:.4f}"
+            if "val_accuracy" in row
+            else ""
+        )
+        self.console.print(
+            f"epoch {row['epoch']:3.0f} · train loss {row['loss']:.3f}, "
+            f"accuracy {row['accuracy']:.4f}{val} · {row['images_per_second']:,.0f} img/s",
+            highlight=False,
+        )
+
+
+@contextmanager
+def on_terminal() -> Generator[Silent]:
+    """Yield a watcher for stderr: one that shows progress on a terminal, else a silent one."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Silent()
+        return
+    columns = (
+        TextColumn("{task.fields[phase]}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None, phase="starting", detail="")
+        yield TerminalWatcher(console, progress, task)

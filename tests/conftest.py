@@ -1,0 +1,11 @@
+"""Settings that must stand before a backend is imported."""
+
+from __future__ import annotations
+
+import os
+
+# Tiny networks gain nothing from threads, and lose a hundredfold where other processes keep the
+# cores busy: every small operation waits for its slowest thread.
+for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,392 @@
+from __future__ import annotations
+
+import os
+import unicodedata
+
+import numpy as np
+import pytest
+
+from builders_data import encoded, folder, noise, plain, two_classes
+from tinylens.data import encoded as encoded_sets
+from tinylens.data import image_folder
+from tinylens.data.dataset import Dataset, Splits
+from tinylens.data.encoded import Options
+from tinylens.errors import DataError
+
+
+@pytest.fixture
+def options(tmp_path):
+    return Options(data_dir=tmp_path / "cache")
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "pets"
+
+
+def test_a_folder_of_classes_is_read_in_order_of_code_points(root, options):
+    folder(root, {"b": [plain()], "a": [plain()], "Z": [plain(), plain()], "é": [plain()]})
+    data = image_folder.read(root, options)
+    assert isinstance(data, Dataset)
+    assert data.class_names == ("Z", "a", "b", "é")
+    assert data.counts.tolist() == [2, 1, 1, 1]
+    assert data.image_shape == (8, 8, 3)
+    assert [path.removeprefix(f"{root}{os.sep}") for path in data.paths][:2] == [
+        "Z/0.png",
+        "Z/1.png",
+    ]
+    assert data.images[0, 0, 0].tolist() == [200, 30, 60]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "VAL"])
+def test_parts_are_known_by_their_usual_names(root, options, name):
+    for part in ("train", name, "test"):
+        two_classes(root / part)
+    splits = image_folder.read(root, options)
+    assert isinstance(splits, Splits)
+    assert [(part, len(data)) for part, data in splits.items()] == [
+        ("train", 6),
+        ("val", 6),
+        ("test", 6),
+    ]
+
+
+def test_a_class_called_train_is_a_class(root, options):
+    folder(root, {"car": [plain()], "train": [plain()], "boat": [plain()]})
+    assert image_folder.read(root, options).class_names == ("boat", "car", "train")
+
+
+def test_parts_beside_classes_are_refused(root, options):
+    two_classes(root / "train")
+    two_classes(root / "extra")
+    with pytest.raises(DataError, match="found the folders extra, train; expected classes alone"):
+        image_folder.read(root, options)
+
+
+def test_a_part_twice_is_refused(root, options):
+    for part in ("train", "val", "valid"):
+        two_classes(root / part)
+    with pytest.raises(DataError, match="each once"):
+        image_folder.read(root, options)
+
+
+def test_a_class_missing_in_test_keeps_its_number(root, options):
+    folder(root / "train", {name: [plain()] for name in ("ant", "bee", "cow")})
+    folder(root / "test", {name: [plain()] for name in ("cow", "ant")})
+    splits = image_folder.read(root, options)
+    assert splits.test.class_names == ("ant", "bee", "cow")
+    assert splits.test.labels.tolist() == [0, 2]
+
+
+def test_a_class_that_train_lacks_is_refused_with_the_difference(root, options):
+    two_classes(root / "train")
+    folder(root / "test", {"cat": [plain()], "fox": [plain()], "owl": [plain()]})
+    with pytest.raises(DataError, match=r"test has classes that train lacks: fox, owl; train has"):
+        image_folder.read(root, options)
+
+
+def test_the_class_of_a_picture_is_its_folder_in_every_part(root, options):
+    """Parts are put together by name: the same folder has the same number in all."""
+    folder(root / "train", {"b": [plain(RED)], "a": [plain(BLUE)]})
+    folder(root / "test", {"b": [plain(RED)]})
+    splits = image_folder.read(root, options)
+    number = splits.class_names.index("b")
+    assert splits.test.labels.tolist() == [number]
+    assert splits.train.images[splits.train.labels == number][0, 0, 0].tolist() == list(RED)
+
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def test_an_empty_class_is_named(root, options):
+    two_classes(root)
+    (root / "owl").mkdir()
+    with pytest.raises(DataError, match=r"pets/owl: no pictures of class owl; expected at least"):
+        image_folder.read(root, options)
+
+
+def test_a_class_of_folders_is_named_with_them(root, options):
+    two_classes(root)
+    two_classes(root / "owl")
+    with pytest.raises(DataError, match="class owl; its 2 folders are not looked into"):
+        image_folder.read(root, options)
+
+
+@pytest.mark.parametrize("names", [[], ["cat"]])
+def test_fewer_than_two_classes_are_refused(root, options, names):
+    root.mkdir()
+    folder(root, {name: [plain()] for name in names})
+    with pytest.raises(DataError, match=f"found {len(names)} class folders"):
+        image_folder.read(root, options)
+
+
+def test_a_folder_that_is_not_there_is_named(root, options):
+    with pytest.raises(DataError, match="pets: cannot be read: No such file"):
+        image_folder.read(root, options)
+
+
+# --- what is left out
+
+
+def test_files_that_are_no_pictures_by_name_are_left_out_and_counted(root, options):
+    two_classes(root)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", ".hidden.png", "notes.txt"):
+        (root / "cat" / name).write_bytes(b"?")
+    (root / "README.md").write_text("?")
+    (root / ".git").mkdir()
+    parts = image_folder.read_parts(root, options)
+    assert len(parts.train) == 6
+    assert parts.notes == ("6 files or folders, no pictures by name, were left out",)
+
+
+def test_a_broken_picture_is_set_aside_with_its_reason(root, options):
+    folder(
+        root,
+        {"cat": [plain(), b"no picture", plain()], "dog": [plain(), encoded(noise(8, 8, 3))[:80]]},
+    )
+    parts = image_folder.read_parts(root, options)
+    assert parts.train.labels.tolist() == [0, 0, 1]
+    skipped = {one.path.removeprefix(f"{root}{os.sep}"): one.reason for one in parts.train.skipped}
+    assert skipped["cat/1.png"].startswith("not a picture: starts with b'no pictu'")
+    assert skipped["dog/1.png"].startswith("broken PNG")
+    assert parts.notes == ("2 pictures could not be read and were set aside",)
+    again = image_folder.read_parts(root, options)  # from the cache
+    assert again.train.skipped == parts.train.skipped
+    assert again.train.fingerprint == parts.train.fingerprint
+    assert [path[-9:] for path in again.train.paths] == ["cat/0.png", "cat/2.png", "dog/0.png"]
+
+
+def test_strict_names_the_first_five_broken_pictures(root, options):
+    folder(root, {"cat": [plain(), *[b"?"] * 7], "dog": [plain()]})
+    strict = Options(data_dir=options.data_dir, strict=True)
+    for _ in range(2):  # decoded, and from the cache
+        with pytest.raises(DataError, match="7 pictures cannot be read") as raised:
+            image_folder.read_parts(root, strict)
+        assert str(raised.value).count(".png: not a picture") == 5
+        assert "and 2 more" in str(raised.value)
+
+
+def test_a_class_without_any_picture_to_read_is_named(root, options):
+    folder(root, {"cat": [b"?"], "dog": [plain()]})
+    with pytest.raises(DataError, match=r"no picture to train on of class cat; .*cat/0.png: not a"):
+        image_folder.read_parts(root, options)
+
+
+def test_nothing_to_read_at_all_is_an_error_and_leaves_nothing(root, options):
+    folder(root, {"cat": [b"?"], "dog": [b"?"]})
+    with pytest.raises(DataError, match="none of 2 files is a picture"):
+        image_folder.read_parts(root, options)
+    assert list(options.data_dir.rglob("*")) == []
+
+
+def test_links_out_of_the_folder_are_not_followed(root, options, tmp_path):
+    two_classes(root)
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(plain())
+    (root / "cat" / "out.png").symlink_to(outside)
+    (root / "cat" / "dangling.png").symlink_to(tmp_path / "nothing")
+    (root / "cat" / "within.png").symlink_to(root / "dog" / "0.png")
+    (root / "elsewhere").symlink_to(tmp_path)
+    (root / "loop").symlink_to(root / "loop")
+    parts = image_folder.read_parts(root, options)
+    assert parts.train.class_names == ("cat", "dog")
+    assert parts.train.counts.tolist() == [4, 3]
+    assert parts.notes == ("2 links that lead out of the folder were not followed",)
+
+
+# --- names
+
+
+def test_names_that_differ_in_unicode_form_alone_are_refused(root, options):
+    for form in ("NFC", "NFD"):
+        folder(root, {unicodedata.normalize(form, "café"): [plain()]})
+    with pytest.raises(DataError, match=r"differ in Unicode form alone; .*rename or merge"):
+        image_folder.read(root, options)
+
+
+def test_names_that_differ_in_case_alone_are_refused(root, options):
+    folder(root, {"Cat": [plain()], "cat": [plain()]})
+    with pytest.raises(DataError, match="'Cat' and 'cat' differ in upper and lower case alone"):
+        image_folder.read(root, options)
+
+
+def test_names_that_cannot_be_printed_are_escaped(root, options):
+    two_classes(root)
+    try:
+        (root / "cat" / "new\nline.png").write_bytes(plain())
+        odd = os.fsencode(root / "cat") + b"/\xff.png"
+        with open(odd, "wb") as file:  # noqa: PTH123 - a name that is no text
+            file.write(plain())
+    except OSError:
+        pytest.skip("this file system has no such names")
+    paths = [path.rpartition("/")[2] for path in image_folder.read(root, options).paths]
+    assert r"new\nline.png" in paths and r"\udcff.png" in paths
+
+
+# --- sizes
+
+
+def test_pictures_of_many_sizes_are_stretched_to_64_and_noted(root, options):
+    folder(root, {"cat": [plain(side=20)], "dog": [plain(side=30)]})
+    parts = image_folder.read_parts(root, options)
+    assert parts.train.image_shape == (64, 64, 3)
+    assert parts.notes == ("pictures of 2 sizes were stretched to 64×64",)
+
+
+def test_large_pictures_of_one_size_are_stretched_and_small_ones_kept(root, options):
+    folder(root, {"cat": [plain(side=200)], "dog": [plain(side=200)]})
+    parts = image_folder.read_parts(root, options)
+    assert parts.train.image_shape == (64, 64, 3)
+    assert parts.notes == ("pictures of 200×200 pixels were stretched to 64×64",)
+
+
+def test_a_size_asked_for_is_given(root, options):
+    two_classes(root)
+    sized = Options(data_dir=options.data_dir, size=16)
+    assert image_folder.read_parts(root, sized).train.image_shape == (16, 16, 3)
+    assert image_folder.read_parts(root, options).train.image_shape == (8, 8, 3)
+
+
+def test_grey_alone_stays_grey_and_one_colour_picture_makes_all_colour(root, options):
+    folder(root, {"cat": [encoded(noise(8, 8))], "dog": [encoded(noise(8, 8))]})
+    assert image_folder.read(root, options).image_shape == (8, 8, 1)
+    folder(root, {"dog": [plain()]})
+    assert image_folder.read(root, options).image_shape == (8, 8, 3)
+
+
+def test_animated_and_tiny_pictures_are_noted(root, options):
+    two_classes(root)
+    frames = [noise(8, 8, 3, seed=n) for n in range(3)]
+    from PIL import Image
+
+    rest = [Image.fromarray(frame) for frame in frames[1:]]
+    (root / "cat" / "a.gif").write_bytes(
+        encoded(frames[0], "GIF", save_all=True, append_images=rest)
+    )
+    (root / "cat" / "b.png").write_bytes(plain(side=1))
+    notes = image_folder.read_parts(root, options).notes
+    assert "1 animated pictures: the first frame is used" in notes
+    assert "1 pictures with a side under 4 pixels: look whether they are meant" in notes
+
+
+# --- the cache
+
+
+class Decodings:
+    """Counts how often pictures are decoded, and how often only looked at."""
+
+    def __init__(self, monkeypatch):
+        self.steps: list[str] = []
+        for name in ("survey", "decode"):
+            self._watch(monkeypatch, name)
+
+    def _watch(self, monkeypatch, name):
+        from tinylens.data.decode_pool import Pool
+
+        original = getattr(Pool, name)
+
+        def watched(pool, *rest):
+            self.steps.append(name)
+            return original(pool, *rest)
+
+        monkeypatch.setattr(Pool, name, watched)
+
+    def taken(self) -> list[str]:
+        steps, self.steps = self.steps, []
+        return steps
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+    return Decodings(monkeypatch)
+
+
+def test_a_second_start_reads_no_picture(root, options, decodings):
+    two_classes(root)
+    first = image_folder.read(root, options)
+    assert decodings.taken() == ["survey", "decode"]
+    second = image_folder.read(root, options)
+    assert decodings.taken() == []
+    assert isinstance(second.images.base, np.memmap) or isinstance(second.images, np.memmap)
+    assert second.fingerprint == first.fingerprint and second.paths == first.paths
+
+
+def test_a_touched_file_is_hashed_but_not_decoded(root, options, decodings):
+    two_classes(root)
+    image_folder.read(root, options)
+    os.utime(root / "cat" / "0.png", ns=(1, 1))
+    decodings.taken()
+    image_folder.read(root, options)
+    assert decodings.taken() == ["survey"]
+
+
+def test_a_copied_folder_is_hashed_but_not_decoded_and_has_its_own_paths(
+    root, options, decodings, tmp_path
+):
+    two_classes(root)
+    image_folder.read(root, options)
+    root.rename(tmp_path / "moved")
+    decodings.taken()
+    data = image_folder.read(tmp_path / "moved", options)
+    assert decodings.taken() == ["survey"]
+    assert data.paths[0] == str(tmp_path / "moved" / "cat" / "0.png")
+
+
+def test_a_changed_picture_is_decoded_anew(root, options, decodings):
+    two_classes(root)
+    before = image_folder.read(root, options)
+    (root / "cat" / "0.png").write_bytes(plain((1, 2, 3)))
+    after = image_folder.read(root, options)
+    assert decodings.taken() == ["survey", "decode"] * 2
+    assert after.images[0, 0, 0].tolist() == [1, 2, 3]
+    assert after.fingerprint != before.fingerprint
+
+
+def test_a_damaged_cache_is_made_anew(root, options, decodings):
+    two_classes(root)
+    before = image_folder.read(root, options).fingerprint
+    (images,) = options.data_dir.rglob("images.npy")
+    images.write_bytes(images.read_bytes()[:-1])
+    decodings.taken()
+    assert image_folder.read(root, options).fingerprint == before
+    assert decodings.taken() == ["survey", "decode"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(root, options, monkeypatch):
+    two_classes(root)
+    original = encoded_sets._decode_all
+
+    def changing(*everything):
+        key = original(*everything)
+        (root / "cat" / "9.png").write_bytes(plain())
+        return key
+
+    monkeypatch.setattr(encoded_sets, "_decode_all", changing)
+    with pytest.raises(DataError, match="files changed while they were read"):
+        image_folder.read(root, options)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_process_and_many_read_the_same(root, tmp_path, workers):
+    folder(root, {name: [plain((n, 0, 0)) for n in range(20)] + [b"?"] for name in ("a", "b")})
+    steps = []
+    options = Options(
+        data_dir=tmp_path / str(workers),
+        workers=workers,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    data = image_folder.read(root, options)
+    by_name = sorted(range(20), key=str)
+    assert data.images[:, 0, 0, 0].tolist() == by_name * 2
+    assert len(data.skipped) == 2
+    assert steps[-1] == (84, 84) and steps == sorted(steps)
+
+
+def test_a_set_of_pictures_larger_than_a_block_keeps_its_order_when_some_are_broken(
+    tmp_path, options, monkeypatch
+):
+    path = tmp_path / "images.npy"
+    np.save(path, np.arange(10_000, dtype=np.uint32).astype(np.uint8).reshape(-1, 1, 1, 1))
+    rows = [row for row in range(10_000) if row % 777]
+    encoded_sets._keep_rows(path, rows)
+    assert np.array_equal(np.load(path).ravel(), np.array(rows, np.uint32).astype(np.uint8))

@@ -1,0 +1,70 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from builders_run import simulated_parts
+from tinylens import evaluation
+from tinylens.errors import RunError
+from tinylens.reporting import tables
+from tinylens.scores import Calibration
+
+
+def evaluated(class_names=("cat", "dog", "owl"), **sizes):
+    parts = simulated_parts(class_names, sizes or {"train": 240, "val": 60, "test": 90})
+    return evaluation.assemble(parts, class_names, Calibration(1.0, "none"))
+
+
+def lines_of(table, width=100):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table)
+    return console.file.getvalue().splitlines()
+
+
+def test_overview_has_a_column_a_part_and_the_figures_with_intervals():
+    judged = evaluated()
+    lines = lines_of(tables.overview(judged))
+    assert lines[0].split() == ["train", "val", "test"]
+    assert lines[2].split() == ["Pictures", "240", "60", "90"]
+    accuracy = judged.splits["test"].accuracy
+    value, low, high = (f"{100 * x:.1f}" for x in (accuracy.value, *accuracy.ci95))
+    assert lines[3].startswith("Accuracy %")
+    assert lines[3].endswith(f"{value} ({low}–{high})")
+    titles = [line.split("  ")[0].strip() for line in lines[2:-1]]
+    assert titles == [
+        "Pictures", "Accuracy %", "Log loss", "ECE %", "Precision %", "Recall %", "F1 %", "MCC",
+        "ROC AUC",
+    ]  # fmt: skip
+
+
+def test_per_class_shows_each_class():
+    judged = evaluated()
+    lines = lines_of(tables.per_class(judged, "val"))
+    assert lines[0].split() == [
+        "Class", "(val)", "Precision", "%", "Recall", "%", "F1", "%", "Pictures",
+    ]  # fmt: skip
+    owl = judged.splits["val"].per_class[2]
+    assert lines[4].split()[0] == "owl"
+    assert f"{100 * owl.recall.value:.1f}" in lines[4]
+    assert lines[4].split()[-1] == "20"
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_tables_fit_the_terminal_and_cut_no_figure(width):
+    names = ("a name that is very long indeed", *(f"class {number}" for number in range(9)))
+    judged = evaluated(names, train=54_000, val=6000, test=10_000)
+    for table in (tables.overview(judged), tables.per_class(judged)):
+        lines = lines_of(table, width)
+        assert max(map(len, lines)) <= width
+        assert not [line for line in lines if "…" in line[19:]]
+        assert sum("(" in line for line in lines) >= 10
+
+
+def test_a_part_that_was_not_judged_is_named():
+    with pytest.raises(RunError, match="no part 'val'; it has train, test"):
+        tables.per_class(evaluated(train=30, test=30), "val")
+
+
+def test_class_names_are_not_read_as_markup():
+    lines = lines_of(tables.per_class(evaluated(("[red]cat[/red]", "dog", "owl"))))
+    assert lines[2].startswith("[red]cat[/red]")

@@ -1,0 +1,409 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from shipped import CLASS_NAMES, RULE, linear_answers, model_bytes, some_images
+from tinylens import cli, predicting
+from tinylens.classifier import Classifier, Prediction
+from tinylens.data.image_folder import PICTURE_SUFFIXES
+from tinylens.errors import DataError, MissingExtra, ModelError
+from tinylens.predicting import expand, printable
+
+NOTHING = io.BytesIO(b"")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Return an empty folder, the current one, beside which stands a model file."""
+    (tmp_path / "m.onnx").write_bytes(model_bytes())
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place
+
+
+def write_picture(path: Path, seed: int = 0) -> np.ndarray:
+    pixels = some_images(1, RULE, seed)[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        Image.fromarray(pixels).save(file, "PNG")
+    return pixels
+
+
+def run(*arguments: str, **options: object) -> Result:
+    return CliRunner().invoke(cli.app, ["predict", "../m.onnx", *arguments], **options)
+
+
+# --- which pictures are meant
+
+
+def test_a_folder_means_the_pictures_below_it_by_code_point(folder):
+    for name in ("b.PNG", "a/z.jpeg", "a/B.gif", "Z.webp", "é.bmp", "a-1.jpg"):
+        write_picture(folder / name)
+    for name in ("notes.txt", ".hidden.png", ".git/x.png", "Thumbs.db", "png"):
+        write_picture(folder / name)
+    (folder / "folder.png").mkdir()
+    names = ["Z.webp", "a-1.jpg", "a/B.gif", "a/z.jpeg", "b.PNG", "é.bmp"]
+    assert expand(["."], NOTHING) == names
+    assert expand([str(folder)], NOTHING) == [str(folder / name) for name in names]
+
+
+def test_files_stay_in_the_order_given_whatever_their_names(folder):
+    for name in ("z.png", "a.txt"):
+        write_picture(folder / name)
+    assert expand(["z.png", "a.txt", "z.png"], NOTHING) == ["z.png", "a.txt", "z.png"]
+
+
+def test_patterns_are_expanded_and_sorted(folder):
+    for name in ("2.png", "10.png", "sub/deep/3.png", "sub/4.jpg", "5.txt"):
+        write_picture(folder / name)
+    assert expand(["*.png"], NOTHING) == ["10.png", "2.png"]
+    assert expand(["**/*.png"], NOTHING) == ["10.png", "2.png", "sub/deep/3.png"]
+    assert expand(["s*"], NOTHING) == ["sub/4.jpg", "sub/deep/3.png"]
+    assert expand([f"{folder}/?.png"], NOTHING) == [f"{folder}/2.png"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_itself(folder):
+    for name in ("photo[1].png", "photo1.png", "what?.png"):
+        write_picture(folder / name)
+    assert expand(["photo[1].png", "what?.png"], NOTHING) == ["photo[1].png", "what?.png"]
+
+
+def test_a_dash_means_paths_on_the_standard_input(folder):
+    lines = io.BytesIO(b"a b.png\r\n\nnone.png\ncaf\xe9.png")
+    assert expand(["-"], lines) == ["a b.png", "none.png", "caf\udce9.png"]
+
+
+def test_links_to_folders_are_not_followed(folder):
+    write_picture(folder / "a/1.png")
+    (folder / "a/loop").symlink_to(folder)
+    (folder / "a/broken.png").symlink_to(folder / "nowhere")
+    assert expand(["a"], NOTHING) == ["a/1.png", "a/broken.png"]
+
+
+def test_what_means_nothing_stays_in_the_list_beside_what_does(folder):
+    write_picture(folder / "1.png")
+    (folder / "empty").mkdir()
+    arguments = ["none.png", "1.png", "empty", "*.gif", "x" * 300, "-"]
+    assert expand(arguments, NOTHING) == arguments
+
+
+def test_nothing_at_all_is_an_error_that_says_what_is_expected(folder):
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError) as caught:
+        expand(["empty", "none\n.png", "*.gif"], NOTHING)
+    assert str(caught.value).startswith(r"no pictures found: empty, none\n.png, *.gif; expected ")
+    assert "named .bmp, .gif, .jfif, .jpe, .jpeg, .jpg, .png, .webp, or -" in str(caught.value)
+
+
+def test_training_and_predicting_take_the_same_files_of_a_folder():
+    assert predicting.PICTURE_SUFFIXES == PICTURE_SUFFIXES
+
+
+@given(st.text())
+def test_a_printable_text_is_one_line_that_a_terminal_shows_as_it_is(text):
+    assert printable(text).isprintable()
+    if text.isprintable():
+        assert printable(text) == text
+
+
+# --- how they are kept
+
+ANSWERED = Prediction("a.png", "bag", 0.75, (("bag", 0.75), ("coat", 0.25)), notes=("animated",))
+BROKEN = Prediction("b.png", error="empty file")
+WEIRD = [
+    "a b.png",
+    "caf\udce9.png",
+    "new\nline.png",
+    "carriage\rreturn.png",
+    "[bold]red[/bold].png",
+    'quo"te,comma.png',
+    "=1+1.png",
+    "\x1b[31mred.png",
+    "日本.png",
+]
+
+
+def rows(writer: object, predictions: list[Prediction]) -> None:
+    with writer as keep:
+        for prediction in predictions:
+            keep(prediction)
+
+
+paths = st.text(st.characters(exclude_categories=[]))  # with lone surrogates: bytes of a name
+predictions = st.builds(
+    lambda path, ranked, error: (
+        Prediction(path, error=error) if error else Prediction(path, *ranked[0], ranked)
+    ),
+    path=paths,
+    ranked=st.tuples(*[st.tuples(st.sampled_from(CLASS_NAMES), st.floats(0, 1))] * 2),
+    error=st.none() | st.text(min_size=1),
+)
+
+
+@given(st.lists(predictions, max_size=4))
+def test_a_json_list_gives_back_every_row(given_rows):
+    file = io.BytesIO()
+    rows(predicting.json_list(file), given_rows)
+    assert json.loads(file.getvalue()) == [prediction.to_json() for prediction in given_rows]
+
+
+@given(st.lists(predictions, max_size=4))
+def test_a_csv_file_gives_back_every_row(tmp_path_factory, given_rows):
+    path = tmp_path_factory.getbasetemp() / "rows.csv"
+    rows(predicting.csv_file(path, top=2), given_rows)
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *read = csv.reader(file)
+    assert header == ["path", "label", "confidence", "unknown", "error", "label_2", "probability_2"]
+    for row, prediction in zip(read, given_rows, strict=True):
+        assert row[0] == utf8(prediction.path)
+        if prediction.error:
+            assert row[1:] == ["", "", "False", utf8(prediction.error)]
+        else:
+            (label, value), (second, second_value) = prediction.top
+            assert row[1:] == [label, str(value), "False", "", second, str(second_value)]
+
+
+def utf8(text: str | None) -> str:
+    return (text or "").encode(errors="backslashreplace").decode()
+
+
+@given(st.lists(predictions, max_size=4))
+@settings(deadline=None)  # the first example waits for pyarrow's import
+def test_a_parquet_file_gives_back_every_row(tmp_path_factory, given_rows):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path_factory.getbasetemp() / "rows.parquet"
+    rows(predicting.parquet_file(path), given_rows)
+    expected = [
+        {**row, "path": utf8(row["path"]), "error": row["error"] and utf8(row["error"])}
+        for row in (prediction.to_json() for prediction in given_rows)
+    ]
+    assert parquet.read_table(path).to_pylist() == expected
+
+
+def test_many_rows_of_parquet_come_in_groups(tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(predicting, "ROWS_A_GROUP", 3)
+    rows(predicting.parquet_file(tmp_path / "rows.parquet"), [ANSWERED, BROKEN] * 4)
+    read = parquet.ParquetFile(tmp_path / "rows.parquet")
+    assert [read.metadata.row_group(i).num_rows for i in range(3)] == [3, 3, 2]
+    assert read.read()["path"].to_pylist() == ["a.png", "b.png"] * 4
+
+
+@pytest.mark.parametrize("name", ["csv", "parquet"])
+def test_a_file_of_rows_appears_whole_or_not_at_all(tmp_path, name):
+    if name == "parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path / f"rows.{name}"
+    path.write_bytes(b"of before")
+    writer = predicting.csv_file(path, top=2) if name == "csv" else predicting.parquet_file(path)
+    with pytest.raises(KeyboardInterrupt), writer as keep:
+        keep(ANSWERED)
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"of before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_parquet_without_pyarrow_says_what_to_type(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
+    words = "writing Parquet needs pyarrow; type: pip install pyarrow"
+    with (
+        pytest.raises(MissingExtra, match=words),
+        predicting.parquet_file(tmp_path / "rows.parquet"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_for_people_says_what_a_picture_is_and_what_else_it_could_be():
+    file = io.BytesIO()
+    unsure = Prediction("c.png", "coat", 0.985, (("coat", 0.985), ("bag", 0.009)))
+    rows(predicting.lines_for_people(file, CLASS_NAMES), [ANSWERED, BROKEN, unsure])
+    assert file.getvalue().decode().splitlines() == [
+        "confidence  label       path",
+        "     75.0%  bag         a.png  (or coat 25%; animated)",
+        "         –  –           b.png  error: empty file",
+        "     98.5%  coat        c.png",
+    ]
+
+
+# --- the command
+
+
+def test_the_command_answers_a_line_a_picture(folder):
+    pixels = np.stack([write_picture(folder / f"{number}.png", number) for number in range(5)])
+    best = linear_answers(pixels, RULE).argmax(axis=1)
+    result = run(".")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == "confidence  label       path"
+    for number, line in enumerate(result.stdout.splitlines()[1:]):
+        assert f"%  {CLASS_NAMES[best[number]]}" in line
+        assert f"  {number}.png" in line
+
+
+def test_a_broken_picture_is_a_row_and_not_an_abort(folder):
+    write_picture(folder / "1.png")
+    (folder / "2.png").write_bytes(b"")
+    write_picture(folder / "3.png")
+    result = run(".", "none.png", "--json", "--top", "2")
+    assert result.exit_code == 0
+    read = json.loads(result.stdout)
+    assert [row["error"] for row in read] == [None, "empty file", None, "no such file"]
+    assert [len(row["top"]) for row in read] == [2, 0, 2, 0]
+    assert list(read[0]) == ["path", "label", "confidence", "top", "unknown", "error"]
+
+
+def test_no_answer_at_all_ends_with_4_and_still_gives_the_rows(folder):
+    (folder / "1.png").write_bytes(b"not a picture")
+    result = run(".", "--json")
+    assert result.exit_code == 4
+    assert [row["path"] for row in json.loads(result.stdout)] == ["1.png"]
+
+
+def test_no_picture_found_is_a_data_error(folder):
+    result = run("none.png")
+    assert isinstance(result.exception, DataError)
+    assert result.stdout == ""
+
+
+def test_a_wrong_model_is_a_model_error_before_anything_is_written(folder):
+    write_picture(folder / "1.png")
+    (folder.parent / "m.onnx").write_bytes(model_bytes()[:-9])
+    result = run("1.png", "--json", "--csv", "rows.csv")
+    assert isinstance(result.exception, ModelError)
+    assert result.stdout == ""
+    assert not (folder / "rows.csv").exists()
+
+
+def test_rows_go_to_files_and_the_screen_says_where(folder):
+    pytest.importorskip("pyarrow")
+    write_picture(folder / "1.png")
+    (folder / "2.png").write_bytes(b"")
+    result = run(".", "--csv", "out/rows.csv", "--parquet", "rows.parquet")
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "1 of 2 pictures answered, all rows in out/rows.csv and rows.parquet\n"
+    )
+    assert len((folder / "out/rows.csv").read_text(encoding="utf-8").splitlines()) == 3
+    assert (folder / "rows.parquet").read_bytes()[-4:] == b"PAR1"
+
+
+def test_json_and_files_go_together(folder):
+    write_picture(folder / "1.png")
+    result = run("1.png", "--csv", "rows.csv", "--json")
+    assert len(json.loads(result.stdout)) == 1
+    assert (folder / "rows.csv").exists()
+
+
+def test_the_command_and_python_give_the_same_answers(folder):
+    for number in range(600):  # more than two batches
+        write_picture(folder / f"{number:03}.png", number % 7)
+    read = json.loads(run(".", "--json").stdout)
+    expected = Classifier.open("../m.onnx").predict([row["path"] for row in read])
+    assert [row["path"] for row in read] == [f"{number:03}.png" for number in range(600)]
+    for row, prediction in zip(read, expected, strict=True):
+        assert row == prediction.to_json()
+
+
+def test_weird_names_are_answered_and_shown_escaped(folder):
+    for name in WEIRD:
+        write_picture(folder / name)
+    result = run(".")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert len(lines) == 1 + len(WEIRD)
+    assert all(printable(line) == line for line in lines)
+    for shown in (r"new\nline.png", "[bold]red[/bold].png", r"\x1b[31mred.png", r"caf\udce9.png"):
+        assert any(line.split("  (")[0].endswith(f"  {shown}") for line in lines)
+    read = json.loads(run(".", "--json").stdout)
+    assert sorted(row["path"] for row in read) == sorted(WEIRD)
+    assert all(row["error"] is None for row in read)
+
+
+# --- the command as a program
+
+
+def program(folder: Path, command: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a shell's command in which $predict stands for `tinylens predict ../m.onnx`."""
+    source = str(Path(__file__).parents[1] / "src")
+    return subprocess.run(
+        ["bash", "-c", f"{command}"],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": source,
+            "predict": f"{sys.executable} -W error -m tinylens predict ../m.onnx",
+            **variables,
+        },
+        capture_output=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("flags", ["", "--json"])
+def test_a_reader_that_leaves_ends_the_command_well(folder, flags):
+    write_picture(folder / "1.png")
+    (folder / "list").write_text("1.png\n" * 6000)  # more rows than a pipe holds
+    done = program(folder, f"$predict - {flags} < list | head -1; exit $PIPESTATUS")
+    assert done.stderr == b""
+    assert done.stdout.count(b"\n") == 1
+    assert done.returncode == 0
+
+
+LOCALES = [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"NO_COLOR": "1"}]
+
+
+@pytest.mark.parametrize("variables", LOCALES)
+def test_names_come_through_in_any_locale(folder, variables):
+    write_picture(folder / "日本.png")
+    write_picture(folder / os.fsdecode(b"caf\xe9.png"))
+    done = program(folder, "$predict . --json", **variables)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [row["path"] for row in json.loads(done.stdout)] == ["caf\udce9.png", "日本.png"]
+    done = program(folder, "$predict $(printf 'caf\\xe9.png')", **variables)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"caf\udce9.png" in done.stdout
+
+
+def test_an_error_is_one_sentence_and_its_code(folder):
+    done = program(folder, "$predict none.png")
+    assert done.returncode == 4
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"error: no pictures found: none.png; expected ")
+    (folder.parent / "m.onnx").write_bytes(b"PK")
+    done = program(folder, "$predict none.png --json")
+    assert done.returncode == 5
+    assert json.loads(done.stdout)["error"]["type"] == "ModelError"
+
+
+# typer itself brings pydantic
+HEAVY = {"keras", "tensorflow", "torch", "jax", "sklearn", "onnx", "pyarrow", "matplotlib", "rich"}
+WATCHED = f"""
+import sys
+sys.argv = ["tinylens", "predict", "../m.onnx", "1.png"]
+from tinylens.cli import main
+try:
+    main()
+except SystemExit as end:
+    print(end.code, {HEAVY} & set(sys.modules))
+"""
+
+
+def test_the_command_loads_no_large_library(folder):
+    write_picture(folder / "1.png")
+    done = program(folder, f'{sys.executable} -W error -c "$watched"', watched=WATCHED)
+    assert done.stderr == b""
+    assert done.stdout.splitlines()[-1] == b"0 set()"
