@@ -21,6 +21,7 @@ def tinylens(*arguments: object, cache: Path) -> subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         timeout=60,
+        cwd=cache.parent,
         env={**environment, "COLUMNS": "100"},
         check=False,
     )
@@ -55,7 +56,8 @@ def test_data_info_as_json_prints_one_object_and_nothing_else(tmp_path, pets):
         "train": 34,
         "test": 6,
     }
-    assert told["class_names"] == ["cat", "dog"] and told["sheet"] is None
+    assert told["class_names"] == ["cat", "dog"] and told["sheet"] == "pets-sheet.png"
+    assert (tmp_path / "pets-sheet.png").is_file()
     assert told["parts"]["train"]["skipped"][0]["path"].endswith("broken.png")
 
 

@@ -71,7 +71,7 @@ def residual(image: Any) -> Any:
     y = layers.Conv2D(16, 3, strides=2, padding="same", activation="gelu")(y)
     shortcut = layers.Conv2D(16, 1, strides=2, use_bias=False)(x)
     y = layers.Activation("relu")(layers.Add()([y, shortcut, y]))
-    y = layers.SpatialDropout2D(0.1)(layers.AveragePooling2D(3, 2, padding="same")(y))
+    y = layers.SpatialDropout2D(0.1)(layers.AveragePooling2D(3, 1, padding="same")(y))
     return layers.GlobalAveragePooling2D()(y)
 
 

@@ -273,8 +273,6 @@ class _StepWatch(keras.callbacks.Callback):
             self._refuse()
         self.watcher.step(self._progress())
         if self.asked_to_stop():
-            if keras.backend.backend() == "jax":
-                self.model.jax_state_sync()
             raise _StopAsked
 
     def add_to(self, state: State) -> None:
@@ -298,6 +296,8 @@ class _StepWatch(keras.callbacks.Callback):
         )
 
     def _refuse(self) -> None:
+        if keras.backend.backend() == "jax":  # within `fit` its optimizer has no values
+            self.model.jax_state_sync()
         step = self.state.epoch * self.trainer.order.steps + self.state.step + self.steps
         rate = float(keras.ops.convert_to_numpy(self.trainer.model.optimizer.learning_rate))
         raise TrainingDiverged(

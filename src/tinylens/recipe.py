@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from tinylens.errors import RecipeError, did_you_mean
 
@@ -90,6 +97,13 @@ class OptimizerSection(_Section):
     warmup: Fraction = 0.0
     final_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip_norm: Annotated[float, Field(ge=0)] = 0.0
+
+    @field_validator("weight_decay")
+    @classmethod
+    def _decays_only_where_it_is_decoupled(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("name") == "adam":
+            raise ValueError("0 with adam; adamw and sgd take it")
+        return value
 
 
 class TrainSection(_Section):
@@ -175,7 +189,8 @@ class Recipe(_Section):
         try:
             return Recipe.model_validate(dict(values))
         except ValidationError as error:
-            mistakes = "\n  ".join(_explain(item) for item in error.errors())
+            # an option that fits no type is one mistake, though pydantic tells one a type
+            mistakes = "\n  ".join(dict.fromkeys(map(_explain, error.errors())))
             raise RecipeError(f"{where} has mistakes:\n  {mistakes}") from None
 
     def override(self, values: Mapping[str, Any]) -> Recipe:
@@ -236,7 +251,12 @@ def _parse_value(text: str) -> Any:
 
 
 def _explain(item: Any) -> str:
-    location = [str(part) for part in item["loc"] if not str(part).startswith(("bool", "list["))]
+    location = [str(part) for part in item["loc"]]
+    if location[:2] == ["model", "options"] and len(location) > 2:
+        return (
+            f"{'.'.join(location[:3])}: expected a number, a word, true, false or a list of "
+            f"numbers, got {item['input']!r}"
+        )
     dotted = ".".join(location)
     if item["type"] == "extra_forbidden":
         parents, key = location[:-1], location[-1]

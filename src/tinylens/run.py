@@ -30,6 +30,15 @@ from tinylens.scores import Evaluation
 
 Arrays = dict[str, NDArray[Any]]
 
+UNREADABLE = (  # what parsers raise on damaged content
+    ValueError,  # JSON, UTF-8, numbers
+    LookupError,
+    TypeError,
+    EOFError,
+    OSError,  # a zip whose list points before its start
+    RuntimeError,  # a zip that seems to be encrypted, or of another compression
+    zipfile.BadZipFile,
+)
 KEPT_CHECKPOINTS = 2  # the newest, and the one before it should the newest prove unreadable
 
 
@@ -152,8 +161,7 @@ class Run:
     def info(self) -> RunInfo:
         """Where the run came from and how far it is."""
         tree = self._read_json("run.json")
-        known = {item.name for item in fields(RunInfo)}
-        unknown = sorted(tree.keys() - known)
+        unknown = sorted(tree.keys() - {item.name for item in fields(RunInfo)})
         if unknown:
             raise RunError(
                 f"{self.path / 'run.json'} holds {', '.join(unknown)}, which this version of "
@@ -173,7 +181,7 @@ class Run:
         path = self.path / "history.csv"
         if not path.is_file():
             return []
-        with path.open(newline="", encoding="utf-8") as file:
+        with _understood(path), path.open(newline="", encoding="utf-8") as file:
             return [
                 {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
             ]
@@ -192,20 +200,27 @@ class Run:
         """Write one checkpoint file; state holds "epoch" and "step", which name and order it."""
         folder = self.path / "checkpoints"
         path = folder / f"{state['epoch']:05d}-{state['step']:07d}.npz"
-        content: dict[str, Any] = {"state": np.array(json.dumps(state)), **arrays}
+        header = json.dumps({"state": state, "arrays": sorted(arrays)})
+        content: dict[str, Any] = {"header": np.array(header), **arrays}
         files.write_with(path, lambda file: np.savez(file, **content))
         for old in self._checkpoint_files()[KEPT_CHECKPOINTS:]:
             old.unlink(missing_ok=True)
 
     def read_checkpoint(self) -> tuple[Arrays, dict[str, Any]] | None:
-        """Return the newest checkpoint that can be read whole, or None when there is none."""
-        for path in self._checkpoint_files():
-            try:
-                with np.load(path) as content:  # every member is checked against its CRC
-                    arrays = {name: content[name] for name in content.files}
-            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-                continue  # torn by the disk, not by us: the one before it is tried
-            return arrays, json.loads(str(arrays.pop("state")))
+        """Return the newest checkpoint that can be read whole, or None when there is none.
+
+        Raises:
+            RunError: there are some, and none can be read.
+        """
+        paths = self._checkpoint_files()
+        for path in paths:
+            with contextlib.suppress(RunError):  # torn by the disk, not by us: try the one before
+                return _read_whole(path)
+        if paths:
+            raise RunError(
+                f"{paths[0].parent}: none of the {len(paths)} checkpoints can be read; remove that "
+                "folder to train from the start"
+            )
         return None
 
     def _checkpoint_files(self) -> list[Path]:
@@ -223,7 +238,8 @@ class Run:
     @property
     def evaluation(self) -> Evaluation:
         """The figures of all parts."""
-        return Evaluation.from_json(self._read_json("evaluation.json"))
+        with _understood(self.path / "evaluation.json"):
+            return Evaluation.from_json(self._read_json("evaluation.json"))
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         """Write evaluation.json."""
@@ -240,7 +256,7 @@ class Run:
         path = self.path / "predictions.npz"
         if not path.is_file():
             raise RunError(self._not_there("predictions.npz"))
-        with np.load(path) as content:
+        with _understood(path), np.load(path) as content:
             return {name: content[name] for name in content.files}
 
     def write_predictions(self, arrays: Arrays) -> None:
@@ -297,16 +313,14 @@ class Run:
 
     def _read_text(self, name: str) -> str:
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            with _understood(self.path / name):
+                return (self.path / name).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise RunError(self._not_there(name)) from None
 
     def _read_json(self, name: str) -> dict[str, Any]:
-        try:
-            tree: dict[str, Any] = json.loads(self._read_text(name))
-        except json.JSONDecodeError as error:
-            raise RunError(f"{self.path / name} is damaged: {error}") from None
-        return tree
+        with _understood(self.path / name):
+            return dict(json.loads(self._read_text(name)))
 
     def _write_json(self, name: str, tree: Mapping[str, Any]) -> None:
         files.write_text(self.path / name, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
@@ -318,6 +332,38 @@ class Run:
             f"{self.path} has no {name}: training has not come that far; "
             "the command that started the run continues it"
         )
+
+
+def _read_whole(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Return the arrays and the state of a checkpoint; every member is checked by its CRC."""
+    with _understood(path):
+        with np.load(path) as content:
+            arrays = {name: content[name] for name in content.files}
+        header = json.loads(str(arrays.pop("header")))
+        if sorted(arrays) != header["arrays"]:  # the list of members lies outside any CRC
+            raise RunError(f"{path} is damaged: it does not hold the arrays that it lists")
+        return arrays, header["state"]
+
+
+@contextlib.contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Turn what a parser raises on damaged content into a RunError that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+
+
+def slug(source: str) -> str:
+    """Return a data set's source as a short name for files: "data/My Shop" is "my-shop".
+
+    >>> slug("fashion-mnist"), slug("data/My Shop/")
+    ('fashion-mnist', 'my-shop')
+    """
+    name = Path(source).stem if "/" in source or "\\" in source else source
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "data"
 
 
 def _numbered(root: Path, stem: str) -> Iterator[tuple[int, Path]]:

@@ -6,7 +6,6 @@ Keras is imported only inside functions: the backend is chosen first.
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import sys
 import threading
@@ -22,7 +21,7 @@ from tinylens.data.dataset import Splits
 from tinylens.environment import now
 from tinylens.errors import RunError, TinylensError
 from tinylens.recipe import Recipe
-from tinylens.run import Run, RunInfo
+from tinylens.run import Run, RunInfo, slug
 
 if TYPE_CHECKING:
     from tinylens.fitting import Progress, Watcher
@@ -37,6 +36,9 @@ class Silent:
         """Say nothing."""
 
     def say(self, line: str) -> None:
+        """Say nothing."""
+
+    def loading(self, done: int, total: int) -> None:
         """Say nothing."""
 
     def step(self, progress: Progress) -> None:
@@ -128,7 +130,7 @@ def _open_run(
             _check_same(run, data, recipe, setting)
         out.mkdir(parents=True, exist_ok=True)
         return run
-    stem = f"{_slug(data.source)}-{recipe.name}"
+    stem = f"{slug(data.source)}-{recipe.name}"
     for run in () if fresh else Run.existing(RUNS, stem):
         with contextlib.suppress(RunError):
             if run.info.state == "running" and not run.locked():
@@ -156,31 +158,30 @@ def _check_same(run: Run, data: Splits, recipe: Recipe, setting: Setting) -> Non
         )
 
 
-def _slug(source: str) -> str:
-    name = source if "/" not in source and "\\" not in source else Path(source).stem
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "data"
-
-
 def _train_in(run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher: Watcher) -> None:
     """Do everything in the locked run, and write into it how that ended."""
     if not run.started:
         run.write_recipe(recipe)
         run.write_info(_first_info(data, recipe, setting))
     info = run.info
+    info.state, info.error = "running", ""  # a run that failed is tried again
     info.seconds["load"] = round(setting.load_seconds, 3)
+    run.write_info(info)
     try:
         _fit_and_finish(run, data, recipe, setting, watcher, info)
     except TinylensError as error:
         info.state, info.error, info.finished = "failed", str(error), now()
         run.write_info(info)
         raise
-    info.state, info.finished = "done", now()
+    info.finished = now()
     info.seconds["total"] = round(sum(info.seconds.values()), 3)
     run.write_info(info)
     watcher.phase("writing the report")
     from tinylens import reporting
 
     reporting.write(run)
+    info.state = "done"  # not before: a kill while reporting leaves a run that is continued
+    run.write_info(info)
     run.remove_checkpoints()
 
 

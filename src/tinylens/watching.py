@@ -31,6 +31,10 @@ class TerminalWatcher(Silent):
         """Print a line above the bar."""
         self.console.print(line, highlight=False, markup=False)
 
+    def loading(self, done: int, total: int) -> None:
+        """Move the bar while pictures are decoded."""
+        self.progress.update(self.task, completed=done, total=total)
+
     def step(self, progress: Steps) -> None:
         """Move the bar; rich draws it ten times a second, however often this is called."""
         self.progress.update(

@@ -139,6 +139,14 @@ def test_files_that_are_no_pictures_by_name_are_left_out_and_counted(root, optio
     assert parts.notes == ("6 files or folders, no pictures by name, were left out",)
 
 
+def test_what_is_left_out_is_counted_anew_at_each_start(root, options):
+    two_classes(root)
+    assert image_folder.read_parts(root, options).notes == ()
+    (root / "cat" / "notes.txt").write_text("?")
+    notes = image_folder.read_parts(root, options).notes
+    assert notes == ("1 files or folders, no pictures by name, were left out",)
+
+
 def test_a_broken_picture_is_set_aside_with_its_reason(root, options):
     folder(
         root,

@@ -37,7 +37,6 @@ class Encoded:
         names: what each picture is called within the source.
         class_names: one name a class.
         skipped: (part, name, reason) of what was set aside before.
-        notes: a sentence each.
     """
 
     parts: Mapping[str, tuple[int, int]]
@@ -46,7 +45,6 @@ class Encoded:
     names: Sequence[str]
     class_names: tuple[str, ...]
     skipped: Sequence[tuple[str, str, str]] = ()
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,7 @@ class Source:
         seen: what the file system says of it, JSON values: another answer, other contents.
         look: asks the file system again.
         collect: lists the pictures; given a folder that it may put bytes into.
+        notes: on what is seen beside the pictures; not kept with them, since it may change alone.
     """
 
     name: str
@@ -88,6 +87,7 @@ class Source:
     seen: Any
     look: Callable[[], Any]
     collect: Callable[[Path], Encoded]
+    notes: Sequence[str] = ()
 
 
 def read_encoded(source: Source, options: Options = DEFAULTS) -> Parts:
@@ -215,7 +215,7 @@ def _finish(folder: Path, encoded: Encoded, outcome: Outcome) -> dict[str, Any]:
         "class_names": list(encoded.class_names),
         "names": [encoded.names[row] for row in good],
         "skipped": skipped,
-        "notes": [*encoded.notes, *(_picture_note(kind, n) for kind, n in sorted(kinds.items()))],
+        "notes": [_picture_note(kind, count) for kind, count in sorted(kinds.items())],
     }
 
 
@@ -261,7 +261,7 @@ def _as_parts(source: Source, stored: Stored, strict: bool) -> Parts:
             paths=tuple(names[start:stop]),
             skipped=tuple(mine),
         )
-    notes = [note for note in (meta["rule_note"], *meta["notes"]) if note]
+    notes = [note for note in (meta["rule_note"], *source.notes, *meta["notes"]) if note]
     if every:
         notes.append(f"{len(every):,} pictures could not be read and were set aside")
     parts = parts_of(found, source.name, notes)

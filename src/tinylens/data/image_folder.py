@@ -43,6 +43,7 @@ def read_parts(root: str | Path, options: Options = DEFAULTS) -> Parts:
         seen=listed.files,
         look=lambda: _listed(root).files,
         collect=lambda _: _encoded(root, listed),
+        notes=_notes(listed),
     )
     return read_encoded(source, options)
 
@@ -72,19 +73,22 @@ def _encoded(root: Path, listed: _Listed) -> Encoded:
     parts: dict[str, tuple[int, int]] = {}
     for row, file in enumerate(listed.files):
         parts[file.part] = (parts.get(file.part, (row, row))[0], row + 1)
-    notes = []
-    if listed.ignored:
-        notes.append(f"{listed.ignored:,} files or folders, no pictures by name, were left out")
-    if listed.links:
-        notes.append(f"{listed.links:,} links that lead out of the folder were not followed")
     return Encoded(
         parts=parts,
         items=[Item(str(root / file.name)) for file in listed.files],
         labels=[number[file.class_name] for file in listed.files],
         names=[shown(file.name) for file in listed.files],
         class_names=tuple(shown(name) for name in listed.class_names),
-        notes=notes,
     )
+
+
+def _notes(listed: _Listed) -> list[str]:
+    notes = []
+    if listed.ignored:
+        notes.append(f"{listed.ignored:,} files or folders, no pictures by name, were left out")
+    if listed.links:
+        notes.append(f"{listed.links:,} links that lead out of the folder were not followed")
+    return notes
 
 
 def shown(name: str) -> str:

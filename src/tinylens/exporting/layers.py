@@ -276,6 +276,7 @@ WRITERS: dict[type, Callable[..., Tensor]] = {
     layers.DepthwiseConv2D: _depthwise_convolution,
     layers.Dense: _dense,
     layers.MaxPooling2D: _pooling("MaxPool"),
+    # as TensorFlow and JAX do it; Keras on torch repeats the border where the padding is uneven
     layers.AveragePooling2D: _pooling("AveragePool", count_include_pad=0),
     layers.GlobalAveragePooling2D: _global_pooling("GlobalAveragePool"),
     layers.GlobalMaxPooling2D: _global_pooling("GlobalMaxPool"),

@@ -29,7 +29,7 @@ def run_checks(subject: str, case: Case, checks: Iterable[Callable[[Case], None]
         raise CheckFailed(f"{subject} does not conform:{reasons}") from failures[0][1]
 
 
-def require(met: bool, message: str) -> None:  # noqa: FBT001  reads as a sentence
+def require(met: bool, message: str) -> None:
     """Raise a CheckFailed with `message` where a condition is not met."""
     if not met:
         raise CheckFailed(message)

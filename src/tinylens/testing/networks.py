@@ -179,7 +179,9 @@ def check_both_precisions_train(case: ModelCase) -> None:
     losses = case.trained.losses
     coarse = _train(case, "bfloat16").losses
     for name, found in (("float32", losses), ("bfloat16", coarse)):
-        require(found[-1] < 0.5 * found[0], f"in {name} the loss goes from {found[0]} to {found[-1]}")
+        require(
+            found[-1] < 0.5 * found[0], f"in {name} the loss goes from {found[0]} to {found[-1]}"
+        )
     apart = abs(losses[-1] - coarse[-1]) / losses[0]
     require(apart < 0.1, f"the last losses, {losses[-1]} and {coarse[-1]}, lie far apart")
 

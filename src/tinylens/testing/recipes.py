@@ -68,9 +68,7 @@ def check_learns_and_resumes_to_the_same_weights(recipe: Recipe) -> None:
     require(losses[-1] < losses[0], f"the loss does not fall: {losses}")
     resumed, again = _train(quick, stop_after=3)
     require(again.finished and again.epoch == state.epoch, "the resumed training is shorter")
-    require(
-        all(map(np.array_equal, weights, resumed)), "resumed, it ends with other weights"
-    )
+    require(all(map(np.array_equal, weights, resumed)), "resumed, it ends with other weights")
 
 
 RECIPE_CHECKS: tuple[Callable[[Recipe], None], ...] = (
@@ -82,9 +80,7 @@ RECIPE_CHECKS: tuple[Callable[[Recipe], None], ...] = (
 )
 
 
-def _train(
-    recipe: Recipe, stop_after: int | None
-) -> tuple[list[NDArray[Any]], fitting.State]:
+def _train(recipe: Recipe, stop_after: int | None) -> tuple[list[NDArray[Any]], fitting.State]:
     """Train on tiny pictures, stopping once on the way where asked; return the last weights."""
     trainer = fitting.build(tiny_splits((16, 16, 3)), recipe, "float32")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,91 @@
+"""`tinylens evaluate` and `tinylens report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinylens.cli import frame
+from tinylens.cli.frame import DataDirOption, JsonFlag, ModelArgument
+from tinylens.errors import RecipeError
+
+if TYPE_CHECKING:
+    from tinylens.scores import Evaluation
+
+SPLIT_NAMES = ("train", "val", "test")
+
+
+def evaluate(
+    model: ModelArgument,
+    dataset: Annotated[
+        str | None, typer.Argument(help="A known set or a path; without it, a run's own figures.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Judge a model on a data set, every figure with its 95 % interval."""
+    from tinylens import evaluation
+    from tinylens.run import Run
+
+    if split not in SPLIT_NAMES:
+        raise RecipeError(f"--split {split}: expected {', '.join(SPLIT_NAMES)}")
+    run = Run(model if model.is_dir() else model.parent)
+    if dataset is None:
+        _show_evaluation(run.evaluation, split, {"model": str(model)}, as_json=as_json)
+        return
+    from tinylens.classifier import Classifier
+    from tinylens.scores import Calibration, Evaluation
+
+    classifier = Classifier.open(model)
+    part = evaluation.load_part(dataset, split, run, classifier.rule, data_dir)
+    data = evaluation.in_order_of(classifier.class_names, part)
+    if split == "test" and run.started:
+        evaluation.record_look(run, frame.command_line())
+    scores = evaluation.evaluate(classifier.probabilities, data)
+    card = classifier.card
+    calibration = Calibration(card.temperature, card.chosen_on or "none")
+    what = {"model": str(model), "dataset": dataset, "fingerprint": part.fingerprint}
+    figures = Evaluation({split: scores}, gap=None, calibration=calibration)
+    _show_evaluation(figures, split, what, as_json=as_json)
+
+
+def _show_evaluation(
+    evaluation: Evaluation, split: str, what: dict[str, str], *, as_json: bool
+) -> None:
+    if as_json:
+        frame.print_json(what | {"evaluation": evaluation.to_json()})
+    else:
+        print_figures(evaluation, split)
+
+
+def print_figures(evaluation: Evaluation, split: str = "test") -> None:
+    """Print the tables of an evaluation and the gap in words."""
+    from rich.console import Console
+
+    from tinylens.reporting import tables
+
+    console = Console()
+    console.print(tables.overview(evaluation), "", tables.per_class(evaluation, split), "")
+    if evaluation.gap:
+        console.print(evaluation.gap.words, highlight=False, markup=False)
+
+
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Draw a run's plots and write its report anew."""
+    from tinylens import reporting
+    from tinylens.run import Run
+
+    run = Run(run_folder)
+    reporting.write(run)
+    if as_json:
+        frame.print_json(
+            {"report": str(run.report), "plots": sorted(map(str, run.plots.glob("*.png")))}
+        )
+    else:
+        typer.echo(run.report)

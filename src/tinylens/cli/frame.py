@@ -1,0 +1,74 @@
+"""What all verbs share: JSON on stdout, errors, and readers that leave early."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinylens.errors import TinylensError
+
+DatasetArgument = Annotated[str, typer.Argument(help="A known set (fashion-mnist, …) or a path.")]
+ModelArgument = Annotated[Path, typer.Argument(help="A model.onnx, or the folder of a run.")]
+DataDirOption = Annotated[
+    Path | None, typer.Option(help="Where a set's files are looked for first, and kept.")
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="A broken picture is an error, not set aside.")
+]
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
+]
+
+
+def command_line() -> str:
+    """Return what was typed, for the record."""
+    return shlex.join(["tinylens", *sys.argv[1:]])
+
+
+def print_json(tree: Any) -> None:
+    """Print a tree of plain values as JSON."""
+    typer.echo(json.dumps(tree, ensure_ascii=False, indent=1))
+
+
+def print_error(error: TinylensError) -> None:
+    """Print an error as a sentence on stderr, and as JSON where that was asked for."""
+    if "--json" in sys.argv:
+        print_json({"error": {"type": type(error).__name__, "message": str(error)}})
+    typer.echo(f"error: {error}", err=True)
+
+
+def leave_quietly() -> None:
+    """Let nothing be written to a pipe whose reader, such as head, has left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Generator[None]:
+    """End well when the reader of our output has left; typer would exit with 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        leave_quietly()
+        raise typer.Exit from None
+
+
+@contextlib.contextmanager
+def decoding_progress() -> Generator[Callable[[int, int], None] | None]:
+    """Yield what shows progress on the terminal, or None where there is none to show it on."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("decoding", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,159 @@
+"""`tinylens train` and `tinylens recipes`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinylens.cli import frame
+from tinylens.cli.evaluate import print_figures
+from tinylens.cli.frame import DataDirOption, DatasetArgument, JsonFlag, StrictOption
+from tinylens.errors import RecipeError
+
+if TYPE_CHECKING:
+    from tinylens.data.dataset import Splits
+    from tinylens.recipe import Recipe
+    from tinylens.run import Run
+    from tinylens.training import Silent
+
+
+def train(
+    dataset: DatasetArgument,
+    recipe: Annotated[str, typer.Option(help="A built-in recipe or a .toml file.")] = "classic",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: train.epochs=5."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=N.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
+    val: Annotated[float | None, typer.Option(help="Share of train to choose on; 0: none.")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
+    backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto.")] = None,
+    deterministic: Annotated[
+        bool, typer.Option(help="The same weights from the same command, bit for bit.")
+    ] = True,
+    fresh: Annotated[bool, typer.Option(help="Start anew, never continue a run.")] = False,
+    strict: StrictOption = False,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a network; leaves a run folder with model.onnx, its figures and a report."""
+    from tinylens import watching
+    from tinylens.recipe import Recipe
+    from tinylens.training import train as train_network
+
+    short = {
+        "train.epochs": epochs,
+        "train.seed": seed,
+        "train.precision": precision,
+        "data.val": val,
+        "data.size": size,
+    }
+    overrides = parse_changes(changes or []) | {k: v for k, v in short.items() if v is not None}
+    resolved = Recipe.load(recipe).override(overrides)
+    headline = _headline(resolved, backend)
+    started = time.monotonic()
+    with _continuable(), watching.on_terminal() as watcher:
+        splits = _load(dataset, resolved, watcher, strict=strict, data_dir=data_dir)
+        watcher.say(headline)
+        run = train_network(
+            splits,
+            resolved,
+            out=out,
+            backend=backend,
+            deterministic=deterministic,
+            fresh=fresh,
+            command=frame.command_line(),
+            load_seconds=time.monotonic() - started,
+            watcher=watcher,
+        )
+    _show_run(run, as_json=as_json)
+
+
+def _headline(recipe: Recipe, backend: str | None) -> str:
+    """Say what was chosen without being asked: backend, arithmetic, cores."""
+    from tinylens import backend as backends
+
+    choice = backends.choose(backend)
+    precision = backends.precision(recipe.train.precision, choice.name)
+    cores = backends.processor_count()
+    return f"{choice.name} ({choice.reason}) · {precision} · {cores} cores · recipe {recipe.name}"
+
+
+def _load(
+    dataset: str, recipe: Recipe, watcher: Silent, *, strict: bool, data_dir: Path | None
+) -> Splits:
+    from tinylens.data.sources import load
+
+    watcher.phase(f"loading {dataset}")
+    return load(
+        dataset,
+        val=recipe.data.val,
+        test=recipe.data.test,
+        split_seed=recipe.data.split_seed,
+        size=recipe.data.size,
+        strict=strict,
+        data_dir=data_dir,
+        progress=watcher.loading,
+    )
+
+
+@contextlib.contextmanager
+def _continuable() -> Generator[None]:
+    """Say on Ctrl-C that nothing is lost; exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from the saved state", err=True)
+        raise typer.Exit(130) from None
+
+
+def parse_changes(changes: list[str]) -> dict[str, str]:
+    """Return ["train.epochs=5"] as {"train.epochs": "5"}."""
+    pairs = [change.partition("=") for change in changes]
+    wrong = [key for key, equals, _ in pairs if not equals]
+    if wrong:
+        raise RecipeError(f"--set {wrong[0]}: expected KEY=VALUE, for example train.epochs=5")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _show_run(run: Run, *, as_json: bool) -> None:
+    if as_json:
+        paths = {"run": run.path, "model": run.model, "report": run.report}
+        figures = run.evaluation.to_json()
+        frame.print_json(
+            {name: str(path) for name, path in paths.items()} | {"evaluation": figures}
+        )
+        return
+    from rich.console import Console
+
+    console, info = Console(), run.info
+    print_figures(run.evaluation)
+    seconds = " · ".join(f"{name} {value:.0f} s" for name, value in info.seconds.items())
+    console.print(f"\nseconds  {seconds}", highlight=False)
+    for name, path in (("report", run.report), ("model", run.model), ("run", run.path)):
+        console.print(f"{name:8} {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this recipe whole, as TOML.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the built-in recipes, or show one."""
+    from tinylens.recipe import Recipe, builtin_recipes
+
+    chosen = builtin_recipes() if name is None else {name: Recipe.load(name)}
+    if as_json:
+        frame.print_json({key: recipe.model_dump() for key, recipe in chosen.items()})
+    elif name is not None:
+        typer.echo(chosen[name].to_toml(), nl=False)
+    else:
+        for key, recipe in chosen.items():
+            typer.echo(f"{key:20} {recipe.summary}")
