@@ -152,7 +152,7 @@ def test_an_exported_network_answers_as_keras_does(name, tmp_path):
 
     others = images_of(model, 300, seed=1)
     expected = answers_of(model, others)
-    assert len(np.unique(expected.argmax(axis=1))) > 1  # it does decide something
+    assert np.ptp(expected, axis=0).max() > 0.05  # the pictures do matter
     given = Classifier.open(tmp_path / "m.onnx", threads=1).probabilities(others)
     np.testing.assert_allclose(given, expected, atol=1e-5)
 
@@ -277,6 +277,7 @@ def test_a_layer_that_no_exporter_knows_ends_in_a_sentence(tmp_path, capfd, monk
 
         def call(self, inputs: Any) -> Any:
             if self.broken:
+                os.write(2, b"as C++ would: past Python's streams")
                 raise RuntimeError("not today")
             return inputs
 

@@ -43,7 +43,7 @@ def dropped(inputs, rate, seed, steps):
     return [ops.convert_to_numpy(layer(tensor, training=True)) for _ in range(steps)]
 
 
-@given(st.lists(INT32, min_size=1, max_size=20), INT32, st.integers(0, 2**40))
+@given(st.lists(INT32, min_size=8, max_size=8), INT32, st.integers(0, 2**40))
 def test_hash_is_the_reference_bit_for_bit(position, step, seed):
     found = hashed(position, step, seed)
     assert found.dtype == np.float32
@@ -51,10 +51,9 @@ def test_hash_is_the_reference_bit_for_bit(position, step, seed):
 
 
 def test_hash_is_pinned():
-    assert [round(float(x), 6) for x in hashed([0, 1, 2, 1000], 0, 0)] == HASH_OF_SEED_0
-
-
-HASH_OF_SEED_0 = [round(float(x), 6) for x in reference_hash([0, 1, 2, 1000], 0, 0)]
+    """A change here changes every dropout mask: a resumed run would end with other weights."""
+    numbers = hashed([0, 1, 2, 1000], 5, 7) * 2**24
+    assert numbers.astype(int).tolist() == [197200, 16166957, 14455879, 4594488]
 
 
 @pytest.mark.parametrize(("step", "seed"), [(0, 0), (1, 0), (0, 1), (100_000, 7)])

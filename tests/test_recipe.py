@@ -38,7 +38,9 @@ RECIPES = builds(
     model=builds(ModelSection, name=st.text(), options=st.dictionaries(st.text(), OPTIONS)),
     augment=builds(AugmentSection, flip=st.sampled_from(["none", "random", "alternating"])),
     optimizer=builds(OptimizerSection, name=st.just("sgd"), weight_decay=SENSIBLE, warmup=SENSIBLE),
-    train=builds(TrainSection, epochs=st.integers(1, 10_000), ema=SENSIBLE, best_weights=from_type(bool)),
+    train=builds(
+        TrainSection, epochs=st.integers(1, 10_000), ema=SENSIBLE, best_weights=from_type(bool)
+    ),
 )
 
 
@@ -109,17 +111,10 @@ def test_an_option_of_no_known_type_is_one_mistake():
     )
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0.0", "true", '"fast"'])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0.0", '"fast"'])
 def test_a_learning_rate_that_is_none_is_refused(value):
     text = f'name = "x"\n[optimizer]\nlearning_rate = {value}\n'
-    if value == "true":  # Python's true is 1
-        pytest.fail("true is a learning rate") if not accepts(text) else None
-        return
     assert "optimizer.learning_rate: expected" in mistakes_of(Recipe.from_toml, text)
-
-
-def accepts(text):
-    return Recipe.from_toml(text) is not None
 
 
 def test_weight_decay_with_adam_is_refused_since_it_would_not_be_decoupled():
@@ -131,9 +126,8 @@ def test_weight_decay_with_adam_is_refused_since_it_would_not_be_decoupled():
 
 
 def test_text_that_is_not_toml_is_told_with_its_place():
-    told = mistakes_of(Recipe.from_toml, "name = ", "x.toml")
-    assert told.startswith("x.toml is not a TOML file: ")
-    assert "line 1" in told
+    told = mistakes_of(Recipe.from_toml, "name = 'x'\nepochs = =\n", "x.toml")
+    assert told == "x.toml is not a TOML file: Invalid value (at line 2, column 10)"
 
 
 def test_a_section_that_is_a_value_is_told():

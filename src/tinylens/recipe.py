@@ -161,7 +161,11 @@ class Recipe(_Section):
         if path.suffix == ".toml":
             if not path.is_file():
                 raise RecipeError(f"no recipe file {path}; built-in recipes: {_listed()}")
-            return Recipe.from_toml(path.read_text(encoding="utf-8"), where=str(path))
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise RecipeError(f"{path} cannot be read as a recipe: {error}") from None
+            return Recipe.from_toml(text, where=str(path))
         builtin = _builtin_files().get(str(name_or_path))
         if builtin is None:
             near = did_you_mean(str(name_or_path), _builtin_files())
@@ -231,11 +235,12 @@ def builtin_recipes() -> dict[str, Recipe]:
 
 def _builtin_files() -> dict[str, Any]:
     folder = resources.files("tinylens") / "recipes"
-    files = sorted(
-        (item for item in folder.iterdir() if item.name.endswith(".toml")),
-        key=lambda item: item.name,
-    )
-    return {item.name.removesuffix(".toml"): item for item in files}
+    found = {
+        item.name.removesuffix(".toml"): item
+        for item in folder.iterdir()
+        if item.name.endswith(".toml")
+    }
+    return dict(sorted(found.items()))
 
 
 def _listed() -> str:

@@ -256,8 +256,8 @@ class Run:
         path = self.path / "predictions.npz"
         if not path.is_file():
             raise RunError(self._not_there("predictions.npz"))
-        with _understood(path), np.load(path) as content:
-            return {name: content[name] for name in content.files}
+        with _understood(path):
+            return _read_arrays(path)
 
     def write_predictions(self, arrays: Arrays) -> None:
         """Write predictions.npz."""
@@ -337,12 +337,17 @@ class Run:
 def _read_whole(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Return the arrays and the state of a checkpoint; every member is checked by its CRC."""
     with _understood(path):
-        with np.load(path) as content:
-            arrays = {name: content[name] for name in content.files}
+        arrays = _read_arrays(path)
         header = json.loads(str(arrays.pop("header")))
         if sorted(arrays) != header["arrays"]:  # the list of members lies outside any CRC
             raise RunError(f"{path} is damaged: it does not hold the arrays that it lists")
         return arrays, header["state"]
+
+
+def _read_arrays(path: Path) -> Arrays:
+    # given a path, np.load would leave a damaged file open
+    with path.open("rb") as file, np.load(file) as content:
+        return {name: content[name] for name in content.files}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,339 @@
+"""The loop: what is resumed ends as what was never stopped, and learning is learning."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from tinylens import fitting
+from tinylens.data.dataset import Dataset, Splits
+from tinylens.errors import TrainingDiverged
+from tinylens.recipe import Recipe
+from tinylens.run import Run
+from tinylens.testing import tiny_dataset, tiny_splits
+from tinylens.training import Silent
+
+pytestmark = pytest.mark.backend
+
+SHAPE = (12, 12, 1)
+RECIPE = Recipe(name="test").override(
+    {
+        "model.options": {"widths": [4], "dense": [8], "dropout": 0.2},
+        "train.epochs": 3,
+        "train.batch_size": 16,
+        "optimizer.learning_rate": 0.01,
+        "augment.flip": "alternating",
+        "augment.shift": 2,
+    }
+)
+STEPS = 4  # an epoch: 64 pictures in batches of 16
+TIMES = {"seconds", "images_per_second"}
+VARIANTS = {
+    "plain": {},
+    "running mean": {"train.ema": 0.8},
+    "early stopping": {"train.early_stopping": 1, "optimizer.learning_rate": 0.3},
+    "class weights": {"train.class_weights": True},
+    "last weights": {"train.best_weights": False},
+    "momentum and decay": {
+        "optimizer.name": "sgd",
+        "optimizer.weight_decay": 0.01,
+        "optimizer.clip_norm": 1.0,
+        "optimizer.warmup": 0.3,
+    },
+    "residual": {"model.name": "resnet20", "model.options": {"width": 2, "blocks": 1}},
+}
+
+
+class Recorder(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.progress = []
+        self.rows = []
+
+    def step(self, progress):
+        self.progress.append(progress)
+
+    def epoch(self, row):
+        self.rows.append(dict(row))
+
+
+def stop_after(steps):
+    """Say yes when asked for the `steps`-th time, and from then on."""
+    left = iter(range(steps - 1))
+    return lambda: next(left, None) is None
+
+
+def never():
+    return False
+
+
+def fit(folder, splits, recipe, asked_to_stop=never, watcher=None):
+    trainer = fitting.build(splits, recipe, "float32")
+    state = fitting.fit(trainer, Run(folder), watcher or Silent(), asked_to_stop)
+    return trainer, state
+
+
+def rows_without_times(history):
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in history]
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return tiny_splits(SHAPE)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(splits, tmp_path_factory):
+    """By variant: the weights and the state at the end of a training that was never stopped."""
+    done = {}
+
+    def end_of(variant):
+        if variant not in done:
+            folder = tmp_path_factory.mktemp("run")
+            trainer, state = fit(folder, splits, RECIPE.override(VARIANTS[variant]))
+            done[variant] = trainer.network.get_weights(), state
+        return done[variant]
+
+    return end_of
+
+
+# --- resuming
+
+
+def assert_resumed_equals(uninterrupted, variant, tmp_path, splits, stops):
+    recipe = RECIPE.override(VARIANTS[variant])
+    for steps in stops:
+        _, state = fit(tmp_path, splits, recipe, stop_after(steps))
+        assert not state.finished
+    trainer, state = fit(tmp_path, splits, recipe)
+    weights, expected = uninterrupted(variant)
+    for found, wanted in zip(trainer.network.get_weights(), weights, strict=True):
+        assert np.array_equal(found, wanted)
+    found, wanted = rows_without_times(state.history), rows_without_times(expected.history)
+    for row, other in zip(found, wanted, strict=True):
+        assert row == pytest.approx(other, rel=1e-6)  # two means of an epoch are put together
+        assert row["val_loss"] == other["val_loss"]
+    assert (state.epoch, state.best_epoch) == (expected.epoch, expected.best_epoch)
+    assert Run(tmp_path).history == state.history
+
+
+@pytest.mark.parametrize("steps", range(1, 3 * STEPS))
+def test_stopped_after_any_step_it_ends_with_the_same_weights(
+    uninterrupted, tmp_path, splits, steps
+):
+    assert_resumed_equals(uninterrupted, "plain", tmp_path, splits, [steps])
+
+
+@pytest.mark.parametrize("steps", [2, STEPS + 1])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "plain"])
+def test_whatever_the_recipe_asks_for_survives_a_stop(
+    uninterrupted, tmp_path, splits, variant, steps
+):
+    assert_resumed_equals(uninterrupted, variant, tmp_path, splits, [steps])
+
+
+def test_stopped_after_every_step_it_ends_with_the_same_weights(uninterrupted, tmp_path, splits):
+    assert_resumed_equals(uninterrupted, "running mean", tmp_path, splits, [1] * 6)
+
+
+def test_early_stopping_does_strike_in_its_variant(uninterrupted):
+    _, state = uninterrupted("early stopping")
+    assert state.finished
+    assert state.stale == 1
+    assert state.epoch < 3
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path, splits):
+    trainer, _ = fit(tmp_path, splits, RECIPE)
+    watcher = Recorder()
+    again, state = fit(tmp_path, splits, RECIPE, watcher=watcher)
+    assert watcher.progress == []
+    assert state.epoch == 3
+    for found, wanted in zip(
+        again.network.get_weights(), trainer.network.get_weights(), strict=True
+    ):
+        assert np.array_equal(found, wanted)
+
+
+def test_history_that_a_kill_left_behind_is_brought_up_to_the_checkpoint(tmp_path, splits):
+    _, state = fit(tmp_path, splits, RECIPE)
+    Run(tmp_path).write_history(state.history[:1])
+    fit(tmp_path, splits, RECIPE)
+    assert Run(tmp_path).history == state.history
+
+
+# --- what is reported
+
+
+def test_watcher_and_history_are_told_of_every_step_and_epoch(tmp_path, splits):
+    watcher = Recorder()
+    _, state = fit(tmp_path, splits, RECIPE, watcher=watcher)
+    assert [(p.epoch, p.step) for p in watcher.progress] == [
+        (epoch, step) for epoch in range(3) for step in range(1, STEPS + 1)
+    ]
+    assert {(p.epochs, p.steps) for p in watcher.progress} == {(3, STEPS)}
+    assert watcher.rows == state.history == Run(tmp_path).history
+    assert list(watcher.rows[0]) == [
+        "epoch",
+        "learning_rate",
+        "loss",
+        "accuracy",
+        "val_loss",
+        "val_accuracy",
+        "images_per_second",
+        "seconds",
+    ]
+    assert watcher.rows[-1]["learning_rate"] == pytest.approx(0, abs=1e-8)
+    last = watcher.progress[-1]
+    assert watcher.rows[-1]["loss"] == pytest.approx(last.loss)
+
+
+def test_val_figures_are_those_of_the_network_in_inference(tmp_path, splits):
+    trainer, state = fit(tmp_path, splits, RECIPE.override({"train.best_weights": False}))
+    logits = keras.ops.convert_to_numpy(trainer.network(splits.val.images.astype(np.float32)))
+    right = (logits.argmax(axis=1) == splits.val.labels).mean()
+    log_sums = np.log(np.exp(logits).sum(axis=1))
+    loss = (log_sums - logits[np.arange(64), splits.val.labels]).mean()
+    assert state.history[-1]["val_accuracy"] == pytest.approx(right)
+    assert state.history[-1]["val_loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_the_best_weights_are_those_of_the_best_val_accuracy(tmp_path, splits):
+    recipe = RECIPE.override({"optimizer.learning_rate": 0.1, "train.epochs": 5})
+    trainer, state = fit(tmp_path, splits, recipe)
+    accuracies = [row["val_accuracy"] for row in state.history]
+    assert state.best_accuracy == max(accuracies)
+    assert state.best_epoch == 1 + accuracies.index(max(accuracies))
+    logits = keras.ops.convert_to_numpy(trainer.network(splits.val.images.astype(np.float32)))
+    assert (logits.argmax(axis=1) == splits.val.labels).mean() == pytest.approx(max(accuracies))
+
+
+def test_the_running_mean_is_what_is_judged_and_kept(tmp_path, splits):
+    """With a momentum near 1 the means hardly leave the weights of the first step."""
+    recipe = RECIPE.override({"train.ema": 0.9999, "train.best_weights": False})
+    trainer = fitting.build(splits, recipe, "float32")
+    fitting.fit(trainer, Run(tmp_path), Silent(), lambda: True)
+    first = [variable.numpy() for variable in trainer.network.trainable_variables]
+    fitting.fit(trainer, Run(tmp_path), Silent(), never)
+    for variable, start in zip(trainer.network.trainable_variables, first, strict=True):
+        np.testing.assert_allclose(variable.numpy(), start, atol=5e-4)
+
+
+def test_class_weights_make_every_class_count_the_same():
+    data = tiny_dataset(SHAPE, num_classes=3, count=12)
+    rows = np.concatenate([np.flatnonzero(data.labels == 0), np.flatnonzero(data.labels == 1)[:1]])
+    uneven = data.subset(rows)
+    trainer = fitting.build(
+        Splits(uneven, None, data), RECIPE.override({"train.class_weights": True}), "float32"
+    )
+    by_class = [trainer.weights[uneven.labels == label].sum() for label in range(2)]
+    assert by_class == pytest.approx([2.5, 2.5])
+    assert trainer.weights.mean() == pytest.approx(1)
+
+
+def test_without_a_val_part_nothing_is_chosen(tmp_path):
+    data = tiny_dataset(SHAPE)
+    recipe = RECIPE.override({"train.early_stopping": 1, "optimizer.learning_rate": 0.5})
+    _, state = fit(tmp_path, Splits(data, None, data), recipe)
+    assert state.epoch == 3
+    assert state.best_epoch == 0
+    assert "val_loss" not in state.history[0]
+
+
+# --- what goes wrong
+
+
+def test_a_loss_that_is_no_number_stops_with_step_and_rate(tmp_path, splits):
+    recipe = RECIPE.override(
+        {"optimizer.name": "sgd", "optimizer.learning_rate": 10, "optimizer.schedule": "constant"}
+    )
+    trainer = fitting.build(splits, recipe, "float32")
+    fitting.fit(trainer, Run(tmp_path), Silent(), stop_after(STEPS + 2))
+    kernel = trainer.network.trainable_variables[-2]
+    poison_checkpoint(Run(tmp_path), trainer, kernel)
+    with pytest.raises(TrainingDiverged) as caught:
+        fit(tmp_path, splits, recipe)
+    told = str(caught.value)
+    assert (
+        f"the loss stopped being a number at step {STEPS + 3} (epoch 2, learning rate 10)" in told
+    )
+    assert "--set optimizer.learning_rate=1" in told
+
+
+def poison_checkpoint(run, trainer, variable):
+    """Put infinities into the newest checkpoint, where a training would have grown them."""
+    arrays, state = run.read_checkpoint()
+    (name,) = (name for name, each in trainer.arrays().items() if each is variable)
+    arrays[name] = np.full_like(arrays[name], np.inf)
+    run.write_checkpoint(arrays, state)
+
+
+def test_a_rate_that_blows_up_is_noticed_and_the_last_checkpoint_stays(tmp_path, splits):
+    recipe = RECIPE.override(
+        {
+            "optimizer.name": "sgd",
+            "optimizer.learning_rate": 10,
+            "optimizer.schedule": "constant",
+            "optimizer.weight_decay": 0.99,
+            "train.epochs": 60,
+        }
+    )
+    with pytest.raises(TrainingDiverged, match="is kept; train again with a lower rate"):
+        fit(tmp_path, splits, recipe)
+    with contextlib.suppress(StopIteration):
+        _, state = Run(tmp_path).read_checkpoint()
+        assert all(math.isfinite(row["loss"]) for row in state["history"])
+
+
+# --- learning
+
+
+def test_shuffled_labels_are_learned_on_train_and_stay_at_chance_on_test(tmp_path):
+    splits = tiny_splits(SHAPE, num_classes=2, count=64)
+    shuffled = np.random.default_rng(0).permutation(splits.train.labels)
+    train = Dataset(splits.train.images, shuffled, splits.class_names, source="shuffled")
+    test = tiny_dataset(SHAPE, num_classes=2, count=400, seed=9)
+    recipe = RECIPE.override(
+        {
+            "train.epochs": 30,
+            "model.options": {"widths": [16], "dense": [64], "dropout": 0.0},
+            "augment": {},
+        }
+    )
+    trainer, state = fit(tmp_path, Splits(train, None, test), recipe)
+    assert state.history[-1]["accuracy"] > 0.9
+    logits = keras.ops.convert_to_numpy(trainer.network(test.images.astype(np.float32)))
+    assert 0.35 < (logits.argmax(axis=1) == test.labels).mean() < 0.65
+
+
+def test_true_labels_are_learned_and_carry_over_to_test(tmp_path, splits):
+    trainer, _ = fit(tmp_path, splits, RECIPE.override({"train.epochs": 12, "augment": {}}))
+    logits = keras.ops.convert_to_numpy(trainer.network(splits.test.images.astype(np.float32)))
+    assert (logits.argmax(axis=1) == splits.test.labels).mean() > 0.9
+
+
+# --- building
+
+
+def test_channel_statistics_are_those_of_the_training_pictures():
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    images[..., 2] = 7
+    data = Dataset(images, [0, 1, 0, 1, 0], ("a", "b"), source="x")
+    mean, std = fitting._channel_statistics(data)
+    pixels = images.reshape(-1, 3).astype(np.float64)
+    assert mean == pytest.approx(pixels.mean(axis=0))
+    assert std == pytest.approx([*pixels.std(axis=0)[:2], 1.0])  # a flat channel is left alone
+
+
+def test_building_leaves_the_dtype_policy_as_it_was(splits):
+    before = keras.config.dtype_policy().name
+    trainer = fitting.build(splits, RECIPE, "bfloat16")
+    assert keras.config.dtype_policy().name == before
+    assert {variable.dtype for variable in trainer.network.trainable_variables} == {"float32"}
+    convolution = next(layer for layer in trainer.network.layers if "conv" in layer.name)
+    assert convolution.compute_dtype == "bfloat16"

@@ -1,0 +1,131 @@
+"""`train` from end to end, on a small set, on every backend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+import tinylens as tl
+from tinylens.errors import RunError
+from tinylens.scores import OVERALL_FIGURES
+from tinylens.testing import tiny_splits
+
+SMALL = {
+    "train.epochs": 2,
+    "train.batch_size": 16,
+    "model.options.widths": [4],
+    "model.options.dense": [8],
+}
+
+
+@pytest.fixture(scope="module")
+def splits() -> tl.Splits:
+    return tiny_splits()
+
+
+@pytest.fixture(scope="module")
+def run(splits: tl.Splits, tmp_path_factory: pytest.TempPathFactory) -> tl.Run:
+    return tl.train(splits, out=tmp_path_factory.mktemp("runs") / "one", overrides=SMALL)
+
+
+def figures_of_scikit_learn(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    answers = probabilities.argmax(axis=1)
+    classes = range(probabilities.shape[1])
+    averages = {
+        f"{name}_{average}": score(labels, answers, average=average, zero_division=0)
+        for name, score in (
+            ("precision", sk.precision_score),
+            ("recall", sk.recall_score),
+            ("f1", sk.f1_score),
+        )
+        for average in ("macro", "weighted")
+    }
+    return averages | {
+        "accuracy": sk.accuracy_score(labels, answers),
+        "log_loss": sk.log_loss(labels, probabilities, labels=classes),
+        "mcc": sk.matthews_corrcoef(labels, answers),
+        "roc_auc_macro": sk.roc_auc_score(labels, probabilities, multi_class="ovr", labels=classes),
+    }
+
+
+@pytest.mark.backend
+def test_every_figure_is_scikit_learns_on_the_saved_predictions(run: tl.Run) -> None:
+    saved = run.predictions
+    for name, scores in run.evaluation.splits.items():
+        probabilities, labels = saved[f"{name}_probabilities"], saved[f"{name}_labels"]
+        expected = figures_of_scikit_learn(probabilities, labels)
+        for figure, value in expected.items():
+            assert getattr(scores, figure).value == pytest.approx(value, abs=1e-12), figure
+        assert set(OVERALL_FIGURES) - expected.keys() == {"top5", "ece"}
+        answers = probabilities.argmax(axis=1)
+        rows = sk.precision_recall_fscore_support(labels, answers, zero_division=0)
+        for row, expected_row in zip(scores.per_class, zip(*rows, strict=True), strict=True):
+            found = (row.precision.value, row.recall.value, row.f1.value, row.support)
+            assert found == pytest.approx(expected_row)
+        assert np.array_equal(scores.confusion, sk.confusion_matrix(labels, answers))
+
+
+@pytest.mark.backend
+def test_the_shipped_file_answers_as_keras_did(run: tl.Run, splits: tl.Splits) -> None:
+    classifier = tl.Classifier.open(run.model)
+    probabilities = classifier.probabilities(splits.test.images)
+    assert np.abs(probabilities - run.predictions["test_probabilities"]).max() < 1e-5
+    assert classifier.class_names == splits.class_names
+
+
+def test_the_run_says_where_it_came_from(run: tl.Run, splits: tl.Splits) -> None:
+    info = run.info
+    assert info.state == "done"
+    assert info.fingerprint == splits.fingerprint
+    assert info.splits["train"] == {"size": len(splits.train), "sha256": splits.train.fingerprint}
+    assert len(info.test_opened) == 1
+    assert info.versions["keras"] >= "3.15.1"
+    assert run.recipe.train.precision in ("float32", "bfloat16")
+    assert not (run.path / "checkpoints").exists()
+
+
+def test_training_again_into_a_done_run_changes_nothing(run: tl.Run, splits: tl.Splits) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.is_file()}
+    again = tl.train(splits, out=run.path, overrides=SMALL)
+    after = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.is_file()}
+    assert again == run
+    assert after == before
+
+
+def test_another_recipe_is_refused_with_the_difference(run: tl.Run, splits: tl.Splits) -> None:
+    with pytest.raises(RunError, match=r"(?s)train\.epochs: 2 → 3.*another --out"):
+        tl.train(splits, out=run.path, overrides={**SMALL, "train.epochs": 3})
+
+
+def test_other_data_are_refused(run: tl.Run, splits: tl.Splits) -> None:
+    other = tl.Splits(splits.train.subset(range(10)), splits.val, splits.test)
+    with pytest.raises(RunError, match="data: "):
+        tl.train(other, out=run.path, overrides=SMALL)
+
+
+def test_the_recipe_of_a_run_gives_the_same_weights(
+    run: tl.Run, splits: tl.Splits, tmp_path: Path
+) -> None:
+    again = tl.train(splits, run.path / "recipe.toml", out=tmp_path / "again")
+    first, second = run.predictions, again.predictions
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_without_a_val_part_nothing_is_chosen(splits: tl.Splits, tmp_path: Path) -> None:
+    bare = tl.Splits(splits.train, None, splits.test)
+    run = tl.train(bare, out=tmp_path / "bare", overrides={**SMALL, "train.ema": 0.9})
+    assert set(run.evaluation.splits) == {"train", "test"}
+    assert run.evaluation.calibration.temperature == 1.0
+    assert run.evaluation.calibration.chosen_on == "none"
+    assert any("nothing was chosen" in note for note in run.info.notes)
+    assert "val_loss" not in run.history[0]
+
+
+def test_a_folder_of_someone_else_is_not_taken_over(splits: tl.Splits, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"state": "done"}))
+    with pytest.raises(RunError, match=r"recipe\.toml"):
+        tl.train(splits, out=tmp_path, overrides=SMALL)
