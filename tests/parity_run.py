@@ -1,11 +1,10 @@
-"""Train a network for some steps on the backend that KERAS_BACKEND names; save what it answers.
+"""Train a network for 20 steps on the backend that KERAS_BACKEND names; save what it answers.
 
-Run by test_parity.py, a process a backend: `python parity_run.py NETWORK OPTIONS STEPS OUT`.
+Run by test_parity.py, a process a backend: `python parity_run.py NETWORK OUT`.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -20,34 +19,45 @@ from tinylens.run import Run
 from tinylens.testing import tiny_splits
 from tinylens.training import Silent
 
-AUGMENTED = {
-    "augment.flip": "random",
-    "augment.shift": 3,
-    "augment.cutout": 8,
-    "augment.brightness": 0.1,
-    "augment.contrast": 0.2,
+RECIPE = Recipe(name="parity").override(
+    {
+        "augment.flip": "random",
+        "augment.shift": 3,
+        "augment.cutout": 8,
+        "augment.brightness": 0.1,
+        "augment.contrast": 0.2,
+        "optimizer.learning_rate": 1e-5,
+        "train.epochs": 2,
+        "train.batch_size": 32,
+        "train.best_weights": False,
+    }
+)
+SHAPES = {"classic": (28, 28, 1), "resnet20": (32, 32, 3)}
+WITHOUT = {  # what must make a difference, if the test is to notice that it is missing
+    "classic": {"augmentation": {"augment": {}}, "dropout": {"model.options": {"dropout": 0.0}}},
+    "resnet20": {"augmentation": {"augment": {}}},
 }
 
 
-def main(network: str, options: str, steps: str, out: str) -> None:
-    splits = tiny_splits((32, 32, 3), num_classes=10, count=160)
-    recipe = Recipe(name="parity").override(
-        {
-            "model.name": network,
-            "train.epochs": int(steps) // 10,
-            "train.batch_size": 16,
-            "train.best_weights": False,
-            **AUGMENTED,
-            **json.loads(options),
-        }
-    )
+def main(network: str, out: str) -> None:
+    recipe = RECIPE.override({"model.name": network})
+    shape = SHAPES[network]
+    probabilities, losses = train(recipe, shape)
+    changed = {
+        name: train(recipe.override(changes), shape)[0]
+        for name, changes in WITHOUT[network].items()
+    }
+    np.savez(Path(out), probabilities=probabilities, losses=losses, **changed)
+
+
+def train(recipe: Recipe, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[float]]:
+    """Return probabilities of the test part, and the loss of each epoch."""
+    splits = tiny_splits(shape, num_classes=10, count=320)  # 10 steps an epoch
     trainer = fitting.build(splits, recipe, "float32")
     with tempfile.TemporaryDirectory() as folder:
         state = fitting.fit(trainer, Run(folder), Silent(), lambda: False)
-    pictures = keras.ops.convert_to_tensor(splits.test.images)
-    probabilities = keras.ops.convert_to_numpy(ship(trainer.network)(pictures))
-    losses = [row["loss"] for row in state.history]
-    np.savez(Path(out), probabilities=probabilities, losses=losses)
+    answers = ship(trainer.network)(keras.ops.convert_to_tensor(splits.test.images))
+    return keras.ops.convert_to_numpy(answers), [row["loss"] for row in state.history]
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_a_picture_of_one_pixel_can_be_shifted_and_mirrored():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_flip_of_a_flip_is_the_picture(seed):
     images = pictures(4, seed=seed)
     table = draws(4, flip=0.75)
@@ -107,7 +107,7 @@ def test_cutout_sets_a_square_around_its_centre_to_the_mean(side, centre):
 
 
 @given(st.floats(0, 1, width=32, exclude_max=True), st.floats(0, 1, width=32, exclude_max=True))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_light_scales_around_the_mean_and_adds(bright, contrasted):
     images = pictures(1)
     table = draws(1, brightness=bright, contrast=contrasted)

@@ -171,11 +171,16 @@ def test_two_processes_never_write_one_run(folder: Path) -> None:
 @pytest.mark.slow
 def test_divergence_stops_with_step_and_rate(folder: Path) -> None:
     # a decay of 0.9 at a rate of 10 multiplies every weight by -8 a step
-    wild = ("--set", "optimizer.name=sgd", "--set", "optimizer.learning_rate=10",
-            "--set", "optimizer.schedule=constant", "--set", "optimizer.weight_decay=0.9")  # fmt: skip
-    result = tinylens(
-        "train", "stripes.npz", "--epochs", "40", *TINY, *wild, "--precision", "float32", cwd=folder
-    )
+    wild = {
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 10,
+        "optimizer.warmup": 0,
+        "optimizer.schedule": "constant",
+        "optimizer.weight_decay": 0.9,
+        "train.precision": "float32",
+    }
+    changes = [word for key, value in wild.items() for word in ("--set", f"{key}={value}")]
+    result = tinylens("train", "stripes.npz", "--epochs", "40", *TINY, *changes, cwd=folder)
     assert result.returncode == 6, result.stdout
     assert "the loss stopped being a number at step" in result.stderr
     assert "learning rate 10" in result.stderr

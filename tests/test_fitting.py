@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import asdict, dataclass
 
 import keras
 import numpy as np
@@ -34,17 +35,21 @@ STEPS = 4  # an epoch: 64 pictures in batches of 16
 TIMES = {"seconds", "images_per_second"}
 VARIANTS = {
     "plain": {},
-    "running mean": {"train.ema": 0.8},
-    "early stopping": {"train.early_stopping": 1, "optimizer.learning_rate": 0.3},
-    "class weights": {"train.class_weights": True},
-    "last weights": {"train.best_weights": False},
-    "momentum and decay": {
+    "all options": {
+        "train.ema": 0.8,
+        "train.class_weights": True,
+        "train.label_smoothing": 0.1,
         "optimizer.name": "sgd",
         "optimizer.weight_decay": 0.01,
         "optimizer.clip_norm": 1.0,
         "optimizer.warmup": 0.3,
     },
-    "residual": {"model.name": "resnet20", "model.options": {"width": 2, "blocks": 1}},
+    "early stopping": {
+        "train.best_weights": False,
+        "train.early_stopping": 1,
+        "train.epochs": 20,
+        "optimizer.learning_rate": 0.3,
+    },
 }
 
 
@@ -60,6 +65,13 @@ class Recorder(Silent):
 
     def epoch(self, row):
         self.rows.append(dict(row))
+
+
+class Untouchable(Silent):
+    """Must not be told of any step."""
+
+    def step(self, progress):
+        pytest.fail("a step was trained")
 
 
 def stop_after(steps):
@@ -87,84 +99,108 @@ def splits():
     return tiny_splits(SHAPE)
 
 
+@dataclass
+class Finished:
+    """A training that was never stopped, and what is needed to do it again from its start."""
+
+    trainer: fitting.Trainer
+    start: dict[str, np.ndarray]
+    weights: list[np.ndarray]
+    state: fitting.State
+
+    def fit(self, folder, asked_to_stop=never):
+        """Train in `folder` with the built trainer, whose variables hold an earlier training's.
+
+        Whatever a checkpoint leaves out is therefore wrong, as it is in a new process.
+        """
+        run = Run(folder)
+        if run.read_checkpoint() is None:
+            run.write_checkpoint(self.start, asdict(fitting.State()))
+        return fitting.fit(self.trainer, run, Silent(), asked_to_stop)
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(splits, tmp_path_factory):
-    """By variant: the weights and the state at the end of a training that was never stopped."""
+def finished(splits, tmp_path_factory):
+    """By variant: a training that was never stopped."""
     done = {}
 
-    def end_of(variant):
+    def of(variant):
         if variant not in done:
-            folder = tmp_path_factory.mktemp("run")
-            trainer, state = fit(folder, splits, RECIPE.override(VARIANTS[variant]))
-            done[variant] = trainer.network.get_weights(), state
+            trainer = fitting.build(splits, RECIPE.override(VARIANTS[variant]), "float32")
+            start = {
+                name: np.array(keras.ops.convert_to_numpy(value))
+                for name, value in trainer.arrays().items()
+            }
+            run = Run(tmp_path_factory.mktemp("run"))
+            state = fitting.fit(trainer, run, Silent(), never)
+            done[variant] = Finished(trainer, start, trainer.network.get_weights(), state)
         return done[variant]
 
-    return end_of
+    return of
 
 
 # --- resuming
 
 
-def assert_resumed_equals(uninterrupted, variant, tmp_path, splits, stops):
-    recipe = RECIPE.override(VARIANTS[variant])
-    for steps in stops:
-        _, state = fit(tmp_path, splits, recipe, stop_after(steps))
-        assert not state.finished
-    trainer, state = fit(tmp_path, splits, recipe)
-    weights, expected = uninterrupted(variant)
-    for found, wanted in zip(trainer.network.get_weights(), weights, strict=True):
-        assert np.array_equal(found, wanted)
-    found, wanted = rows_without_times(state.history), rows_without_times(expected.history)
+def assert_ended_the_same(weights, state, expected):
+    assert all(map(np.array_equal, weights, expected.weights))
+    found, wanted = map(rows_without_times, (state.history, expected.state.history))
     for row, other in zip(found, wanted, strict=True):
         assert row == pytest.approx(other, rel=1e-6)  # two means of an epoch are put together
         assert row["val_loss"] == other["val_loss"]
-    assert (state.epoch, state.best_epoch) == (expected.epoch, expected.best_epoch)
-    assert Run(tmp_path).history == state.history
+    ends = [(each.epoch, each.best_epoch, each.stale) for each in (state, expected.state)]
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.parametrize("steps", range(1, 3 * STEPS))
-def test_stopped_after_any_step_it_ends_with_the_same_weights(
-    uninterrupted, tmp_path, splits, steps
-):
-    assert_resumed_equals(uninterrupted, "plain", tmp_path, splits, [steps])
+def test_stopped_after_any_step_it_ends_with_the_same_weights(finished, tmp_path, steps):
+    expected = finished("plain")
+    assert not expected.fit(tmp_path, stop_after(steps)).finished
+    state = expected.fit(tmp_path)
+    assert_ended_the_same(expected.trainer.network.get_weights(), state, expected)
+    assert Run(tmp_path).history == state.history
 
 
-@pytest.mark.parametrize("steps", [2, STEPS + 1])
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "plain"])
-def test_whatever_the_recipe_asks_for_survives_a_stop(
-    uninterrupted, tmp_path, splits, variant, steps
-):
-    assert_resumed_equals(uninterrupted, variant, tmp_path, splits, [steps])
+@pytest.mark.parametrize("steps", [2, STEPS, STEPS + 1])
+@pytest.mark.parametrize("variant", ["all options", "early stopping"])
+def test_whatever_the_recipe_asks_for_survives_a_stop(finished, tmp_path, variant, steps):
+    expected = finished(variant)
+    assert not expected.fit(tmp_path, stop_after(steps)).finished
+    state = expected.fit(tmp_path)
+    assert_ended_the_same(expected.trainer.network.get_weights(), state, expected)
 
 
-def test_stopped_after_every_step_it_ends_with_the_same_weights(uninterrupted, tmp_path, splits):
-    assert_resumed_equals(uninterrupted, "running mean", tmp_path, splits, [1] * 6)
+def test_stopped_after_every_step_it_ends_with_the_same_weights(finished, tmp_path):
+    expected = finished("all options")
+    stops = 0
+    while not (state := expected.fit(tmp_path, stop_after(1))).finished:
+        stops += 1
+    assert stops == 9  # a stop at the end of an epoch takes the first step of the next one along
+    assert_ended_the_same(expected.trainer.network.get_weights(), state, expected)
 
 
-def test_early_stopping_does_strike_in_its_variant(uninterrupted):
-    _, state = uninterrupted("early stopping")
+def test_a_network_built_anew_goes_on_to_the_same_weights(finished, tmp_path, splits):
+    """As in a new process, but for the process; test_kill.py has that."""
+    fit(tmp_path, splits, RECIPE, stop_after(STEPS + 2))
+    trainer, state = fit(tmp_path, splits, RECIPE)
+    assert_ended_the_same(trainer.network.get_weights(), state, finished("plain"))
+
+
+def test_early_stopping_does_strike_in_its_variant(finished):
+    state = finished("early stopping").state
     assert state.finished
     assert state.stale == 1
-    assert state.epoch < 3
+    assert 2 <= state.epoch < 20
 
 
-def test_a_finished_training_is_not_trained_again(tmp_path, splits):
-    trainer, _ = fit(tmp_path, splits, RECIPE)
-    watcher = Recorder()
-    again, state = fit(tmp_path, splits, RECIPE, watcher=watcher)
-    assert watcher.progress == []
-    assert state.epoch == 3
-    for found, wanted in zip(
-        again.network.get_weights(), trainer.network.get_weights(), strict=True
-    ):
-        assert np.array_equal(found, wanted)
-
-
-def test_history_that_a_kill_left_behind_is_brought_up_to_the_checkpoint(tmp_path, splits):
-    _, state = fit(tmp_path, splits, RECIPE)
-    Run(tmp_path).write_history(state.history[:1])
-    fit(tmp_path, splits, RECIPE)
-    assert Run(tmp_path).history == state.history
+def test_a_finished_training_is_not_trained_again(finished, tmp_path):
+    expected = finished("plain")
+    first = expected.fit(tmp_path)
+    Run(tmp_path).write_history(first.history[:1])  # as a kill leaves it that came before it
+    again = fitting.fit(expected.trainer, Run(tmp_path), Untouchable(), never)
+    assert again == first
+    assert Run(tmp_path).history == first.history
+    assert_ended_the_same(expected.trainer.network.get_weights(), again, expected)
 
 
 # --- what is reported

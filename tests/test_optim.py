@@ -68,16 +68,11 @@ def test_a_schedule_survives_its_config():
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("adam", keras.optimizers.Adam),
-        ("adamw", keras.optimizers.AdamW),
-        ("sgd", keras.optimizers.SGD),
-    ],
+    ("name", "expected"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")]
 )
 def test_every_optimizer_can_be_built_with_its_defaults(name, expected):
     optimizer = optim.build(OptimizerSection(name=name), steps=10)
-    assert type(optimizer) is expected
+    assert type(optimizer).__name__ == expected  # each backend has its own of that name
     assert not optimizer.use_ema
     assert optimizer.global_clipnorm is None
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
     r"(?P<before>[^\n]*)\n```(?P<language>python|sh)\n(?P<code>.*?)^```$",
     flags=re.DOTALL | re.MULTILINE,
@@ -35,6 +37,12 @@ def test_readme_shows_python_and_the_two_commands() -> None:
     shown = [code for _, _, code in blocks()]
     assert any("import tinylens as tl" in code for code in shown)
     assert any("make demo" in code and "make test" in code for code in shown)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 @pytest.mark.slow

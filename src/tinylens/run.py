@@ -362,13 +362,13 @@ def _understood(path: Path) -> Iterator[None]:
 
 
 def slug(source: str) -> str:
-    """Return a data set's source as a short name for files: "data/My Shop" is "my-shop".
+    """Return a data set's source as a short name for files.
 
-    >>> slug("fashion-mnist"), slug("data/My Shop/")
-    ('fashion-mnist', 'my-shop')
+    >>> slug("fashion-mnist"), slug("data/My Shop/"), slug("toys.npz")
+    ('fashion-mnist', 'my-shop', 'toys')
     """
-    name = Path(source).stem if "/" in source or "\\" in source else source
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "data"
+    name = re.sub(r"\.(npz|parquet|tar|tgz|tar\.gz)$", "", Path(source).name.lower())
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40] or "data"
 
 
 def _numbered(root: Path, stem: str) -> Iterator[tuple[int, Path]]:

@@ -1,0 +1,319 @@
+"""The checks have teeth: each one fails on a network, reader or recipe made to break it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from pydantic import Field
+
+from tinylens import models, testing
+from tinylens.data import arrays
+from tinylens.data.dataset import Splits
+from tinylens.errors import DataError, RecipeError
+from tinylens.layers import HostHeUniform
+from tinylens.models.shape import logits, normalized_input
+from tinylens.recipe import Recipe
+from tinylens.testing import CheckFailed, ModelCase, networks, recipes
+from tinylens.testing.battery import run_checks
+from tinylens.testing.readers import FILE_DAMAGES, check_reader
+
+Units = Annotated[int, Field(ge=1, le=99)]
+
+
+def small(shape, *, units: Units = 32):
+    """Conforms: the picture, one dense layer, the logits."""
+    return around(shape, units, lambda x: x)
+
+
+def around(shape, units, change, last=logits):
+    """A network with `change` between its dense layer and its logits."""
+    initializers = shape.initializers()
+    pixels, x = normalized_input(shape)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(units, activation="relu", kernel_initializer=next(initializers))(x)
+    return keras.Model(pixels, last(change(x), shape.num_classes, next(initializers)))
+
+
+def unseeded(shape, *, units: Units = 32):
+    return around(shape, units, keras.layers.Dense(8))
+
+
+def coarse_logits(shape, *, units: Units = 32):
+    return around(shape, units, lambda x: x, last=lambda x, n, _: keras.layers.Dense(n)(x))
+
+
+def without_range(shape, *, units: int = 32):
+    return around(shape, units, lambda x: x)
+
+
+def dead_branch(shape, *, units: Units = 32):
+    def change(x):
+        branch = keras.layers.Dense(units, kernel_initializer=HostHeUniform((9,)))(x)
+        return keras.layers.Add()([x, keras.layers.Rescaling(0.0)(branch)])
+
+    return around(shape, units, change)
+
+
+def blind(shape, *, units: Units = 32):
+    return around(shape, units, keras.layers.Rescaling(0.0))
+
+
+class MinusBatchMean(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs - ops.mean(inputs, axis=0, keepdims=True)
+
+
+def batch_dependent(shape, *, units: Units = 32):
+    return around(shape, units, MinusBatchMean())
+
+
+def not_dense_at_the_end(shape, *, units: Units = 32):
+    return around(
+        shape,
+        units,
+        lambda x: x,
+        last=lambda x, n, i: keras.layers.Rescaling(2.0, dtype="float32")(logits(x, n, i)),
+    )
+
+
+@keras.saving.register_keras_serializable(package="test")
+class Forgetful(keras.layers.Layer):
+    """Leaves out of its config what it was made with."""
+
+    def __init__(self, factor=1.0, **options):
+        super().__init__(**options)
+        self.factor = factor
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+def forgetful(shape, *, units: Units = 32):
+    return around(shape, units, Forgetful(3.0))
+
+
+def for_one_size(shape, *, units: Units = 32):
+    if shape.image_shape != (16, 16, 3):
+        raise ValueError("made for 16×16 alone")
+    return small(shape, units=units)
+
+
+BROKEN = [
+    (for_one_size, networks.check_builds_for_every_size, "made for 16×16 alone"),
+    (unseeded, networks.check_starting_weights_follow_the_seed, "start with other weights"),
+    (coarse_logits, networks.check_logits_are_float32_in_any_arithmetic, "logits are bfloat16"),
+    (without_range, networks.check_options_out_of_range_are_refused, "option units has no range"),
+    (dead_branch, networks.check_gradients_reach_every_weight, "one step left unchanged: dense_"),
+    (blind, networks.check_overfits_64_pictures, "of 64 right"),
+    (blind, networks.check_both_precisions_train, "the loss goes from"),
+    (batch_dependent, networks.check_batch_size_does_not_matter, "the answers lie"),
+    (forgetful, networks.check_what_ships_answers_as_what_was_trained, "the answers lie"),
+    (not_dense_at_the_end, networks.check_temperature_divides_the_logits, "the answers lie"),
+    (forgetful, networks.check_what_ships_is_plain_keras, "not layers of Keras: forgetful"),
+    (batch_dependent, networks.check_saved_and_loaded_is_equal, "MinusBatchMean"),
+]
+
+
+@pytest.fixture
+def entered(monkeypatch):
+    """Puts builders into the table for a test."""
+
+    def enter(build):
+        monkeypatch.setitem(models.BUILDERS, build.__name__, build)
+        return ModelCase(build.__name__)
+
+    return enter
+
+
+def test_every_check_of_networks_is_broken_by_something():
+    assert {check for _, check, _ in BROKEN} == set(testing.MODEL_CHECKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("build", "check", "reason"), BROKEN, ids=lambda x: getattr(x, "__name__", "")
+)
+def test_check_of_networks_fails_on_what_is_broken(entered, build, check, reason):
+    with pytest.raises(CheckFailed) as caught:
+        run_checks("network", entered(build), [check])
+    assert f"{check.__name__}: " in str(caught.value)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_builder_of_your_own_is_checked_and_leaves_the_table_as_it_was():
+    before = dict(models.BUILDERS)
+    testing.check_model(small)
+    testing.check_model("classic", (16, 16, 1), {"widths": [8], "dense": [], "dropout": 0.0})
+    assert before == models.BUILDERS
+
+
+@pytest.mark.slow
+def test_all_failures_are_told_at_once():
+    with pytest.raises(CheckFailed) as caught:
+        testing.check_model(blind)
+    told = str(caught.value)
+    assert told.startswith("network blind does not conform:\n  check_")
+    assert "check_overfits_64_pictures: got " in told
+    assert "check_both_precisions_train: in float32" in told
+    assert "blind" not in models.BUILDERS
+
+
+def test_a_builder_with_the_name_of_another_is_refused():
+    def classic(shape):
+        return small(shape)
+
+    with pytest.raises(RecipeError, match="another network is called classic"):
+        testing.check_model(classic)
+
+
+# --- readers
+
+
+def write(folder, data):
+    arrays.write(folder / "set.npz", data)
+    return folder / "set.npz"
+
+
+def swapped_labels(path):
+    data = arrays.read(path)
+    return replace(data, labels=data.labels[::-1])
+
+
+def other_names(path):
+    return replace(arrays.read(path), class_names=("d", "c", "b", "a"))
+
+
+def never_the_same(path):
+    data = arrays.read(path)
+    images = data.images.copy()
+    images[0] = np.random.default_rng().integers(0, 256, images[0].shape)
+    return replace(data, images=images)
+
+
+def touching(path):
+    data = arrays.read(path)
+    path.write_bytes(path.read_bytes() + b"\x00")
+    return data
+
+
+def gives_up_oddly(path):
+    try:
+        return arrays.read(path)
+    except DataError as error:
+        raise ValueError(str(error)) from None
+
+
+def names_no_path(path):
+    try:
+        return arrays.read(path)
+    except DataError:
+        raise DataError("something is wrong") from None
+
+
+def makes_do(path):
+    try:
+        return arrays.read(path)
+    except DataError:
+        return testing.tiny_dataset((8, 8, 3), count=12)
+
+
+@pytest.mark.parametrize(
+    ("read", "reason"),
+    [
+        (swapped_labels, "check_gives_back_what_was_written: the labels differ"),
+        (other_names, "check_gives_back_what_was_written: class names: expected ('pattern 0'"),
+        (never_the_same, "check_gives_back_what_was_written: the pixels differ"),
+        (never_the_same, "check_reading_twice_is_the_same: two readings differ"),
+        (touching, "check_reading_twice_is_the_same: reading has changed the files"),
+        (gives_up_oddly, "make_empty: raised ValueError instead of DataError"),
+        (names_no_path, "make_empty: the error names no path: something is wrong"),
+        (makes_do, "make_empty: accepted, with 12 pictures"),
+    ],
+)
+def test_check_of_readers_fails_on_what_is_broken(read, reason):
+    with pytest.raises(CheckFailed) as caught:
+        check_reader(read, write, FILE_DAMAGES)
+    assert f"reader test_testing.{read.__name__} does not conform" in str(caught.value)
+    assert reason in str(caught.value)
+
+
+def test_a_reader_that_conforms_passes():
+    check_reader(arrays.read, write, FILE_DAMAGES)
+
+
+# --- recipes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"summary": " "}, "check_says_what_it_is: the summary is empty"),
+        (
+            {"model.options": {"width": 3}},
+            "check_network_takes_its_options: raised RecipeError: the recipe has mistakes",
+        ),
+        (
+            {"model.name": "blind"},
+            "check_learns_and_resumes_to_the_same_weights: the loss does not fall",
+        ),
+    ],
+)
+def test_check_of_recipes_fails_on_what_is_broken(entered, changes, reason):
+    entered(blind)
+    recipe = Recipe(name="broken", summary='"x"').override(
+        {"optimizer.name": "sgd", "optimizer.learning_rate": 1e-6, **changes}
+    )
+    with pytest.raises(CheckFailed) as caught:
+        testing.check_recipe(recipe)
+    assert str(caught.value).startswith("recipe broken does not conform:")
+    assert reason in str(caught.value)
+
+
+@pytest.mark.slow
+def test_check_of_recipes_notices_a_resume_that_goes_astray(entered):
+    """A network that draws its dropout from the backend starts another draw when it is resumed."""
+
+    def drawing(shape, *, units: Units = 32):
+        return around(shape, units, keras.layers.Dropout(0.5))
+
+    entered(drawing)
+    recipe = Recipe(name="x").override({"model.name": "drawing"})
+    with pytest.raises(CheckFailed, match="resumed, it ends with other weights"):
+        recipes.check_learns_and_resumes_to_the_same_weights(recipe)
+
+
+# --- the tiny data
+
+
+def test_tiny_data_are_the_same_from_the_same_seed_and_two_draws_from_two():
+    one, again, other = (testing.tiny_dataset(seed=seed) for seed in (0, 0, 1))
+    assert one.fingerprint == again.fingerprint != other.fingerprint
+    assert one.class_names == other.class_names
+
+
+def test_tiny_data_of_another_seed_show_the_same_patterns():
+    """The mean picture of each class is nearest to that of the same class in another draw."""
+    one, other = (testing.tiny_dataset((9, 7, 3), 5, 100, seed) for seed in (0, 1))
+
+    def means(data):
+        return np.stack([data.images[data.labels == label].mean(axis=0) for label in range(5)])
+
+    distances = np.abs(means(one)[:, None] - means(other)[None]).mean(axis=(2, 3, 4))
+    assert distances.argmin(axis=1).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_tiny_splits_share_classes_but_no_picture():
+    splits = testing.tiny_splits((8, 8, 1), count=16)
+    assert isinstance(splits, Splits)
+    pictures = [picture.tobytes() for _, part in splits.items() for picture in part.images]
+    assert len(set(pictures)) == 3 * 16
