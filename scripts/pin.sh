@@ -11,7 +11,7 @@ torch_cpu_linux_cp311=6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b2
 
 compile() {
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-        --no-emit-index-url --no-emit-find-links --custom-compile-command scripts/pin.sh "$@"
+        --custom-compile-command scripts/pin.sh "$@"
 }
 
 mkdir -p requirements

@@ -70,6 +70,22 @@ def test_bfloat16_arithmetic_does_not_round_the_draws(draw, offset):
     assert np.array_equal(answer[0], moved(images[0], offset, 0, 2))
 
 
+@pytest.mark.parametrize("spec", [{"cutout": 40}, {"brightness": 0.2, "contrast": 0.5}])
+def test_bfloat16_arithmetic_does_not_lose_the_mean(spec):
+    """A sum of a thousand pixels in bfloat16 alone would stop growing at a quarter of it."""
+    images, table = pictures(2, 32, 32).astype(np.uint8), draws(2, contrast=0.9)
+    fine, coarse = (
+        ops.convert_to_numpy(
+            ops.cast(
+                Augment(AugmentSection(**spec), dtype=policy)(images, table, training=True),
+                "float32",
+            )
+        )
+        for policy in ("float32", "mixed_bfloat16")
+    )
+    np.testing.assert_allclose(coarse, fine, atol=2.0)  # 255 has a step of 1 in bfloat16
+
+
 def test_a_picture_of_one_pixel_can_be_shifted_and_mirrored():
     images = pictures(2, 1, 1)
     found = applied(augment.shift_and_flip, images, draws(2, row=0.9, flip=0.9), 16, True)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -28,13 +29,39 @@ MOMENTS = ("before training", "in training", "while saving", "after training")
 PHASES_AFTER = ("calibrating", "judging", "exporting", "writing the report")
 
 
-@pytest.mark.slow
-def test_killed_runs_end_with_the_weights_of_one_that_was_left_alone(tmp_path):
-    begun = time.monotonic()
-    finish(tmp_path / "alone")
-    whole = time.monotonic() - begun
-    expected = weights(tmp_path / "alone")
+@dataclass(frozen=True)
+class Alone:
+    """The run that was left alone: its last weights, and how long it took, in seconds."""
 
+    weights: dict[str, np.ndarray]
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone")
+    begun = time.monotonic()
+    finish(out)
+    return Alone(weights(out), time.monotonic() - begun)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -2)])
+def test_a_polite_signal_saves_the_step_in_hand_and_the_run_goes_on(tmp_path, alone, number, code):
+    with start(tmp_path) as process:
+        wait_for_line(process, "epoch 2")
+        process.send_signal(number)
+        assert process.wait(timeout=60) == code  # -2: Python ends by the signal it did not catch
+    _, state = Run(tmp_path).read_checkpoint()
+    assert (state["epoch"], state["finished"]) == (2, False)
+    assert 0 < state["step"] < 16
+    assert not leftovers_of_a_write(tmp_path)
+    finish(tmp_path)
+    assert same(weights(tmp_path), alone.weights)
+
+
+@pytest.mark.slow
+def test_killed_runs_end_with_the_weights_of_one_that_was_left_alone(tmp_path, alone):
     dice = random.Random(0)
     moments = [MOMENTS[number % len(MOMENTS)] for number in range(KILLS)]
     dice.shuffle(moments)
@@ -42,8 +69,10 @@ def test_killed_runs_end_with_the_weights_of_one_that_was_left_alone(tmp_path):
     amid_a_write: set[str] = set()
     told: list[str] = []
     for moment in moments:
-        while not kill_at(moment, start(out), out, dice, whole):  # it was quicker, and is done
-            assert same(weights(out), expected)
+        while not kill_at(
+            moment, start(out), out, dice, alone.seconds
+        ):  # it was quicker, and is done
+            assert same(weights(out), alone.weights)
             runs += 1
             out = tmp_path / f"killed-{runs}"
         left = leftovers_of_a_write(out)
@@ -51,7 +80,7 @@ def test_killed_runs_end_with_the_weights_of_one_that_was_left_alone(tmp_path):
         told.append(f"killed {moment}, run {runs}: {describe(out)}; left over: {left}")
         assert_every_file_is_whole(out)
     finish(out)
-    assert same(weights(out), expected)
+    assert same(weights(out), alone.weights)
     assert Run(out).info.state == "done"
     assert not leftovers_of_a_write(out)
     told.append(

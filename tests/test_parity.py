@@ -7,7 +7,7 @@ train on other gradients and drift apart, the faster the higher the rate. That i
 meaning: TensorFlow drifts as far from itself when its starting weights are moved by one unit in
 the last place (at a rate of 1e-3 by 0.02 to 0.08 after 20 steps of `classic`, and backends by 0.02
 to 0.09 from each other). So the rate is low here, and the test shows that it would notice
-what matters: without augmentation or without dropout the answers are 10 times further apart.
+what matters: without augmentation or without dropout the answers lie over 100 times further apart.
 """
 
 from __future__ import annotations
@@ -56,7 +56,5 @@ def test_every_backend_trains_to_the_same_probabilities(network, tmp_path):
     for backend in BACKENDS:
         assert apart(found[backend]["probabilities"], reference["probabilities"]) < TOLERANCE
         assert apart(found[backend]["losses"], reference["losses"]) < TOLERANCE
-        for change in set(reference) - {"probabilities", "losses"}:
-            assert apart(found[backend][change], reference["probabilities"]) > 10 * TOLERANCE, (
-                change
-            )
+    for change in set(reference) - {"probabilities", "losses"}:
+        assert apart(reference[change], reference["probabilities"]) > 100 * TOLERANCE, change
