@@ -26,7 +26,7 @@ from tinylens.scores import Calibration, ClassScores, Evaluation, Score, SplitSc
 Probabilities = NDArray[np.float32]
 Confusion = NDArray[np.int64]
 
-WORST_MISTAKES = 24
+WORST_MISTAKES = 24  # on test, whose pictures the report shows
 _SUM_TOLERANCE = 1e-5  # scikit-learn's own, for rows that should sum to 1
 
 

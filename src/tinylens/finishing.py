@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Probabilities = NDArray[np.float32]
 
-WORST_SHOWN = 48  # most confident mistakes on test whose pictures the report shows
 PREDICT_BATCH = 500  # pictures a step
 
 
@@ -128,12 +127,5 @@ def _predictions(data: Splits, answers: dict[str, Probabilities]) -> Arrays:
         arrays[f"{name}_probabilities"] = answers[name]
         arrays[f"{name}_labels"] = part.labels
         arrays[f"{name}_indices"] = np.arange(len(part), dtype=np.int64)
-    worst = _worst_mistakes(answers["test"], data.test)
+    worst = evaluation.worst_mistakes(answers["test"], data.test.labels)
     return arrays | {"worst_indices": worst, "worst_images": np.array(data.test.images[worst])}
-
-
-def _worst_mistakes(answers: Probabilities, test: Dataset) -> NDArray[np.int64]:
-    """Return the rows that were answered wrong most confidently, worst first, int64."""
-    wrong = np.flatnonzero(answers.argmax(axis=1) != test.labels)
-    confidence = answers[wrong].max(axis=1)
-    return wrong[np.argsort(-confidence, kind="stable")][:WORST_SHOWN]
