@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import builds
 
@@ -46,6 +46,7 @@ def split(*classes):
     )
 
 
+@settings(max_examples=30)
 @given(EVALUATION)
 def test_json_round_trip(evaluation):
     text = json.dumps(evaluation.to_json(), allow_nan=False)

@@ -24,6 +24,7 @@ RECIPE = Recipe(name="states").override(
 SPLITS = tiny_splits((8, 8, 1))
 
 
+@pytest.mark.slow
 def test_a_run_that_diverged_says_so_and_another_try_starts_from_its_checkpoint(
     tmp_path, monkeypatch
 ):
@@ -40,6 +41,7 @@ def test_a_run_that_diverged_says_so_and_another_try_starts_from_its_checkpoint(
     assert (done.info.state, done.info.error) == ("done", "")
 
 
+@pytest.mark.slow
 def test_a_run_whose_report_could_not_be_written_is_not_done_and_goes_on(tmp_path, monkeypatch):
     def full(run):
         raise OSError(28, "No space left on device")
