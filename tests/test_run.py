@@ -171,7 +171,10 @@ def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_read(run, dama
             "text": b"<html>",
         }[damage]
     )
-    assert run.read_checkpoint()[1]["step"] == 1
+    told = []
+    assert run.read_checkpoint(told.append)[1]["step"] == 1
+    [line] = told
+    assert path.name in line and line.endswith("the checkpoint before it is tried")
 
 
 def test_no_flipped_byte_is_read_as_another_checkpoint_or_as_another_error(run):

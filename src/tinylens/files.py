@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -90,3 +91,13 @@ def fsync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def slug(source: str) -> str:
+    """Return a data set's source as a short name for files.
+
+    >>> slug("fashion-mnist"), slug("data/My Shop/"), slug("toys.npz")
+    ('fashion-mnist', 'my-shop', 'toys')
+    """
+    name = re.sub(r"\.(npz|parquet|tar|tgz|tar\.gz)$", "", Path(source).name.lower())
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40] or "data"

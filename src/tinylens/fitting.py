@@ -34,6 +34,9 @@ class Watcher(Protocol):
     def phase(self, name: str) -> None:
         """Training has come to `name`, in words."""
 
+    def say(self, line: str) -> None:
+        """Something happened that a person should know."""
+
     def step(self, progress: Progress) -> None:
         """One step is done."""
 
@@ -156,7 +159,7 @@ def fit(
     Raises:
         TrainingDiverged: the loss is not a number; the last checkpoint stays.
     """
-    state, best = _resume(trainer, run)
+    state, best = _resume(trainer, run, watcher)
     spec = trainer.recipe.train
     begun = time.monotonic() - state.seconds
     with events.writer(run.events, state.history) as write_event:
@@ -375,9 +378,11 @@ def _save(trainer: Trainer, run: Run, state: State, best: list[NDArray[Any]] | N
     run.write_checkpoint(arrays, asdict(state))
 
 
-def _resume(trainer: Trainer, run: Run) -> tuple[State, list[NDArray[Any]] | None]:
+def _resume(
+    trainer: Trainer, run: Run, watcher: Watcher
+) -> tuple[State, list[NDArray[Any]] | None]:
     """Put the newest checkpoint into the trainer and return its state and best weights."""
-    checkpoint = run.read_checkpoint()
+    checkpoint = run.read_checkpoint(watcher.say)
     if checkpoint is None:
         return State(), None
     arrays, state = checkpoint

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -206,16 +206,24 @@ class Run:
         for old in self._checkpoint_files()[KEPT_CHECKPOINTS:]:
             old.unlink(missing_ok=True)
 
-    def read_checkpoint(self) -> tuple[Arrays, dict[str, Any]] | None:
+    def read_checkpoint(
+        self, tell: Callable[[str], object] | None = None
+    ) -> tuple[Arrays, dict[str, Any]] | None:
         """Return the newest checkpoint that can be read whole, or None when there is none.
+
+        Args:
+            tell: is given a sentence for each newer one that cannot be read.
 
         Raises:
             RunError: there are some, and none can be read.
         """
         paths = self._checkpoint_files()
         for path in paths:
-            with contextlib.suppress(RunError):  # torn by the disk, not by us: try the one before
+            try:
                 return _read_whole(path)
+            except RunError as error:  # torn by the disk, not by us: try the one before
+                if tell:
+                    tell(f"{error}; the checkpoint before it is tried")
         if paths:
             raise RunError(
                 f"{paths[0].parent}: none of the {len(paths)} checkpoints can be read; remove that "
@@ -359,16 +367,6 @@ def _understood(path: Path) -> Iterator[None]:
         raise
     except UNREADABLE as error:
         raise RunError(f"{path} is damaged: {error}") from None
-
-
-def slug(source: str) -> str:
-    """Return a data set's source as a short name for files.
-
-    >>> slug("fashion-mnist"), slug("data/My Shop/"), slug("toys.npz")
-    ('fashion-mnist', 'my-shop', 'toys')
-    """
-    name = re.sub(r"\.(npz|parquet|tar|tgz|tar\.gz)$", "", Path(source).name.lower())
-    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40] or "data"
 
 
 def _numbered(root: Path, stem: str) -> Iterator[tuple[int, Path]]:

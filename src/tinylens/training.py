@@ -16,12 +16,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tinylens import backend as backends
-from tinylens import environment, events
+from tinylens import environment, events, files
 from tinylens.data.dataset import Splits
 from tinylens.environment import now
 from tinylens.errors import RunError, TinylensError
 from tinylens.recipe import Recipe
-from tinylens.run import Run, RunInfo, slug
+from tinylens.run import Run, RunInfo
 
 if TYPE_CHECKING:
     from tinylens.fitting import Progress, Watcher
@@ -130,7 +130,7 @@ def _open_run(
             _check_same(run, data, recipe, setting)
         out.mkdir(parents=True, exist_ok=True)
         return run
-    stem = f"{slug(data.source)}-{recipe.name}"
+    stem = f"{files.slug(data.source)}-{recipe.name}"
     for run in () if fresh else Run.existing(RUNS, stem):
         with contextlib.suppress(RunError):
             if run.info.state == "running" and not run.locked():
@@ -197,7 +197,7 @@ def _fit_and_finish(
     watcher.phase("training")
     with _signals() as asked:
         state = fitting.fit(trainer, run, watcher, asked.is_set)
-    if not state.finished:
+    if asked.is_set() or not state.finished:  # also when Ctrl-C came at the last step of all
         raise KeyboardInterrupt
     info.seconds["train"] = round(state.seconds, 3)
     finishing.finish(run, data, trainer.network, recipe, info, watcher)

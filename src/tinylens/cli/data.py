@@ -29,7 +29,7 @@ def info(
     """Say what is in a data set: pictures by class and part, sizes, colours, what is broken."""
     from tinylens.data.sources import load
     from tinylens.data.summary import summarize, write_contact_sheet
-    from tinylens.run import slug
+    from tinylens.files import slug
 
     with frame.decoding_progress() as progress:
         splits = load(
