@@ -65,8 +65,8 @@ docs:
 
 bench:
 	@$(environment) dev
-	@set -e; for script in $(wildcard benchmarks/*.py); do echo "$$script"; $(bin)/python "$$script"; done
-	@$(if $(wildcard benchmarks/*.py),,echo "no benchmarks yet")
+	@set -e; for script in $(filter-out benchmarks/machine.py,$(wildcard benchmarks/*.py)); do \
+	  echo "$$script"; $(bin)/python "$$script"; done
 
 wheel-smoke:
 	@$(environment) dev

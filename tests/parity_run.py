@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tinylens import fitting
+from tinylens import compiling, fitting
 from tinylens.models import ship
 from tinylens.recipe import Recipe
 from tinylens.run import Run
@@ -51,7 +51,7 @@ def main(network: str, out: str) -> None:
 def train(recipe: Recipe, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[float]]:
     """Return probabilities of the test part, and the loss of each epoch."""
     splits = tiny_splits(shape, num_classes=10, count=320)  # 10 steps an epoch
-    trainer = fitting.build(splits, recipe, "float32")
+    trainer = compiling.build(splits, recipe, "float32")
     with tempfile.TemporaryDirectory() as folder:
         state = fitting.fit(trainer, Run(folder), Silent(), lambda: False)
     answers = ship(trainer.network)(keras.ops.convert_to_tensor(splits.test.images))

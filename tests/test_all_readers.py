@@ -35,6 +35,7 @@ NOT_READERS = {  # modules that have no format of their own
     "images",
     "known",
     "parts",
+    "plain_jpeg",
     "sources",
     "summary",
     "synthetic",

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
+from PIL import Image
 
 from tinylens import augment
 from tinylens.batches import Augment
@@ -151,3 +152,23 @@ def test_nothing_asked_for_changes_nothing():
     layer = Augment(AugmentSection(flip="random", shift=3, cutout=4, contrast=0.5))
     found = layer(images.astype(np.uint8), table, training=False)
     assert np.array_equal(ops.convert_to_numpy(found), images)
+
+
+# --- smaller pictures
+
+
+@pytest.mark.parametrize(("before", "after"), [((32, 32), (24, 24)), ((9, 7), (5, 4))])
+def test_shrinking_is_pillows_bilinear_filter(before, after):
+    images = pictures(2, *before)
+    found = ops.convert_to_numpy(augment.shrink(ops.convert_to_tensor(images), *after))
+    for image, small in zip(images, found, strict=True):
+        for channel in range(3):
+            plane = Image.fromarray(image[..., channel])  # mode F: no rounding
+            expected = np.asarray(plane.resize(after[::-1], Image.Resampling.BILINEAR))
+            np.testing.assert_allclose(small[..., channel], expected, atol=1e-3)
+
+
+def test_an_even_picture_stays_even_when_it_shrinks():
+    images = np.full((1, 28, 28, 1), 200.0, np.float32)
+    found = ops.convert_to_numpy(augment.shrink(ops.convert_to_tensor(images), 24, 24))
+    np.testing.assert_allclose(found, 200.0, atol=1e-3)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from tinylens import augment
-from tinylens.batches import Order, ResidentImages
+from tinylens.batches import UNSEEN, LossMemory, Order, ResidentImages
 
 ORDERS = st.builds(
     Order,
@@ -26,7 +26,7 @@ def test_an_epoch_sees_each_picture_at_most_once_in_full_batches(order, epoch):
     assert indices.dtype == np.int32
     assert len(set(indices.tolist())) == len(indices)
     assert set(indices.tolist()) <= set(range(order.count))
-    expected = min(order.count, order.steps * order.batch_size)
+    expected = min(order.count, order.steps() * order.batch_size)
     assert len(indices) == expected
     assert order.count - expected < order.batch_size
 
@@ -36,12 +36,14 @@ def test_order_and_draws_are_the_same_whenever_they_are_asked_for(order, epoch):
     other = Order(order.count, order.batch_size, order.seed, order.flip)
     other.indices(epoch + 1)
     assert np.array_equal(order.indices(epoch), other.indices(epoch))
-    assert np.array_equal(order.draws(epoch), other.draws(epoch))
+    assert np.array_equal(
+        order.draws(epoch, order.indices(epoch)), other.draws(epoch, other.indices(epoch))
+    )
 
 
 @given(ORDERS, st.integers(0, 1000))
 def test_draws_are_a_row_a_picture_in_0_to_1(order, epoch):
-    draws = order.draws(epoch)
+    draws = order.draws(epoch, order.indices(epoch))
     assert draws.dtype == np.float32
     assert draws.shape == (len(order.indices(epoch)), augment.NUM_DRAWS)
     assert draws.min() >= 0
@@ -52,7 +54,9 @@ def test_epochs_and_seeds_have_orders_and_draws_of_their_own():
     orders = [Order(100, 10, seed) for seed in (0, 1)]
     seen = [tuple(order.indices(epoch)) for order in orders for epoch in (0, 1)]
     assert len(set(seen)) == 4
-    drawn = [order.draws(epoch).tobytes() for order in orders for epoch in (0, 1)]
+    drawn = [
+        order.draws(epoch, order.indices(epoch)).tobytes() for order in orders for epoch in (0, 1)
+    ]
     assert len(set(drawn)) == 4
 
 
@@ -69,7 +73,7 @@ def test_pictures_left_out_of_one_epoch_come_in_another():
 
 def test_a_set_smaller_than_a_batch_is_one_step():
     order = Order(count=3, batch_size=128, seed=0)
-    assert order.steps == 1
+    assert order.steps() == 1
     assert sorted(order.indices(0)) == [0, 1, 2]
 
 
@@ -78,14 +82,15 @@ def test_alternating_flips_show_every_picture_its_other_side_an_epoch_later(seed
     order = Order(20, 10, seed, "alternating")
     sides = []
     for each in (epoch, epoch + 1, epoch + 2):
-        mirrored = order.draws(each)[:, augment.FLIP] >= 0.5
+        mirrored = order.draws(each, order.indices(each))[:, augment.FLIP] >= 0.5
         sides.append(dict(zip(order.indices(each).tolist(), mirrored.tolist(), strict=True)))
     assert all(sides[1][picture] is not side for picture, side in sides[0].items())
     assert sides[2] == sides[0]
 
 
 def test_alternating_flips_start_on_either_side():
-    mirrored = Order(1000, 1000, 0, "alternating").draws(0)[:, augment.FLIP] >= 0.5
+    sides = Order(1000, 1000, 0, "alternating")
+    mirrored = sides.draws(0, sides.indices(0))[:, augment.FLIP] >= 0.5
     assert 450 < mirrored.sum() < 550
 
 
@@ -97,3 +102,35 @@ def test_the_layer_gives_the_pictures_of_its_indices_as_uint8():
     assert found.dtype == np.uint8
     assert np.array_equal(found, images[[3, 0, 3]])
     assert layer.trainable_variables == []
+
+
+# --- hard pictures
+
+
+@given(ORDERS, st.integers(0, 50), st.floats(0.05, 1.0))
+def test_a_share_of_the_pictures_makes_an_epoch_shorter(order, epoch, share):
+    indices = order.indices(epoch, share)
+    assert len(indices) == min(order.steps(share) * order.batch_size, order.count)
+    assert len(set(indices.tolist())) == len(indices)
+
+
+def test_the_pictures_with_the_largest_losses_are_taken_in_the_epochs_own_order():
+    order = Order(100, 10, seed=3)
+    losses = np.random.default_rng(0).random(100).astype(np.float32)
+    found = order.indices(2, 0.3, losses)
+    assert set(found) == set(np.argsort(-losses)[:30])
+    whole = order.indices(2).tolist()
+    assert [whole.index(each) for each in found] == sorted(whole.index(each) for each in found)
+
+
+@pytest.mark.backend
+def test_losses_are_remembered_where_they_were_seen_and_only_in_training():
+    memory = LossMemory(np.array([0, 1, 1, 0]))
+    logits = np.array([[2.0, 0.0], [0.5, 0.5]], np.float32)
+    indices = np.array([3, 1], np.int32)
+    memory(ops.convert_to_tensor(indices), ops.convert_to_tensor(logits), training=False)
+    assert (memory.begin_epoch() == UNSEEN).all()
+    memory(ops.convert_to_tensor(indices), ops.convert_to_tensor(logits), training=True)
+    assert (memory.of_epoch() == UNSEEN).all()  # until the next epoch begins
+    expected = [UNSEEN, np.log(2), UNSEEN, np.log(1 + np.exp(-2))]
+    np.testing.assert_allclose(memory.begin_epoch(), expected, rtol=1e-5)

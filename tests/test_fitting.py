@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from tinylens import fitting
+from tinylens import compiling, fitting
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.errors import TrainingDiverged
+from tinylens.errors import RecipeError, TrainingDiverged
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.testing import tiny_dataset, tiny_splits
@@ -85,7 +85,7 @@ def never():
 
 
 def fit(folder, splits, recipe, asked_to_stop=never, watcher=None):
-    trainer = fitting.build(splits, recipe, "float32")
+    trainer = compiling.build(splits, recipe, "float32")
     state = fitting.fit(trainer, Run(folder), watcher or Silent(), asked_to_stop)
     return trainer, state
 
@@ -103,7 +103,7 @@ def splits():
 class Finished:
     """A training that was never stopped, and what is needed to do it again from its start."""
 
-    trainer: fitting.Trainer
+    trainer: compiling.Trainer
     start: dict[str, np.ndarray]
     weights: list[np.ndarray]
     state: fitting.State
@@ -132,7 +132,7 @@ def finished(splits, tmp_path_factory):
 
     def of(variant):
         if variant not in done:
-            trainer = fitting.build(splits, RECIPE.override(VARIANTS[variant]), "float32")
+            trainer = compiling.build(splits, RECIPE.override(VARIANTS[variant]), "float32")
             start = {
                 name: np.array(keras.ops.convert_to_numpy(value))
                 for name, value in trainer.arrays().items()
@@ -256,7 +256,7 @@ def test_the_best_weights_are_those_of_the_best_val_accuracy(finished, splits):
 def test_the_running_mean_is_what_is_judged_and_kept(tmp_path, splits):
     """With a momentum near 1 the means hardly leave the weights of the first step."""
     recipe = RECIPE.override({"train.ema": 0.9999, "train.best_weights": False})
-    trainer = fitting.build(splits, recipe, "float32")
+    trainer = compiling.build(splits, recipe, "float32")
     fitting.fit(trainer, Run(tmp_path), Silent(), lambda: True)
     first = [variable.numpy() for variable in trainer.network.trainable_variables]
     fitting.fit(trainer, Run(tmp_path), Silent(), never)
@@ -268,7 +268,7 @@ def test_class_weights_make_every_class_count_the_same():
     data = tiny_dataset(SHAPE, num_classes=3, count=12)
     rows = np.concatenate([np.flatnonzero(data.labels == 0), np.flatnonzero(data.labels == 1)[:1]])
     uneven = data.subset(rows)
-    trainer = fitting.build(
+    trainer = compiling.build(
         Splits(uneven, None, data), RECIPE.override({"train.class_weights": True}), "float32"
     )
     by_class = [trainer.weights[uneven.labels == label].sum() for label in range(2)]
@@ -292,7 +292,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_rate(tmp_path, splits):
     recipe = RECIPE.override(
         {"optimizer.name": "sgd", "optimizer.learning_rate": 10, "optimizer.schedule": "constant"}
     )
-    trainer = fitting.build(splits, recipe, "float32")
+    trainer = compiling.build(splits, recipe, "float32")
     fitting.fit(trainer, Run(tmp_path), Silent(), stop_after(STEPS + 2))
     kernel = trainer.network.trainable_variables[-2]
     poison_checkpoint(Run(tmp_path), trainer, kernel)
@@ -366,7 +366,7 @@ def test_channel_statistics_are_those_of_the_training_pictures():
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     images[..., 2] = 7
     data = Dataset(images, [0, 1, 0, 1, 0], ("a", "b"), source="x")
-    mean, std = fitting._channel_statistics(data)
+    mean, std = compiling._channel_statistics(data)
     pixels = images.reshape(-1, 3).astype(np.float64)
     assert mean == pytest.approx(pixels.mean(axis=0))
     assert std == pytest.approx([*pixels.std(axis=0)[:2], 1.0])  # a flat channel is left alone
@@ -374,8 +374,52 @@ def test_channel_statistics_are_those_of_the_training_pictures():
 
 def test_building_leaves_the_dtype_policy_as_it_was(splits):
     before = keras.config.dtype_policy().name
-    trainer = fitting.build(splits, RECIPE, "bfloat16")
+    trainer = compiling.build(splits, RECIPE, "bfloat16")
     assert keras.config.dtype_policy().name == before
     assert {variable.dtype for variable in trainer.network.trainable_variables} == {"float32"}
     convolution = next(layer for layer in trainer.network.layers if "conv" in layer.name)
     assert convolution.compute_dtype == "bfloat16"
+
+
+# --- smaller pictures in the first epochs
+
+EARLY = {
+    "model.name": "whitened",
+    "model.options": {"widths": [8, 8]},
+    "optimizer.name": "muon",
+    "optimizer.learning_rate": 0.1,
+    "train.epochs": 4,
+    "train.early_scale": 0.8,
+    "train.hard_share": 0.5,
+}
+
+
+def test_smaller_pictures_first_and_hard_ones_last_resume_to_the_same_weights(tmp_path):
+    splits = tiny_splits((30, 30, 1))
+    recipe = RECIPE.override(EARLY)
+    whole, state = fit(tmp_path / "whole", splits, recipe)
+    assert [whole.model_of(epoch) is whole.model for epoch in range(4)] == [False] * 2 + [True] * 2
+    assert [whole.steps_of(epoch) for epoch in range(4)] == [4, 4, 2, 2]
+    fit(tmp_path / "cut", splits, recipe, stop_after(6))  # amid the last epoch of smaller pictures
+    fit(tmp_path / "cut", splits, recipe, stop_after(3))  # amid the first one of hard pictures
+    again, resumed = fit(tmp_path / "cut", splits, recipe)
+    assert [row["val_loss"] for row in resumed.history] == [
+        row["val_loss"] for row in state.history
+    ]
+    pairs = zip(again.network.get_weights(), whole.network.get_weights(), strict=True)
+    assert all(np.array_equal(found, expected) for found, expected in pairs)
+
+
+def test_smaller_pictures_share_the_weights_and_the_data_of_whole_ones():
+    trainer = compiling.build(tiny_splits((30, 30, 1)), RECIPE.override(EARLY), "float32")
+    early = {id(variable) for variable in trainer.early_model.variables}
+    assert early == {id(variable) for variable in trainer.model.variables}
+    assert trainer.early_model.optimizer is trainer.model.optimizer
+    sizes = [layer.size for layer in trainer.early_model.layers if hasattr(layer, "spec")]
+    assert sizes == [(24, 24)]
+
+
+def test_a_network_for_one_size_is_refused_for_smaller_pictures():
+    recipe = RECIPE.override({"train.early_scale": 0.8})
+    with pytest.raises(RecipeError, match=r"train\.early_scale: the network classic fits"):
+        compiling.build(tiny_splits((30, 30, 1)), recipe, "float32")

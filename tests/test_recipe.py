@@ -119,7 +119,10 @@ def test_a_learning_rate_that_is_none_is_refused(value):
 
 def test_weight_decay_with_adam_is_refused_since_it_would_not_be_decoupled():
     told = mistakes_of(MINE.override, {"optimizer.weight_decay": 0.01})
-    assert "optimizer.weight_decay: expected 0 with adam; adamw and sgd take it, got 0.01" in told
+    assert (
+        "optimizer.weight_decay: expected 0 with adam; adamw, sgd and muon take it, got 0.01"
+        in told
+    )
     for name in ("adamw", "sgd"):
         changed = MINE.override({"optimizer.name": name, "optimizer.weight_decay": 0.01})
         assert changed.optimizer.weight_decay == 0.01

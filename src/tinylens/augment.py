@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from tinylens.recipe import AugmentSection
 
@@ -65,6 +67,30 @@ def cut_out(images: Any, draws: Any, side: int) -> Any:
     inside = ops.logical_and(inside, _span(draws[:, CUTOUT_COLUMN], width, side)[:, None, :])
     mean = ops.mean(images, axis=(1, 2), keepdims=True)
     return ops.where(inside[..., None], mean, images)
+
+
+def shrink(images: Any, height: int, width: int) -> Any:
+    """Make pictures smaller with Pillow's bilinear filter: a triangle as wide as the reduction.
+
+    Args:
+        images: float tensor, shape (batch, height, width, channels).
+        height: of the result, at most that of the pictures.
+        width: likewise.
+    """
+    rows = ops.convert_to_tensor(_triangles(images.shape[1], height), dtype=images.dtype)
+    columns = ops.convert_to_tensor(_triangles(images.shape[2], width), dtype=images.dtype)
+    images = ops.einsum("hi,bijc->bhjc", rows, images)
+    return ops.einsum("wj,bhjc->bhwc", columns, images)
+
+
+def _triangles(before: int, after: int) -> NDArray[np.float32]:
+    """Return the weights, shape (after, before), of each pixel in each pixel of a shorter row."""
+    scale = before / after
+    centres = (np.arange(after) + 0.5) * scale
+    distance = np.abs(np.arange(before)[None, :] + 0.5 - centres[:, None]) / scale
+    weights = np.maximum(1 - distance, 0)
+    shares: NDArray[np.float32] = weights / weights.sum(axis=1, keepdims=True)
+    return shares.astype(np.float32)
 
 
 def _moved(draw: Any, length: int, largest: int) -> Any:

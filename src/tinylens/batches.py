@@ -1,4 +1,8 @@
-"""Which pictures a step sees, a pure function of (seed, epoch, step), and the data as a layer."""
+"""Which pictures a step sees, and the data as layers.
+
+The order is a pure function of (seed, epoch, step), and of the losses that hard pictures are chosen
+by.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,14 @@ from numpy.typing import NDArray
 from tinylens import augment
 from tinylens.recipe import AugmentSection
 
+UNSEEN = 1e9  # the loss of a picture that was not seen yet: it comes before all others
+
 
 @dataclass(frozen=True)
 class Order:
-    """The order in which pictures are seen; batch k of epoch e depends on (seed, e, k) alone.
+    """The order in which pictures are seen.
+
+    Batch k of epoch e depends on (seed, e, k), the share of pictures and their losses alone.
 
     Attributes:
         count: pictures to choose from.
@@ -25,7 +33,7 @@ class Order:
         flip: whether the draws that mirror alternate from epoch to epoch.
 
     >>> order = Order(count=10, batch_size=4, seed=0)
-    >>> order.steps, order.indices(epoch=0).shape
+    >>> order.steps(), order.indices(epoch=0).shape
     (2, (8,))
     """
 
@@ -34,19 +42,33 @@ class Order:
     seed: int
     flip: Literal["none", "random", "alternating"] = "none"
 
-    @property
-    def steps(self) -> int:
-        """Steps an epoch: full batches only, or one smaller batch where that is all there is."""
-        return max(self.count // self.batch_size, 1)
+    def steps(self, share: float = 1.0) -> int:
+        """Return the steps of an epoch that takes a share of the pictures.
 
-    def indices(self, epoch: int) -> NDArray[np.int32]:
-        """Return the pictures of an epoch in order, int32, shape (steps · batch_size,)."""
+        Full batches only, or one smaller batch where that is all there is.
+        """
+        return max(int(self.count * share) // self.batch_size, 1)
+
+    def indices(
+        self, epoch: int, share: float = 1.0, losses: NDArray[np.float32] | None = None
+    ) -> NDArray[np.int32]:
+        """Return the pictures of an epoch in order, int32, shape (steps · batch_size,).
+
+        Args:
+            epoch: counted from 0.
+            share: of the pictures that the epoch takes.
+            losses: float32, shape (count,): those with the largest ones are taken. None takes
+                others each time.
+        """
+        size = self.steps(share) * self.batch_size
         order = self._random(epoch, 0).permutation(self.count)
-        return order[: self.steps * self.batch_size].astype(np.int32)
+        if losses is not None:
+            hardest = np.argsort(-losses[order], kind="stable")[:size]
+            order = order[np.sort(hardest)]
+        return order[:size].astype(np.int32)
 
-    def draws(self, epoch: int) -> NDArray[np.float32]:
-        """Return random numbers for augmentation, float32 in [0, 1), a row a picture in order."""
-        indices = self.indices(epoch)
+    def draws(self, epoch: int, indices: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return random numbers for augmentation, float32 in [0, 1), a row a picture."""
         draws = self._random(epoch, 1).random((len(indices), augment.NUM_DRAWS), np.float32)
         if self.flip == "alternating":
             first_side = self._random(0, 2).random(self.count, np.float32)[indices]
@@ -86,19 +108,82 @@ class ResidentImages(keras.layers.Layer):
         return keras.KerasTensor((*indices.shape, *self.images.shape[1:]), dtype="uint8")
 
 
-class Augment(keras.layers.Layer):
-    """Random changes in training, driven by given draws; the pictures as they are otherwise."""
+class LossMemory(keras.layers.Layer):
+    """Remembers the loss of every training picture, as it was when the picture was last seen.
 
-    def __init__(self, spec: AugmentSection, **options: Any) -> None:
+    Args:
+        labels: int, shape (n,), of the training pictures, which come first in the data.
+    """
+
+    def __init__(self, labels: NDArray[np.int64], **options: Any) -> None:
+        super().__init__(dtype="float32", autocast=False, trainable=False, **options)
+        count = len(labels)
+        self.labels = self.add_weight(
+            name="labels",
+            shape=(count,),
+            dtype="int32",
+            initializer=lambda shape, dtype=None: ops.convert_to_tensor(labels, dtype="int32"),
+            trainable=False,
+        )
+        unseen: dict[str, Any] = {
+            "shape": (count,),
+            "dtype": "float32",
+            "initializer": keras.initializers.Constant(UNSEEN),
+            "trainable": False,
+        }
+        self.latest = self.add_weight(name="latest", **unseen)
+        self.at_start = self.add_weight(name="at_start", **unseen)
+
+    def call(self, indices: Any, logits: Any, training: bool | None = None) -> Any:
+        """Return `logits`, shape (batch, classes); in training, note what they cost."""
+        if training:
+            labels = ops.take(self.labels, indices, axis=0)
+            losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            losses = ops.cast(ops.stop_gradient(losses), "float32")
+            places = ops.expand_dims(indices, 1)
+            self.latest.assign(ops.scatter_update(self.latest, places, losses))
+        return logits
+
+    def begin_epoch(self) -> NDArray[np.float32]:
+        """Set aside and return the losses, float32, shape (n,), by which the epoch is chosen."""
+        # a copy on the host: JAX gives one buffer to both, and may then not overwrite either
+        self.at_start.assign(np.array(ops.convert_to_numpy(self.latest)))
+        return self.of_epoch()
+
+    def of_epoch(self) -> NDArray[np.float32]:
+        """Return the losses as they were when the epoch in hand began."""
+        losses: NDArray[np.float32] = ops.convert_to_numpy(self.at_start)
+        return losses
+
+    def compute_output_spec(self, indices: Any, logits: Any, training: Any = None) -> Any:
+        """Return the shape and type of the logits."""
+        return keras.KerasTensor(logits.shape, dtype=logits.dtype)
+
+
+class Augment(keras.layers.Layer):
+    """Random changes in training, driven by given draws; the pictures as they are otherwise.
+
+    Args:
+        spec: which changes, and how large.
+        size: height and width to which the pictures are made smaller in the end; None leaves them.
+    """
+
+    def __init__(
+        self, spec: AugmentSection, size: tuple[int, int] | None = None, **options: Any
+    ) -> None:
         # autocast would round the draws to bfloat16: 0.999 becomes 1, which shifts too far
         super().__init__(autocast=False, **options)
         self.spec = spec
+        self.size = size
 
     def call(self, images: Any, draws: Any, training: bool | None = None) -> Any:
         """Return float pictures, pixel values 0 to 255, from uint8 `images`."""
         images = ops.cast(images, self.compute_dtype)
-        return augment.augment(images, draws, self.spec) if training else images
+        images = augment.augment(images, draws, self.spec) if training else images
+        return images if self.size is None else augment.shrink(images, *self.size)
 
     def compute_output_spec(self, images: Any, draws: Any, training: Any = None) -> Any:
         """Return the shape of the pictures and the type of the arithmetic."""
-        return keras.KerasTensor(images.shape, dtype=self.compute_dtype)
+        height, width = self.size or images.shape[1:3]
+        shape = (images.shape[0], height, width, images.shape[3])
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)

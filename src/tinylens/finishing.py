@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
+import scipy.special
 from numpy.typing import NDArray
 
 from tinylens import evaluation, exporting, files, metrics, models
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Probabilities = NDArray[np.float32]
 
 PREDICT_BATCH = 500  # pictures a step
+PREDICT_STRETCH = 20 * PREDICT_BATCH  # and a call
 
 
 def finish(
@@ -43,19 +45,21 @@ def finish(
         ModelError: the exported file does not answer as Keras does; it is not kept.
     """
     watcher.phase("calibrating on val" if data.val else "shipping")
-    calibration = calibrate(network, data.val)
-    shipped = models.ship(network, calibration.temperature)
+    views = recipe.model.views
+    calibration = calibrate(network, data.val, views)
+    shipped = models.ship(network, calibration.temperature, views)
     _save_keras(run, shipped)
 
     watcher.phase("judging on train, val and test")
     begun = time.monotonic()
     info.test_opened.append({"time": now(), "command": info.command})
+    info.notes += _notes(data, recipe)
     run.write_info(info)  # before the look, so that none goes unrecorded
-    answers = {name: predict(shipped, part.images) for name, part in data.items()}
+    rows = {name: _judged_rows(name, len(part), recipe) for name, part in data.items()}
+    labels = {name: part.labels[rows[name]] for name, part in data.items()}
+    answers = {name: predict(shipped, part.images, rows[name]) for name, part in data.items()}
     judged = evaluation.assemble(
-        {name: (answers[name], part.labels) for name, part in data.items()},
-        data.class_names,
-        calibration,
+        {name: (answers[name], labels[name]) for name in answers}, data.class_names, calibration
     )
     info.seconds["evaluate"] = round(time.monotonic() - begun, 3)
 
@@ -69,17 +73,43 @@ def finish(
         check_probabilities=answers["test"],
     )
     info.seconds["export"] = round(time.monotonic() - begun, 3)
-    run.write_predictions(_predictions(data, answers))
+    run.write_predictions(_predictions(data, answers, rows))
     run.write_evaluation(judged)
 
 
-def calibrate(network: keras.Model, val: Dataset | None) -> Calibration:
+def _judged_rows(name: str, count: int, recipe: Recipe) -> NDArray[np.int64]:
+    """Return the pictures of a part to judge, in order: all, or of train as many as asked for."""
+    wanted = recipe.train.score_train
+    if name != "train" or not 0 < wanted < count:
+        return np.arange(count, dtype=np.int64)
+    drawn = np.random.default_rng([recipe.data.split_seed, 0x5C0]).choice(count, wanted, False)
+    return np.sort(drawn).astype(np.int64)
+
+
+def _notes(data: Splits, recipe: Recipe) -> list[str]:
+    """Return what a reader of the figures must know of how they were made."""
+    notes = []
+    if 0 < recipe.train.score_train < len(data.train):
+        notes.append(
+            f"train is judged on {recipe.train.score_train:,} of its {len(data.train):,} pictures, "
+            "drawn by data.split_seed"
+        )
+    if recipe.model.views > 1:
+        notes.append(
+            f"every answer is the mean over {recipe.model.views} views of the picture "
+            "(test-time augmentation)"
+        )
+    return notes
+
+
+def calibrate(network: keras.Model, val: Dataset | None, views: int = 1) -> Calibration:
     """Return the temperature that fits val best (Guo et al. 2017), or 1 without a val part."""
     if val is None:
         return Calibration(temperature=1.0, chosen_on="none")
-    before = predict(models.ship(network), val.images)
-    temperature = metrics.fit_temperature(np.log(np.maximum(before, 1e-30)), val.labels)
-    after = predict(models.ship(network, temperature), val.images)
+    before = predict(models.ship(network, views=views), val.images)
+    logits = np.log(np.maximum(before, 1e-30))
+    temperature = metrics.fit_temperature(logits, val.labels)
+    after = scipy.special.softmax(logits / temperature, axis=1)
     return Calibration(
         temperature=temperature,
         chosen_on="val",
@@ -88,10 +118,23 @@ def calibrate(network: keras.Model, val: Dataset | None) -> Calibration:
     )
 
 
-def predict(shipped: keras.Model, images: Images) -> Probabilities:
-    """Return Keras's probabilities, float32, shape (n, classes), for uint8 pictures."""
-    answer: Probabilities = shipped.predict(images, batch_size=PREDICT_BATCH, verbose=0)
-    return answer
+def predict(
+    shipped: keras.Model, images: Images, rows: NDArray[np.int64] | None = None
+) -> Probabilities:
+    """Return Keras's probabilities, float32, shape (n, classes), for uint8 pictures.
+
+    Args:
+        shipped: from uint8 pictures to probabilities.
+        images: uint8, shape (n, height, width, channels).
+        rows: which of them, in order; None takes all.
+    """
+    count = len(images) if rows is None else len(rows)
+    stretches = []
+    for start in range(0, count, PREDICT_STRETCH):  # Keras copies what it is given, in float32
+        chosen = slice(start, start + PREDICT_STRETCH)
+        pictures = images[chosen] if rows is None else images[rows[chosen]]
+        stretches.append(shipped.predict(pictures, batch_size=PREDICT_BATCH, verbose=0))
+    return np.concatenate(stretches)
 
 
 def _save_keras(run: Run, shipped: keras.Model) -> None:
@@ -121,11 +164,13 @@ def _card(data: Splits, recipe: Recipe, calibration: Calibration) -> ModelCard:
     )
 
 
-def _predictions(data: Splits, answers: dict[str, Probabilities]) -> Arrays:
+def _predictions(
+    data: Splits, answers: dict[str, Probabilities], rows: dict[str, NDArray[np.int64]]
+) -> Arrays:
     arrays: Arrays = {}
     for name, part in data.items():
         arrays[f"{name}_probabilities"] = answers[name]
-        arrays[f"{name}_labels"] = part.labels
-        arrays[f"{name}_indices"] = np.arange(len(part), dtype=np.int64)
+        arrays[f"{name}_labels"] = part.labels[rows[name]]
+        arrays[f"{name}_indices"] = rows[name]
     worst = evaluation.worst_mistakes(answers["test"], data.test.labels)
     return arrays | {"worst_indices": worst, "worst_images": np.array(data.test.images[worst])}

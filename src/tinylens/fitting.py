@@ -18,11 +18,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens import augment, events, models, optim
-from tinylens.batches import Augment, Order, ResidentImages
-from tinylens.data.dataset import Dataset, Splits
+from tinylens import augment, events
+from tinylens.compiling import Trainer
 from tinylens.errors import TrainingDiverged
-from tinylens.recipe import Recipe
 from tinylens.run import Arrays, Run
 
 VAL_BATCH = 500  # pictures a step when nothing is kept for a gradient
@@ -70,6 +68,7 @@ class State:
         best_accuracy: of val, then.
         best_loss: the lowest val loss so far, for early stopping.
         stale: epochs since the val loss was lowest.
+        dropped: epochs that are left out, so that a deadline is kept.
         finished: whether the last epoch is done or early stopping has struck.
         seconds: that `fit` has taken so far, over all resumes.
     """
@@ -82,67 +81,14 @@ class State:
     best_accuracy: float = -1.0
     best_loss: float = math.inf
     stale: int = 0
+    dropped: int = 0
     finished: bool = False
     seconds: float = 0.0
 
-
-@dataclass(frozen=True)
-class Trainer:
-    """All that a training of one recipe on one data set needs, built and compiled.
-
-    Attributes:
-        network: pixels to logits; what is wanted in the end.
-        model: indices and draws to logits, around the network; what `fit` is called on.
-        labels: one-hot, float32, shape (n_train + n_val, classes), train first.
-        weights: of the loss, float32, shape (n_train,), or None for all 1.
-    """
-
-    recipe: Recipe
-    network: keras.Model
-    model: keras.Model
-    order: Order
-    labels: NDArray[np.float32]
-    weights: NDArray[np.float32] | None
-    n_val: int
-
-    def arrays(self) -> dict[str, Any]:
-        """Return the variables that a checkpoint holds, by name."""
-        named = {f"network/{i:04d}": v for i, v in enumerate(self.network.variables)}
-        slots = enumerate(self.model.optimizer.variables)
-        return named | {f"optimizer/{i:04d}": v for i, v in slots}
-
-
-def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
-    """Build and compile what trains `recipe` on `splits`, with starting weights from its seed.
-
-    Raises:
-        RecipeError: a network or an option of one that does not exist.
-    """
-    train, spec = splits.train, recipe.train
-    parts = [train] if splits.val is None else [train, splits.val]
-    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
-    order = Order(len(train), min(spec.batch_size, len(train)), spec.seed, recipe.augment.flip)
-    network, model = _build_models(parts, recipe, policy)
-    model.compile(
-        optimizer=optim.build(recipe.optimizer, order.steps * spec.epochs, spec.ema),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=spec.label_smoothing
-        ),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        # XLA's convolutions on a processor are 3 times slower than TensorFlow's own
-        jit_compile=keras.backend.backend() == "jax",
-    )
-    model.optimizer.build(model.trainable_variables)
-    labels = np.concatenate([part.labels for part in parts])
-    return Trainer(
-        recipe=recipe,
-        network=network,
-        model=model,
-        order=order,
-        labels=np.eye(len(train.class_names), dtype=np.float32)[labels],
-        weights=_class_weights(train) if spec.class_weights else None,
-        n_val=0 if splits.val is None else len(splits.val),
-    )
+    @property
+    def place(self) -> int:
+        """Where in the recipe's course the epoch in hand is: those dropped were passed over."""
+        return self.epoch + self.dropped
 
 
 def fit(
@@ -150,11 +96,21 @@ def fit(
     run: Run,
     watcher: Watcher,
     asked_to_stop: Callable[[], bool],
+    deadline: float = math.inf,
 ) -> State:
     """Train to the end from the run's newest checkpoint, or from the start where there is none.
 
     After every epoch a checkpoint and history.csv are written. When `asked_to_stop` turns true the
     step in hand is finished, a checkpoint written, and the state returned with `finished` false.
+
+    Args:
+        trainer: from `tinylens.compiling.build`.
+        run: its folder gets the checkpoints.
+        watcher: told of every step and epoch.
+        asked_to_stop: asked after every step.
+        deadline: on the clock of `time.monotonic`. Epochs for which it leaves no time are dropped
+            and the learning rate falls to its end without them; if it comes amid an epoch, that
+            epoch is cut short.
 
     Raises:
         TrainingDiverged: the loss is not a number; the last checkpoint stays.
@@ -164,16 +120,20 @@ def fit(
     begun = time.monotonic() - state.seconds
     with events.writer(run.events, state.history) as write_event:
         while not state.finished:
-            _train_epoch(trainer, state, watcher, asked_to_stop)
+            _drop_epochs(trainer, state, deadline - time.monotonic(), watcher)
+            _train_epoch(trainer, state, watcher, asked_to_stop, deadline)
             state.seconds = time.monotonic() - begun
-            if state.step < trainer.order.steps:
+            late = time.monotonic() >= deadline
+            if state.step < trainer.steps_of(state.place) and not late:
                 _save(trainer, run, state, best)
                 return state
             row = _close_epoch(trainer, state)
             if spec.best_weights and row.get("val_accuracy", -1.0) > state.best_accuracy:
                 state.best_accuracy, state.best_epoch = row["val_accuracy"], state.epoch
                 best = _averaged_weights(trainer)
-            state.finished = state.epoch >= spec.epochs or 0 < spec.early_stopping <= state.stale
+            state.finished = (
+                late or state.place >= spec.epochs or 0 < spec.early_stopping <= state.stale
+            )
             state.seconds = time.monotonic() - begun
             _save(trainer, run, state, best)
             run.write_history(state.history)
@@ -184,55 +144,42 @@ def fit(
     return state
 
 
-def _build_models(
-    parts: list[Dataset], recipe: Recipe, policy: str
-) -> tuple[keras.Model, keras.Model]:
-    train = parts[0]
-    mean, std = _channel_statistics(train)
-    shape = models.NetworkShape(
-        train.image_shape, len(train.class_names), mean, std, recipe.train.seed
-    )
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        network = models.build(recipe.model.name, shape, recipe.model.options)
-        indices = keras.Input((), dtype="int32", name="indices")
-        draws = keras.Input((augment.NUM_DRAWS,), dtype="float32", name="draws")
-        resident = ResidentImages(np.concatenate([part.images for part in parts]))
-        changed = Augment(recipe.augment)(resident(indices), draws)
-        return network, keras.Model([indices, draws], network(changed))
-    finally:
-        keras.config.set_dtype_policy(before)
+def _drop_epochs(trainer: Trainer, state: State, seconds_left: float, watcher: Watcher) -> None:
+    """Leave out epochs that the time left has no room for, going by the last one that was done.
 
-
-def _channel_statistics(train: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel, in grey levels; exact, from counts."""
-    pixels = train.images.reshape(-1, train.image_shape[2])
-    mean, std = [], []
-    for channel in range(pixels.shape[1]):
-        counts = np.bincount(pixels[:, channel], minlength=256)
-        average = float(counts @ np.arange(256)) / counts.sum()
-        mean.append(average)
-        std.append(float(counts @ (np.arange(256) - average) ** 2 / counts.sum()) ** 0.5 or 1.0)
-    return tuple(mean), tuple(std)
-
-
-def _class_weights(train: Dataset) -> NDArray[np.float32]:
-    """Return a weight a picture, mean 1, so that every class adds the same to the loss."""
-    per_class = len(train) / np.maximum(train.counts, 1) / np.count_nonzero(train.counts)
-    return per_class[train.labels].astype(np.float32)
+    The schedule goes on at the place where as many epochs are left as will be trained.
+    """
+    if not state.history or state.step or math.isinf(seconds_left):
+        return
+    left = range(state.place, trainer.recipe.train.epochs)
+    pace = state.history[-1]["seconds"] / trainer.course.work(state.place - 1)
+    seconds = [pace * trainer.course.work(place) for place in left]
+    too_many = 0
+    while too_many < len(left) - 1 and sum(seconds[too_many:]) > seconds_left:
+        too_many += 1
+    if too_many:
+        skipped = sum(trainer.steps_of(place) for place in left[:too_many])
+        state.dropped += too_many
+        iterations = trainer.model.optimizer.iterations
+        iterations.assign(iterations + skipped)
+        watcher.say(f"slower than planned: {too_many} of the {len(left)} epochs left are dropped")
 
 
 def _train_epoch(
-    trainer: Trainer, state: State, watcher: Watcher, asked_to_stop: Callable[[], bool]
+    trainer: Trainer,
+    state: State,
+    watcher: Watcher,
+    asked_to_stop: Callable[[], bool],
+    deadline: float,
 ) -> None:
     """Run the steps of the next epoch that are not done yet, up to the end or a wish to stop."""
     order, rows = trainer.order, trainer.order.batch_size * state.step
-    indices = order.indices(state.epoch)[rows:]
-    draws = order.draws(state.epoch)[rows:]
-    watch = _StepWatch(trainer, state, watcher, asked_to_stop)
+    share = trainer.course.share(state.place)
+    indices = order.indices(state.epoch, share, _losses(trainer, state))
+    indices, draws = indices[rows:], order.draws(state.epoch, indices)[rows:]
+    watch = _StepWatch(trainer, state, watcher, asked_to_stop, deadline)
     with contextlib.suppress(_StopAsked):
-        trainer.model.fit(
+        trainer.model_of(state.place).fit(
             [indices, draws],
             trainer.labels[indices],
             sample_weight=None if trainer.weights is None else trainer.weights[indices],
@@ -244,6 +191,15 @@ def _train_epoch(
             callbacks=[watch],
         )
     watch.add_to(state)
+
+
+def _losses(trainer: Trainer, state: State) -> NDArray[np.float32] | None:
+    """Return the losses that the pictures of the epoch in hand are chosen by, if they are."""
+    if trainer.memory is None:
+        return None
+    if state.step == 0:
+        trainer.memory.begin_epoch()
+    return trainer.memory.of_epoch() if trainer.course.is_hard(state.place) else None
 
 
 class _StopAsked(Exception):
@@ -259,10 +215,11 @@ class _StepWatch(keras.callbacks.Callback):
         state: State,
         watcher: Watcher,
         asked_to_stop: Callable[[], bool],
+        deadline: float,
     ) -> None:
         super().__init__()
         self.trainer, self.state, self.watcher = trainer, state, watcher
-        self.asked_to_stop = asked_to_stop
+        self.asked_to_stop, self.deadline = asked_to_stop, deadline
         self.started = time.monotonic()
         self.steps = 0
         self.loss = self.accuracy = 0.0
@@ -275,7 +232,7 @@ class _StepWatch(keras.callbacks.Callback):
         if not math.isfinite(self.loss):
             self._refuse()
         self.watcher.step(self._progress())
-        if self.asked_to_stop():
+        if self.asked_to_stop() or time.monotonic() >= self.deadline:
             raise _StopAsked
 
     def add_to(self, state: State) -> None:
@@ -290,9 +247,9 @@ class _StepWatch(keras.callbacks.Callback):
         order = self.trainer.order
         return Progress(
             epoch=self.state.epoch,
-            epochs=self.trainer.recipe.train.epochs,
+            epochs=self.trainer.recipe.train.epochs - self.state.dropped,
             step=self.state.step + self.steps,
-            steps=order.steps,
+            steps=self.trainer.steps_of(self.state.place),
             loss=self.loss,
             accuracy=self.accuracy,
             images_per_second=self.steps * order.batch_size / (time.monotonic() - self.started),
@@ -301,7 +258,8 @@ class _StepWatch(keras.callbacks.Callback):
     def _refuse(self) -> None:
         if keras.backend.backend() == "jax":  # within `fit` its optimizer has no values
             self.model.jax_state_sync()
-        step = self.state.epoch * self.trainer.order.steps + self.state.step + self.steps
+        before = sum(map(self.trainer.steps_of, range(self.state.epoch)))
+        step = before + self.state.step + self.steps
         rate = float(keras.ops.convert_to_numpy(self.trainer.model.optimizer.learning_rate))
         raise TrainingDiverged(
             f"the loss stopped being a number at step {step:,} (epoch {self.state.epoch + 1}, "
@@ -312,13 +270,13 @@ class _StepWatch(keras.callbacks.Callback):
 
 def _close_epoch(trainer: Trainer, state: State) -> dict[str, float]:
     """Judge on val, write the epoch's row into the state and count it as done."""
-    steps, seconds = trainer.order.steps, state.partial["seconds"]
+    steps, seconds = state.step, state.partial["seconds"]  # fewer steps where it was cut short
     row = {
         "epoch": float(state.epoch + 1),
         "learning_rate": float(keras.ops.convert_to_numpy(trainer.model.optimizer.learning_rate)),
         "loss": state.partial["loss"] / steps,
         "accuracy": state.partial["accuracy"] / steps,
-        **_judge_on_val(trainer),
+        **(_judge_on_val(trainer) if _looks_at_val(trainer, state) else {}),
         "images_per_second": steps * trainer.order.batch_size / seconds,
         "seconds": seconds,
     }
@@ -330,10 +288,14 @@ def _close_epoch(trainer: Trainer, state: State) -> dict[str, float]:
     return row
 
 
+def _looks_at_val(trainer: Trainer, state: State) -> bool:
+    """Return whether the epoch in hand ends with a look at val, where there is one."""
+    spec, done = trainer.recipe.train, state.place + 1
+    return trainer.n_val > 0 and (done % spec.val_every == 0 or done == spec.epochs)
+
+
 def _judge_on_val(trainer: Trainer) -> dict[str, float]:
-    """Return "val_loss" and "val_accuracy" of the (averaged) weights; {} without a val part."""
-    if not trainer.n_val:
-        return {}
+    """Return "val_loss" and "val_accuracy" of the (averaged) weights."""
     trained = trainer.network.get_weights()
     trainer.network.set_weights(_averaged_weights(trainer))
     n_train = len(trainer.labels) - trainer.n_val

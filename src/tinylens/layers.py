@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 PACKAGE = "tinylens"
 
@@ -137,9 +138,36 @@ class HostHeUniform(keras.initializers.Initializer):
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
         """Return a tensor of `shape`, a kernel with its outputs on the last axis."""
+        return ops.convert_to_tensor(self.draw(shape), dtype=dtype)
+
+    def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return the draw for `shape`, outputs on the last axis."""
         limit = self.gain * (3 / np.prod(shape[:-1])) ** 0.5
         values = np.random.default_rng([*self.seed, 0x1417]).uniform(-limit, limit, shape)
-        return ops.convert_to_tensor(values.astype(np.float32), dtype=dtype)
+        return values.astype(np.float32)
+
+
+class IdentityLike(HostHeUniform):
+    """Starting weights of a convolution that passes its input on (Jordan 2024, section 3.2).
+
+    The first outputs are the inputs, one each; the other outputs are drawn as PyTorch draws them,
+    uniform within 1 / √fan_in.
+
+    Args:
+        seed: whole numbers that name the draw.
+    """
+
+    def __init__(self, seed: tuple[int, ...]) -> None:
+        super().__init__(seed, gain=3**-0.5)
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        """Return a tensor of `shape`: height, width, inputs, outputs."""
+        height, width, inputs, outputs = shape
+        values = self.draw(shape)
+        passed = min(inputs, outputs)
+        values[..., :passed] = 0
+        values[height // 2, width // 2, range(passed), range(passed)] = 1
+        return ops.convert_to_tensor(values, dtype=dtype)
 
 
 def plain(layer: keras.layers.Layer) -> keras.layers.Layer:

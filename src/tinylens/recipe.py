@@ -49,10 +49,19 @@ class DataSection(_Section):
 
 
 class ModelSection(_Section):
-    """Which network: a name in `tinylens.models.BUILDERS` and that builder's own options."""
+    """Which network, and how it answers when it is trained.
+
+    Attributes:
+        name: in `tinylens.models.BUILDERS`.
+        options: that builder's own.
+        views: of each picture whose answers are averaged, in what ships and in every figure: 1, 2
+            (and its mirror image) or 6 (both, moved by a pixel two ways); an answer takes as many
+            times longer.
+    """
 
     name: str = "classic"
     options: dict[str, OptionValue] = {}
+    views: Literal[1, 2, 6] = 1
 
 
 class AugmentSection(_Section):
@@ -78,31 +87,46 @@ class OptimizerSection(_Section):
     """The optimizer and how its learning rate moves.
 
     Attributes:
-        name: "adam" (Kingma & Ba 2015), "adamw" (Loshchilov & Hutter 2019) or "sgd" with
-            Nesterov momentum.
+        name: "adam" (Kingma & Ba 2015), "adamw" (Loshchilov & Hutter 2019), "sgd" with Nesterov
+            momentum, or "muon": orthogonal steps on convolution kernels (Jordan et al. 2024), sgd
+            on the rest.
         learning_rate: the highest one of the schedule.
-        weight_decay: decoupled; allowed for "adamw" and "sgd".
-        momentum: for "sgd".
+        weight_decay: decoupled; with "muon" of the rest. Not for "adam".
+        momentum: for "sgd" and "muon".
+        vector_momentum: with "muon", of all that is no convolution kernel.
+        head_rate: for "sgd" and "muon", the rate of dense kernels as a multiple of the learning
+            rate.
+        bias_rate: likewise of biases and of the scales and offsets of norms.
         schedule: "constant", "cosine" (to `final_rate`) or "linear" (to `final_rate`).
         warmup: share of all steps over which the rate rises from a tenth to its highest.
         final_rate: the last learning rate as a share of the highest.
         clip_norm: largest norm of a whole gradient; 0 leaves it alone.
     """
 
-    name: Literal["adam", "adamw", "sgd"] = "adam"
+    name: Literal["adam", "adamw", "sgd", "muon"] = "adam"
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     momentum: Fraction = 0.9
+    vector_momentum: Fraction = 0.85
+    head_rate: Annotated[float, Field(ge=0)] = 1.0
+    bias_rate: Annotated[float, Field(ge=0)] = 1.0
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     warmup: Fraction = 0.0
     final_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip_norm: Annotated[float, Field(ge=0)] = 0.0
 
+    @field_validator("head_rate", "bias_rate")
+    @classmethod
+    def _rates_apart_only_without_moments(cls, value: float, info: ValidationInfo) -> float:
+        if value != 1 and info.data.get("name") in ("adam", "adamw"):
+            raise ValueError(f"1 with {info.data['name']}; sgd and muon take it")
+        return value
+
     @field_validator("weight_decay")
     @classmethod
     def _decays_only_where_it_is_decoupled(cls, value: float, info: ValidationInfo) -> float:
         if value and info.data.get("name") == "adam":
-            raise ValueError("0 with adam; adamw and sgd take it")
+            raise ValueError("0 with adam; adamw, sgd and muon take it")
         return value
 
 
@@ -111,9 +135,19 @@ class TrainSection(_Section):
 
     Attributes:
         epochs: passes over the training part.
+        epoch_share: share of the training pictures that an epoch sees, others each time.
         batch_size: pictures a step.
+        hard_share: share of the training pictures that the later epochs see: those whose loss was
+            largest when they were last seen (Jordan 2024, arXiv:2404.00498, section 4.2).
+        hard_from: share of the epochs before that begins.
+        early_scale: height and width of the pictures in the first epochs, as a share of their own;
+            1 leaves them (Howard 2018, "progressive resizing").
+        early_share: share of the epochs that see pictures of that size.
         label_smoothing: share of each label spread over all classes.
         early_stopping: stop after this many epochs without a better val loss; 0 never stops.
+        val_every: epochs from one look at val to the next; the last epoch always has one.
+        score_train: training pictures that are judged in the end, drawn by `data.split_seed`; 0
+            judges all, which takes a while with a large network.
         best_weights: end with the weights of the epoch with the best val accuracy.
         ema: momentum of a running mean of the weights, used instead of them; 0 is off.
         class_weights: weigh the loss so that every class counts the same.
@@ -122,9 +156,16 @@ class TrainSection(_Section):
     """
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
+    epoch_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+    hard_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    hard_from: Fraction = 0.5
+    early_scale: Annotated[float, Field(ge=0.25, le=1)] = 1.0
+    early_share: Fraction = 0.5
     label_smoothing: Fraction = 0.0
     early_stopping: Annotated[int, Field(ge=0)] = 0
+    val_every: Annotated[int, Field(ge=1)] = 1
+    score_train: Annotated[int, Field(ge=0)] = 0
     best_weights: bool = True
     ema: Fraction = 0.0
     class_weights: bool = False

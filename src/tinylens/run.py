@@ -54,6 +54,7 @@ class RunInfo:
         splits: "size" and "sha256" by part.
         notes: how the splits came about, and what the reader of the figures must know.
         seconds: "load", "train", "evaluate", "export" and "total".
+        plan: with a budget in seconds, "budget" and what `tinylens.planning.Plan.to_json` gives.
         test_opened: "time" (UTC) and "command" of each look at the test part.
     """
 
@@ -71,6 +72,7 @@ class RunInfo:
     started: str = ""
     finished: str = ""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
+    plan: dict[str, Any] = field(default_factory=dict[str, Any])
     test_opened: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     versions: dict[str, str] = field(default_factory=dict[str, str])
     hardware: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -182,14 +184,14 @@ class Run:
         if not path.is_file():
             return []
         with _understood(path), path.open(newline="", encoding="utf-8") as file:
-            return [
-                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
-            ]
+            rows = list(csv.DictReader(file))
+            return [{key: float(text) for key, text in row.items() if text != ""} for row in rows]
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
-        """Write history.csv; every row has the keys of the first."""
+        """Write history.csv; a figure that a row lacks, as val's may be, is left empty."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        fullest: dict[str, float] = max(rows, key=len, default={})
+        writer = csv.DictWriter(text, fieldnames=list(fullest), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         files.write_text(self.path / "history.csv", text.getvalue())

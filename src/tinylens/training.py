@@ -6,11 +6,13 @@ Keras is imported only inside functions: the backend is chosen first.
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -57,6 +59,8 @@ class Setting:
     deterministic: bool
     command: str
     load_seconds: float
+    deadline: float = math.inf
+    plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def train(
@@ -66,6 +70,7 @@ def train(
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     backend: str | None = None,
+    budget: float | None = None,
     deterministic: bool = True,
     fresh: bool = False,
     command: str = "",
@@ -82,6 +87,9 @@ def train(
         out: the run's folder; None takes the next free runs/DATASET-RECIPE-N.
         overrides: changes to the recipe, such as {"train.epochs": 3}.
         backend: "tensorflow", "jax" or "torch"; None as `tinylens.backend.choose` says.
+        budget: seconds from this call to the end of the report. The network's widths and the
+            epochs are chosen so that it is kept: see `tinylens.planning`. If the machine gets
+            slower than it was when the plan was made, epochs are dropped.
         deterministic: the same weights, bit for bit, from the same command on the same machine.
         fresh: start anew even where a half-done run could be continued.
         command: what was typed, for the record.
@@ -95,6 +103,7 @@ def train(
         MissingExtra: the backend is not installed.
         KeyboardInterrupt: Ctrl-C came; the step was finished and the state saved before.
     """
+    called, watcher = time.monotonic(), watcher or Silent()
     resolved = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     resolved = resolved.override(overrides or {})
     choice = backends.activate(backend)
@@ -110,12 +119,34 @@ def train(
         command or f"tinylens.train(recipe={resolved.name!r})",
         load_seconds,
     )
+    if budget is not None:
+        resolved, setting = _planned(data, resolved, setting, called, budget, watcher)
     run = _open_run(data, resolved, setting, None if out is None else Path(out), fresh=fresh)
     if run.started and run.info.state == "done":
         return run
     with run.lock():
-        _train_in(run, data, resolved, setting, watcher or Silent())
+        _train_in(run, data, resolved, setting, watcher)
     return run
+
+
+def _planned(
+    data: Splits,
+    recipe: Recipe,
+    setting: Setting,
+    called: float,
+    budget: float,
+    watcher: Watcher,
+) -> tuple[Recipe, Setting]:
+    """Return recipe and setting for a training that ends `budget` seconds after `called`."""
+    from tinylens import planning
+
+    watcher.phase("planning")
+    left = called + budget - time.monotonic()
+    plan = planning.plan(data, recipe, left, setting.precision, watcher)
+    watcher.say(plan.words)
+    deadline = called + budget - plan.finish_seconds
+    record = {"budget": budget, **plan.to_json()}
+    return plan.recipe, replace(setting, deadline=deadline, plan=record)
 
 
 def _open_run(
@@ -188,18 +219,20 @@ def _train_in(run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher:
 def _fit_and_finish(
     run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher: Watcher, info: RunInfo
 ) -> None:
-    from tinylens import finishing, fitting
+    from tinylens import compiling, finishing, fitting
 
     watcher.phase("building the network")
     if setting.deterministic:
-        _make_deterministic(setting.backend)
-    trainer = fitting.build(data, recipe, setting.precision)
+        make_deterministic(setting.backend)
+    trainer = compiling.build(data, recipe, setting.precision)
     watcher.phase("training")
     with _signals() as asked:
-        state = fitting.fit(trainer, run, watcher, asked.is_set)
+        state = fitting.fit(trainer, run, watcher, asked.is_set, setting.deadline)
     if asked.is_set() or not state.finished:  # also when Ctrl-C came at the last step of all
         raise KeyboardInterrupt
     info.seconds["train"] = round(state.seconds, 3)
+    if state.dropped:
+        info.notes.append(f"to keep the budget, {state.dropped} epochs of the plan were dropped")
     finishing.finish(run, data, trainer.network, recipe, info, watcher)
 
 
@@ -225,13 +258,14 @@ def _first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
             name: {"size": len(part), "sha256": part.fingerprint} for name, part in data.items()
         },
         notes=notes,
+        plan=dict(setting.plan),
         started=now(),
         versions=environment.versions(),
         hardware=environment.hardware(),
     )
 
 
-def _make_deterministic(backend: str) -> None:
+def make_deterministic(backend: str) -> None:
     """Make the backend's own operations give the same bits every time."""
     if backend == "tensorflow":
         import tensorflow as tf

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 from builders_data import encoded, noise
 from tinylens.data import decode_pool
 from tinylens.data.decode_pool import open_pool
-from tinylens.data.decode_worker import MAX_FILE_BYTES, Item
+from tinylens.data.decode_worker import MAX_FILE_BYTES, Guess, Item
 from tinylens.data.images import ImageRule, decode
 from tinylens.errors import DataError
 
@@ -39,14 +39,16 @@ def blank(folder: Path, count: int) -> Path:
 def test_every_row_is_decoded_where_it_belongs(tmp_path, workers, monkeypatch):
     monkeypatch.setattr(decode_pool, "STRETCH", 7)
     items, rows, done = items_in(tmp_path, 50), blank(tmp_path, 50), []
-    with open_pool(items, tmp_path, workers) as pool:
-        surveyed = pool.survey(done.append)
-        outcome = pool.decode(RULE, rows, done.append)
+    with open_pool(workers) as pool:
+        pool.expect(50)
+        surveyed = pool.survey(items, done.append)
+        outcome = pool.decode(items, range(50), RULE, rows, done.append)
     expected = np.stack([decode(item.content(), RULE).image for item in items])
     assert np.array_equal(np.load(rows), expected)
     assert np.array_equal(expected, [noise(8, 8, 3, seed=n) for n in range(50)])
-    assert {(s.width, s.height, s.grey, s.reason) for s in surveyed} == {(8, 8, False, "")}
-    assert len({s.digest for s in surveyed}) == 50
+    assert (surveyed.sizes, surveyed.broken, surveyed.notes) == ([(8, 8, False)], [], [])
+    assert surveyed.digests == [hashlib.sha256(item.content()).hexdigest() for item in items]
+    assert surveyed.left == list(range(50))
     assert (outcome.broken, outcome.notes) == ([], [])
     assert done == [7, 14, 21, 28, 35, 42, 49, 50] * 2
 
@@ -57,8 +59,9 @@ def test_broken_pictures_are_told_with_their_row_and_the_rest_is_decoded(tmp_pat
     items[1] = Item(str(tmp_path / "nowhere.png"))
     items[2] = Item(items[2].path, items[2].offset, 20)
     rows = blank(tmp_path, 4)
-    with open_pool(items, tmp_path, workers) as pool:
-        outcome = pool.decode(RULE, rows, lambda _: None)
+    with open_pool(workers) as pool:
+        pool.expect(4)
+        outcome = pool.decode(items, range(4), RULE, rows, lambda _: None)
     assert outcome.broken[0] == (1, "cannot be read: No such file or directory")
     assert outcome.broken[1][0] == 2 and outcome.broken[1][1].startswith("broken PNG")
     assert [bool(row.any()) for row in np.load(rows)] == [True, False, False, True]
@@ -66,38 +69,38 @@ def test_broken_pictures_are_told_with_their_row_and_the_rest_is_decoded(tmp_pat
 
 def test_a_process_that_dies_is_replaced_and_its_stretch_done_again(tmp_path):
     items, rows = items_in(tmp_path, 6), blank(tmp_path, 6)
-    with open_pool(items, tmp_path, workers=2) as pool:
-        crew = pool.answers.__self__
-        for member in crew._members:
+    with open_pool(workers=2) as pool:
+        pool.expect(6)
+        for member in pool._crew.members:
             member.kill()
-        pool.decode(RULE, rows, lambda _: None)
-        assert len(crew._members) == 3  # one stretch needed one new process
+        pool.decode(items, range(6), RULE, rows, lambda _: None)
+        assert len(pool._crew.members) == 3  # one stretch needed one new process
     assert np.array_equal(np.load(rows)[5], noise(8, 8, 3, seed=5))
 
 
 def test_a_process_that_dies_twice_is_an_error_and_no_hang(tmp_path, monkeypatch):
     dies = [sys.executable, "-c", "import sys; sys.stdin.readline(); sys.exit(9)"]
-    monkeypatch.setattr(decode_pool, "_command_line", lambda _: dies)
+    monkeypatch.setattr(decode_pool, "_command_line", lambda: dies)
     items = items_in(tmp_path, 6)
     with (
-        open_pool(items, tmp_path, workers=2) as pool,
-        pytest.raises(DataError, match="ended with code 9, twice, between pictures 0 and 6"),
+        open_pool(workers=2) as pool,
+        pytest.raises(DataError, match=r"ended with code 9, twice, between \S+ and \S+heap.bin;"),
     ):
-        pool.survey(lambda _: None)
+        pool.expect(6)
+        pool.survey(items, lambda _: None)
 
 
-def test_no_process_outlives_the_pool(tmp_path):
-    with open_pool(items_in(tmp_path, 2), tmp_path, workers=2) as pool:
-        members = pool.answers.__self__._members
+def test_no_process_outlives_the_pool():
+    with open_pool(workers=2) as pool:
+        pool.expect(2)
+        members = pool._crew.members
         assert all(member.poll() is None for member in members)
     assert all(member.poll() is not None for member in members)
 
 
-def test_a_worker_ends_when_its_input_does(tmp_path):
-    listed = tmp_path / "items.json"
-    listed.write_text(json.dumps([]))
+def test_a_worker_ends_when_its_input_does():
     done = subprocess.run(
-        decode_pool._command_line(listed),
+        decode_pool._command_line(),
         input=b"",
         capture_output=True,
         timeout=30,
@@ -110,20 +113,21 @@ def test_a_worker_ends_when_its_input_does(tmp_path):
 def test_a_module_in_the_current_folder_is_not_taken_for_one_of_pythons(tmp_path, monkeypatch):
     (tmp_path / "json.py").write_text("raise SystemExit(5)")
     monkeypatch.chdir(tmp_path)
-    with open_pool(items_in(tmp_path, 2), tmp_path, workers=2) as pool:
-        assert len(pool.survey(lambda _: None)) == 2
+    with open_pool(workers=2) as pool:
+        pool.expect(2)
+        assert len(pool.survey(items_in(tmp_path, 2), lambda _: None).digests) == 2
 
 
 def test_a_script_without_a_main_guard_can_decode_with_many_processes(tmp_path):
     items = items_in(tmp_path, 4)
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\n"
         "from tinylens.data.decode_pool import open_pool\n"
         "from tinylens.data.decode_worker import Item\n"
-        f"items = [Item(*each) for each in {[(i.path, i.offset, i.length) for i in items]}]\n"
-        f"with open_pool(items, Path({str(tmp_path)!r}), 2) as pool:\n"
-        "    print(len(pool.survey(lambda done: None)))\n"
+        f"items = [Item(*each) for each in {[tuple(item) for item in items]}]\n"
+        "with open_pool(2) as pool:\n"
+        "    pool.expect(4)\n"
+        "    print(len(pool.survey(items, lambda done: None).digests))\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)],
@@ -142,3 +146,66 @@ def test_a_file_too_large_for_a_picture_is_not_read_whole(tmp_path):
         file.truncate(MAX_FILE_BYTES + 10)  # takes no space
     with pytest.raises(DataError, match="larger than 256,000,000 bytes"):
         Item(str(large)).content()
+
+
+@pytest.mark.parametrize(("count", "processes"), [(decode_pool.SMALL_SET - 1, 0), (10_000, 3)])
+def test_processes_are_started_once_many_pictures_are_expected(monkeypatch, count, processes):
+    monkeypatch.setattr(decode_pool, "available_cores", lambda: 3)
+    with open_pool() as pool:
+        pool.expect(count)
+        pool.expect(count)
+        assert len(pool._crew.members) == processes
+
+
+def test_a_process_starts_without_pillow_and_what_else_takes_time():
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            "import tinylens.data.decode_worker, sys; print(*sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=decode_pool._environment(),
+    )
+    assert not {"PIL", "pydantic", "rich", "tinylens.data.images"} & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("plain", [True, False])
+def test_what_fits_the_guess_is_decoded_in_the_first_pass(tmp_path, workers, plain):
+    items, rows = items_in(tmp_path, 5), blank(tmp_path, 5)
+    picture = tmp_path / "jpeg.jpg"
+    picture.write_bytes(encoded(noise(8, 8, 3, seed=9), "JPEG"))
+    items[1:3] = [Item(str(picture)), Item(str(picture), 0, 300)]
+    other_size = tmp_path / "other.png"
+    other_size.write_bytes(encoded(noise(8, 9, 3)))
+    items[3] = Item(str(other_size))
+    with open_pool(workers) as pool:
+        pool.expect(5)
+        guess = Guess(RULE.to_json(), any_size=False, plain=plain, images=str(rows))
+        surveyed = pool.survey(items, lambda _: None, guess)
+    assert surveyed.left + [row for row, _ in surveyed.broken] == [3, 2]
+    assert surveyed.sizes == [(8, 8, False), (9, 8, False)]
+    decoded = np.load(rows)
+    assert np.array_equal(decoded[1], decode(items[1].content(), RULE).image)
+    assert np.array_equal(decoded[4], noise(8, 8, 3, seed=4))
+    assert not decoded[2].any() and not decoded[3].any()
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="Linux has such files")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_with_more_bytes_than_it_says_has_no_stamp(workers):
+    with open_pool(workers) as pool:
+        pool.expect(2)
+        items = [Item("/proc/version"), Item(__file__), Item("/nowhere")]
+        surveyed = pool.survey(items, lambda _: None)
+    status = Path(__file__).stat()
+    assert [list(stamp) for stamp in surveyed.stamps] == [
+        [-1, -1],
+        [status.st_size, status.st_mtime_ns],
+        [-1, -1],
+    ]
+    assert [bool(digest) for digest in surveyed.digests] == [True, True, False]

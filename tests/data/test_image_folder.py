@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from builders_data import encoded, folder, noise, plain, two_classes
+from tinylens.data import cache, image_folder
 from tinylens.data import encoded as encoded_sets
-from tinylens.data import image_folder
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.encoded import Options
+from tinylens.data.images import ImageRule, decode
 from tinylens.errors import DataError
 
 
@@ -265,8 +269,6 @@ def test_grey_alone_stays_grey_and_one_colour_picture_makes_all_colour(root, opt
 def test_animated_and_tiny_pictures_are_noted(root, options):
     two_classes(root)
     frames = [noise(8, 8, 3, seed=n) for n in range(3)]
-    from PIL import Image
-
     rest = [Image.fromarray(frame) for frame in frames[1:]]
     (root / "cat" / "a.gif").write_bytes(
         encoded(frames[0], "GIF", save_all=True, append_images=rest)
@@ -281,7 +283,7 @@ def test_animated_and_tiny_pictures_are_noted(root, options):
 
 
 class Decodings:
-    """Counts how often pictures are decoded, and how often only looked at."""
+    """Counts how often pictures are read, and how often a second pass decodes some."""
 
     def __init__(self, monkeypatch):
         self.steps: list[str] = []
@@ -312,32 +314,44 @@ def decodings(monkeypatch):
 def test_a_second_start_reads_no_picture(root, options, decodings):
     two_classes(root)
     first = image_folder.read(root, options)
-    assert decodings.taken() == ["survey", "decode"]
+    assert decodings.taken() == ["survey"]
     second = image_folder.read(root, options)
     assert decodings.taken() == []
     assert isinstance(second.images.base, np.memmap) or isinstance(second.images, np.memmap)
     assert second.fingerprint == first.fingerprint and second.paths == first.paths
 
 
-def test_a_touched_file_is_hashed_but_not_decoded(root, options, decodings):
+def kept_sets(options) -> list[tuple[str, int]]:
+    """The sets in the cache, and which file each one's pictures are in."""
+    sets = (options.data_dir / "decoded").iterdir()
+    return [(each.name, (each / "images.npy").stat().st_ino) for each in sets]
+
+
+def test_a_touched_file_is_read_again_and_the_set_is_kept_once(root, options, decodings):
     two_classes(root)
     image_folder.read(root, options)
+    before = kept_sets(options)
     os.utime(root / "cat" / "0.png", ns=(1, 1))
     decodings.taken()
     image_folder.read(root, options)
     assert decodings.taken() == ["survey"]
+    assert kept_sets(options) == before and len(before) == 1
+    image_folder.read(root, options)
+    assert decodings.taken() == []
 
 
-def test_a_copied_folder_is_hashed_but_not_decoded_and_has_its_own_paths(
+def test_a_copied_folder_is_read_again_kept_once_and_has_its_own_paths(
     root, options, decodings, tmp_path
 ):
     two_classes(root)
     image_folder.read(root, options)
     root.rename(tmp_path / "moved")
+    before = kept_sets(options)
     decodings.taken()
     data = image_folder.read(tmp_path / "moved", options)
     assert decodings.taken() == ["survey"]
     assert data.paths[0] == str(tmp_path / "moved" / "cat" / "0.png")
+    assert kept_sets(options) == before and len(before) == 1
 
 
 def test_a_changed_picture_is_decoded_anew(root, options, decodings):
@@ -345,7 +359,7 @@ def test_a_changed_picture_is_decoded_anew(root, options, decodings):
     before = image_folder.read(root, options)
     (root / "cat" / "0.png").write_bytes(plain((1, 2, 3)))
     after = image_folder.read(root, options)
-    assert decodings.taken() == ["survey", "decode"] * 2
+    assert decodings.taken() == ["survey"] * 2
     assert after.images[0, 0, 0].tolist() == [1, 2, 3]
     assert after.fingerprint != before.fingerprint
 
@@ -357,7 +371,7 @@ def test_a_damaged_cache_is_made_anew(root, options, decodings):
     images.write_bytes(images.read_bytes()[:-1])
     decodings.taken()
     assert image_folder.read(root, options).fingerprint == before
-    assert decodings.taken() == ["survey", "decode"]
+    assert decodings.taken() == ["survey"]
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error(root, options, monkeypatch):
@@ -365,13 +379,71 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(root, options, monkeyp
     original = encoded_sets._decode_all
 
     def changing(*everything):
-        key = original(*everything)
+        decoded = original(*everything)
         (root / "cat" / "9.png").write_bytes(plain())
-        return key
+        return decoded
 
     monkeypatch.setattr(encoded_sets, "_decode_all", changing)
     with pytest.raises(DataError, match="files changed while they were read"):
         image_folder.read(root, options)
+
+
+def test_a_file_that_is_being_written_is_an_error(root, options, monkeypatch):
+    two_classes(root)
+    growing = root / "cat" / "0.png"
+    original = os.fstat
+
+    def before_the_last_byte_came(descriptor):
+        status = original(descriptor)
+        if status.st_ino == growing.stat().st_ino:
+            growing.write_bytes(growing.read_bytes() + b"x")
+        return status
+
+    monkeypatch.setattr(os, "fstat", before_the_last_byte_came)
+    with pytest.raises(DataError, match="files changed while they were read"):
+        image_folder.read(root, options)
+    assert not list(options.data_dir.iterdir())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("shown", "late", "rule"),
+    [
+        (slice(None), noise(9, 8, 3), ImageRule(64, 64, 3)),
+        (0, noise(8, 8, 3), ImageRule(8, 8, 3)),
+    ],
+    ids=["size", "colour"],
+)
+def test_pictures_unlike_the_first_ones_are_decoded_like_all_others(
+    root, options, workers, shown, late, rule, decodings
+):
+    """The sample that the guess rests on is every eighth of 64 pictures; the last is none of it."""
+    first = [encoded(noise(8, 8, 3, seed=n)[..., shown]) for n in range(32)]
+    folder(root, {"a": first, "b": [*first[:-1], encoded(late)]})
+    data = image_folder.read(root, replace(options, workers=workers))
+    expected = [decode(Path(path).read_bytes(), rule).image for path in data.paths]
+    assert np.array_equal(data.images, expected)
+    assert decodings.taken() == ["survey", "decode"]
+
+
+def test_jpegs_come_out_as_pillow_shows_them(root, options):
+    def jpegs(start):
+        return [encoded(noise(16, 12, 3, seed=start + n), "JPEG") for n in range(6)]
+
+    folder(root, {"a": jpegs(0), "b": jpegs(6)})  # their names say PNG
+    data = image_folder.read(root, options)
+    expected = [np.asarray(Image.open(path)) for path in data.paths]
+    assert np.array_equal(data.images, expected)
+
+
+def test_a_large_set_is_whole_on_the_disk_after_a_while(root, options, monkeypatch, decodings):
+    monkeypatch.setattr(encoded_sets, "SMALL_SET", 2)
+    two_classes(root)
+    first = image_folder.read(root, options)
+    cache.settle()
+    assert len(kept_sets(options)) == 1
+    assert first.fingerprint == image_folder.read(root, options).fingerprint
+    assert decodings.taken() == ["survey"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

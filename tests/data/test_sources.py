@@ -7,7 +7,7 @@ import pytest
 
 import builders_data as build
 from tinylens.data import arrays, cifar, sources
-from tinylens.data.dataset import Dataset
+from tinylens.data.dataset import Dataset, joined
 from tinylens.data.sources import FORMATS, KNOWN_NAMES, load
 from tinylens.errors import DataError, RecipeError
 
@@ -207,3 +207,33 @@ def test_strict_and_progress_reach_the_decoder(tmp_path):
 def test_every_known_name_has_a_reader():
     assert set(KNOWN_NAMES) == {"fashion-mnist", "mnist", "cifar10", "cifar100", "shapes"}
     assert set(sources._KNOWN) == set(KNOWN_NAMES) - {"shapes"}
+
+
+# --- how it lies in memory
+
+
+def test_carved_parts_lie_in_one_array_so_that_training_needs_no_second_copy(tmp_path):
+    splits = load(npz(tmp_path / "x.npz"))
+    apart = [splits.train.images, splits.val.images]
+    together = joined(apart)
+    assert all(np.shares_memory(together, part) for part in apart)
+    np.testing.assert_array_equal(together, np.concatenate(apart))
+
+
+def test_parts_that_are_no_neighbours_are_copied_together():
+    array, other = build.noise(6, 4, 4, 3), build.noise(2, 4, 4, 3, seed=1)
+    for apart in (
+        [array[:2], other],  # of two arrays
+        [array[2:], array[:2]],  # the wrong way round
+        [array[:2], array[3:]],  # with a gap
+        [array[:4:2], array[4:]],  # with gaps inside
+    ):
+        together = joined(apart)
+        assert not np.shares_memory(together, array)
+        np.testing.assert_array_equal(together, np.concatenate(apart))
+
+
+def test_one_part_is_joined_to_itself_and_nothing_can_be_written_to_neighbours():
+    array = build.noise(6, 4, 4, 3)
+    assert joined([array]) is array
+    assert not joined([array[:4], array[4:]]).flags.writeable

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from tinylens.errors import TinylensError
+
+STARTED = time.monotonic()  # as good as the start of the process: this is imported first
 
 DatasetArgument = Annotated[str, typer.Argument(help="A known set (fashion-mnist, …) or a path.")]
 ModelArgument = Annotated[Path, typer.Argument(help="A model.onnx, or the folder of a run.")]

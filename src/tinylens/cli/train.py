@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 def train(
     dataset: DatasetArgument,
-    recipe: Annotated[str, typer.Option(help="A built-in recipe or a .toml file.")] = "classic",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A built-in recipe or a .toml file; else classic, or fast in a budget."),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: train.epochs=5."),
@@ -36,6 +40,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
+    ] = None,
     deterministic: Annotated[
         bool, typer.Option(help="The same weights from the same command, bit for bit.")
     ] = True,
@@ -57,7 +64,8 @@ def train(
         "data.size": size,
     }
     overrides = parse_changes(changes or []) | {k: v for k, v in short.items() if v is not None}
-    resolved = Recipe.load(recipe).override(overrides)
+    end = None if budget is None else frame.STARTED + parse_seconds(budget)
+    resolved = Recipe.load(recipe or ("fast" if budget else "classic")).override(overrides)
     headline = _headline(resolved, backend)
     started = time.monotonic()
     with _continuable(), watching.on_terminal() as watcher:
@@ -68,6 +76,7 @@ def train(
             resolved,
             out=out,
             backend=backend,
+            budget=None if end is None else end - time.monotonic(),
             deterministic=deterministic,
             fresh=fresh,
             command=frame.command_line(),
@@ -122,6 +131,19 @@ def parse_changes(changes: list[str]) -> dict[str, str]:
     if wrong:
         raise RecipeError(f"--set {wrong[0]}: expected KEY=VALUE, for example train.epochs=5")
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def parse_seconds(text: str) -> float:
+    """Return "90s", "5m", "1.5h" or plain seconds as a number of seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, factor = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        seconds = float(number) * factor
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise RecipeError(f"--budget {text}: expected a time such as 90s, 5m or 1h")
+    return seconds
 
 
 def _show_run(run: Run, *, as_json: bool) -> None:

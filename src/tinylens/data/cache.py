@@ -13,7 +13,9 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +112,11 @@ def find_by_key(root: Path, key: str) -> Stored | None:
     return Stored(images, labels, meta)
 
 
+def knows(root: Path, place: str) -> bool:
+    """Return whether any signature that starts with `place` points to a set."""
+    return any((root / "signatures").glob(f"{place}-*"))
+
+
 def point(root: Path, signature: str, key: str) -> None:
     """Remember that `signature` stands for `key`."""
     files.write_text(root / "signatures" / signature, key)
@@ -134,7 +141,39 @@ def store(root: Path, key: str, write: Callable[[Path], dict[str, Any]]) -> None
             sizes = {name: (folder / name).stat().st_size for name in _NAMES}
             files.write_text(folder / "meta.json", json.dumps({**meta, "sizes": sizes}))
     except OSError as error:
-        raise DataError(_no_cache(root, _reason(error))) from error
+        raise not_kept(root, error) from error
+
+
+_at_work: list[threading.Thread] = []
+
+
+def later(work: Callable[[], None]) -> None:
+    """Let `work` put files on the disk while the caller goes on: a disk takes 1.5 s for 150 MB.
+
+    Python waits for it before it ends, and `settle` does so earlier. A disk that cannot take the
+    files is a warning: who called has the pictures.
+    """
+
+    def warn_of_errors() -> None:
+        try:
+            work()
+        except (DataError, OSError) as error:
+            warnings.warn(f"{error}; the set will be decoded again next time", stacklevel=2)
+
+    thread = threading.Thread(target=warn_of_errors, name="tinylens cache")
+    _at_work.append(thread)
+    thread.start()
+
+
+def settle() -> None:
+    """Return when all that was given to `later` is done."""
+    while _at_work:
+        _at_work.pop().join()
+
+
+def not_kept(root: Path, error: OSError) -> DataError:
+    """Return what to raise where the disk cannot take what is put into the cache `root`."""
+    return DataError(_no_cache(root, _reason(error)))
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -97,6 +97,25 @@ class Dataset:
             self, images=self.images[index], labels=self.labels[index], paths=paths, skipped=()
         )
 
+    def split(self, rows: Mapping[str, ArrayLike]) -> dict[str, Dataset]:
+        """Return the pictures at each of several `rows`, by the names of these.
+
+        The pictures are copied once, into one array that the parts are views of, in their order:
+        `joined` puts neighbours together again without a copy.
+        """
+        whole = self.subset(np.concatenate([np.asarray(each, np.int64) for each in rows.values()]))
+        parts, start = {}, 0
+        for name, each in rows.items():
+            stop = start + len(np.asarray(each))
+            parts[name] = replace(
+                whole,
+                images=whole.images[start:stop],
+                labels=whole.labels[start:stop],
+                paths=whole.paths[start:stop],
+            )
+            start = stop
+        return parts
+
 
 @dataclass(frozen=True, eq=False)
 class Splits:
@@ -141,6 +160,29 @@ class Splits:
         if self.val is not None:
             yield "val", self.val
         yield "test", self.test
+
+
+def joined(parts: Sequence[Images]) -> Images:
+    """Return pictures one after the other, uint8, shape (sum of all n, height, width, channels).
+
+    Parts that lie behind one another in one array, as `Dataset.split` and the readers of files
+    leave them, are not copied. The result is not to be written to.
+
+    >>> array = np.zeros((5, 8, 8, 1), np.uint8)
+    >>> np.shares_memory(joined([array[:3], array[3:]]), array)
+    True
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    end = first.ctypes.data
+    for part in parts:
+        neighbours = part.ctypes.data == end and part.flags.c_contiguous
+        if not (neighbours and part.base is not None and part.base is first.base):
+            return np.concatenate(parts)
+        end += part.nbytes
+    shape = (sum(map(len, parts)), *first.shape[1:])
+    return np.lib.stride_tricks.as_strided(first, shape, first.strides, writeable=False)
 
 
 def stratified_split(

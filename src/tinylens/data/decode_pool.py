@@ -14,21 +14,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tinylens import files
 from tinylens.data import decode_worker
-from tinylens.data.decode_worker import Item, Outcome, Surveyed
+from tinylens.data.decode_worker import Answer, Command, Guess, Item, Outcome, Survey
 from tinylens.data.images import ImageRule
 from tinylens.errors import DataError
 
 SMALL_SET = 3_000  # below it, decoding here is done before the processes have started
-STRETCH = 256  # pictures a command: about 20 ms of work at 32×32
-
-Command = dict[str, Any]
-Answer = dict[str, Any]
+STRETCH = 512  # pictures a command: about 15 ms of work at 32×32
 
 
 def available_cores() -> int:
@@ -38,66 +32,97 @@ def available_cores() -> int:
     return min(os.cpu_count() or 1, 16)
 
 
-@dataclass(frozen=True)
 class Pool:
-    """Looks at and decodes the pictures `items`; made by `open_pool`."""
+    """Looks at and decodes pictures, in processes once many are expected; made by `open_pool`."""
 
-    items: Sequence[Item]
-    answers: Callable[[list[Command]], Iterator[Answer]]
+    def __init__(self, crew: _Crew, workers: int | None) -> None:
+        self._crew = crew
+        self._workers = workers
 
-    def survey(self, progress: Callable[[int], None]) -> list[Surveyed]:
-        """Return what the bytes and headers say, in the order of the items.
+    def expect(self, count: int) -> None:
+        """Start the processes if `count` pictures are worth it: called as early as they are known.
+
+        A process takes a tenth of a second to start, in which 3,000 pictures can be decoded here.
+        """
+        workers = self._workers
+        if workers is None:
+            workers = available_cores() if count >= SMALL_SET else 1
+        if workers > 1 and not self._crew.members:
+            self._crew.hire(workers)
+
+    def survey(
+        self,
+        items: Sequence[Item],
+        progress: Callable[[int], None],
+        guess: Guess | None = None,
+    ) -> Survey:
+        """Return what the bytes and headers of `items` say; decode those that `guess` fits.
 
         Raises:
             DataError: when a decoding process dies, and dies again on the same pictures.
         """
-        commands: list[Command] = [{"do": "survey", **each} for each in self._stretches()]
-        surveyed: list[Surveyed] = []
-        for answer in self.answers(commands):
-            surveyed.extend(Surveyed(*values) for values in answer["surveyed"])
-            progress(len(surveyed))
-        return surveyed
+        commands: list[Command] = [
+            {"do": "survey", "guess": guess, "start": start, "items": items[start:stop]}
+            for start, stop in _stretches(len(items))
+        ]
+        found = Survey([], [], [], [], [], [])
+        for answer in self._answers(commands):
+            for name, values in answer.items():
+                getattr(found, name).extend(values)
+            progress(len(found.digests) + len(found.digests) - len(found.left))
+        return found._replace(sizes=sorted({(w, h, grey) for w, h, grey in found.sizes}))
 
-    def decode(self, rule: ImageRule, images: Path, progress: Callable[[int], None]) -> Outcome:
-        """Decode every item into its row of the .npy file `images`; broken ones stay black.
+    def decode(
+        self,
+        items: Sequence[Item],
+        numbers: Sequence[int],
+        rule: ImageRule,
+        images: Path,
+        progress: Callable[[int], None],
+    ) -> Outcome:
+        """Decode the items of the rows `numbers` into the .npy file `images`.
+
+        The rows of broken pictures stay as they are.
 
         Raises:
             DataError: when a decoding process dies, and dies again on the same pictures.
         """
         order = {"do": "decode", "rule": rule.to_json(), "images": str(images)}
-        commands: list[Command] = [{**order, **each} for each in self._stretches()]
-        outcome = Outcome()
-        for command, answer in zip(commands, self.answers(commands), strict=True):
+        commands: list[Command] = [
+            {**order, "numbers": some, "items": [items[number] for number in some]}
+            for start, stop in _stretches(len(numbers))
+            for some in [list(numbers[start:stop])]
+        ]
+        outcome, done = Outcome([], []), 0
+        for command, answer in zip(commands, self._answers(commands), strict=True):
             outcome.broken.extend((row, words) for row, words in answer["broken"])
             outcome.notes.extend((row, words) for row, words in answer["notes"])
-            progress(command["stop"])
+            done += len(command["numbers"])
+            progress(done)
         return outcome
 
-    def _stretches(self) -> Iterator[dict[str, int]]:
-        for start in range(0, len(self.items), STRETCH):
-            yield {"start": start, "stop": min(start + STRETCH, len(self.items))}
+    def _answers(self, commands: list[Command]) -> Iterator[Answer]:
+        if self._crew.members:
+            return self._crew.answers(commands)
+        return map(decode_worker.answer, commands)
+
+
+def _stretches(count: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, count, STRETCH):
+        yield start, min(start + STRETCH, count)
 
 
 @contextlib.contextmanager
-def open_pool(items: Sequence[Item], folder: Path, workers: int | None = None) -> Iterator[Pool]:
-    """Yield a pool over `items`.
+def open_pool(workers: int | None = None) -> Iterator[Pool]:
+    """Yield a pool.
 
     Args:
-        items: where the pictures lie.
-        folder: an existing one to put the list of items in.
         workers: how many processes; 1 decodes in this one. None: as many as there are cores, or 1
             for a small set.
     """
-    if workers is None:
-        workers = available_cores() if len(items) >= SMALL_SET else 1
-    if workers == 1:
-        yield Pool(items, lambda commands: (decode_worker.answer(items, c) for c in commands))
-        return
-    listed = folder / "items.json"
-    files.write_text(listed, json.dumps([[i.path, i.offset, i.length] for i in items]))
-    crew = _Crew(_command_line(listed), workers)
+    crew = _Crew(_command_line())
     try:
-        yield Pool(items, crew.answers)
+        yield Pool(crew, workers)
     finally:
         crew.dismiss()
 
@@ -105,21 +130,24 @@ def open_pool(items: Sequence[Item], folder: Path, workers: int | None = None) -
 class _Crew:
     """Decoding processes; one that dies is replaced, once a command."""
 
-    def __init__(self, command_line: Sequence[str], count: int) -> None:
+    def __init__(self, command_line: Sequence[str]) -> None:
+        self.members: list[subprocess.Popen[bytes]] = []
         self._command_line = command_line
-        self._members: list[subprocess.Popen[bytes]] = []
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+
+    def hire(self, count: int) -> None:
+        """Start `count` processes."""
         for _ in range(count):
             self._idle.put(self._hire())
 
     def answers(self, commands: list[Command]) -> Iterator[Answer]:
         """Yield the answers in the order of the commands."""
-        with ThreadPoolExecutor(len(self._members)) as threads:  # each waits for one process
+        with ThreadPoolExecutor(len(self.members)) as threads:  # each waits for one process
             yield from threads.map(self._ask, commands)
 
     def dismiss(self) -> None:
         """End all processes."""
-        for member in self._members:
+        for member in self.members:
             member.kill()  # what it was at has been written, or is not wanted any more
             member.wait()
             for stream in (member.stdin, member.stdout):
@@ -134,7 +162,7 @@ class _Crew:
             stderr=subprocess.DEVNULL,
             env=_environment(),
         )
-        self._members.append(member)
+        self.members.append(member)
         return member
 
     def _ask(self, command: Command) -> Answer:
@@ -145,10 +173,11 @@ class _Crew:
                 member = self._hire()
                 answer = _exchange(member, command)
             if answer is None:
+                first, last = command["items"][0], command["items"][-1]
                 raise DataError(
                     f"the decoding process ended with code {member.wait()}, twice, between "
-                    f"pictures {command['start']} and {command['stop']}; expected it to answer: "
-                    "look for too little memory or disk space, or take these pictures out"
+                    f"{first.path} and {last.path}; expected it to answer: look for too little "
+                    "memory or disk space, or take these pictures out"
                 )
         finally:
             self._idle.put(member)
@@ -168,9 +197,9 @@ def _exchange(member: subprocess.Popen[bytes], command: Command) -> Answer | Non
     return json.loads(line) if line.endswith(b"\n") else None
 
 
-def _command_line(listed: Path) -> list[str]:
+def _command_line() -> list[str]:
     # -P: no file of the current folder may stand in for a module
-    return [sys.executable, "-P", "-m", decode_worker.__name__, str(listed)]
+    return [sys.executable, "-P", "-m", decode_worker.__name__]
 
 
 def _environment() -> dict[str, str]:

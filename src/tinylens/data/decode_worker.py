@@ -1,8 +1,8 @@
-"""Looking at and decoding many pictures; also a process that does so for another.
+"""Reading and decoding many pictures; also a process that does so for another.
 
-`python -m tinylens.data.decode_worker ITEMS` reads the list of pictures in the file ITEMS, then a
-command a line from stdin, and answers each with a line on stdout. It ends when stdin does, so it
-cannot outlive the process that started it.
+`python -m tinylens.data.decode_worker` reads a command a line from stdin, and answers each with a
+line on stdout. It ends when stdin does, so it cannot outlive the process that started it. It
+imports little, since nothing is decoded before: Pillow comes with the first picture that needs it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,27 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tinylens.data import images
-from tinylens.data.images import ImageRule, Pixels
+from tinylens.data.plain_jpeg import Frame, decode_into, read_frame
 from tinylens.errors import DataError
 
 MAX_FILE_BYTES = 256_000_000  # an uncompressed picture of the largest size is a third of it
 
+Command = dict[str, Any]
+Answer = dict[str, Any]
+Rule = dict[str, Any]  # an ImageRule, as JSON values
+Rows = NDArray[np.uint8]  # shape (n, height, width, channels)
+Size = tuple[int, int, bool]  # width and height in pixels, and whether it has no colour
+Stamp = tuple[int, int]  # a file's size in bytes, and when it was modified, in ns
 
-@dataclass(frozen=True)
-class Item:
+UNKNOWN: Stamp = (-1, -1)  # of a file that is not there, or is being written
+
+
+class Item(NamedTuple):
     """Where the bytes of one picture lie: a whole file, or `length` bytes of it from `offset`."""
 
     path: str
@@ -40,100 +46,206 @@ class Item:
         Raises:
             DataError: when they cannot be read, or are too many.
         """
+        return self.content_and_stamp()[0]
+
+    def content_and_stamp(self) -> tuple[bytes, Stamp]:
+        """Return the bytes and the stamp of the file; UNKNOWN if it is being written.
+
+        Raises:
+            DataError: when they cannot be read, or are too many.
+        """
         try:  # not through a file object: that takes six times longer for a small file
             descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             try:
-                content = self._read(descriptor)
+                status = os.fstat(descriptor)
+                if self.offset:
+                    os.lseek(descriptor, self.offset, os.SEEK_SET)
+                wanted = status.st_size + 1 if self.length < 0 else self.length
+                content = os.read(descriptor, min(wanted, MAX_FILE_BYTES + 1))
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}") from error
         if len(content) > MAX_FILE_BYTES:
             raise DataError(f"larger than {MAX_FILE_BYTES:,} bytes, too large for a picture")
-        return content
-
-    def _read(self, descriptor: int) -> bytes:
-        wanted = os.fstat(descriptor).st_size if self.length < 0 else self.length
-        if self.offset:
-            os.lseek(descriptor, self.offset, os.SEEK_SET)
-        return os.read(descriptor, min(wanted, MAX_FILE_BYTES + 1))
+        if self.length < 0 and len(content) != status.st_size:
+            return content, UNKNOWN
+        return content, (status.st_size, status.st_mtime_ns)  # what changes now shows next time
 
 
-class Surveyed(NamedTuple):
-    """What one picture's bytes and header say; `reason` where there is no reading them."""
-
-    digest: str = ""
-    width: int = 0
-    height: int = 0
-    grey: bool = True
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What there is to say of the pictures of a stretch: (row, words), each."""
-
-    broken: list[tuple[int, str]] = field(default_factory=list)
-    notes: list[tuple[int, str]] = field(default_factory=list)
+def stamp_of(path: str) -> Stamp:
+    """Return the stamp of the file `path`, UNKNOWN where there is none to be had."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a Path takes as long to make as this call
+    except OSError:
+        return UNKNOWN
+    return found.st_size, found.st_mtime_ns
 
 
-def survey(items: Sequence[Item]) -> list[Surveyed]:
-    """Return the SHA-256 of each picture's bytes, and what its header says."""
-    return [_surveyed(item) for item in items]
+class Guess(NamedTuple):
+    """What the pictures will most likely become, so that surveying them can decode them as well.
+
+    Attributes:
+        rule: an ImageRule, as JSON values.
+        any_size: whether pictures of another size become it too; else they show that it is wrong.
+        plain: whether simplejpeg may decode plain JPEGs.
+        images: the .npy file whose rows are the result.
+    """
+
+    rule: Rule
+    any_size: bool
+    plain: bool
+    images: str
 
 
-def decode(items: Sequence[Item], start: int, stop: int, rule: ImageRule, rows: Pixels) -> Outcome:
-    """Decode items `start` to `stop` into the same rows of `rows`; a broken picture's stay black.
+class Outcome(NamedTuple):
+    """What there is to say of decoded pictures: (row, words), each."""
+
+    broken: list[tuple[int, str]]
+    notes: list[tuple[int, str]]
+
+
+class Survey(NamedTuple):
+    """What the bytes and headers of some pictures say.
+
+    Attributes:
+        digests: the SHA-256 of each picture's bytes; "" where they cannot be read.
+        stamps: of each picture's file.
+        sizes: of those that can be read, each size once.
+        broken: (row, reason) of those that cannot.
+        left: the rows of those that can, and are not decoded yet.
+        notes: (row, words) on those that are.
+    """
+
+    digests: list[str]
+    stamps: list[Stamp]
+    sizes: list[Size]
+    broken: list[tuple[int, str]]
+    left: list[int]
+    notes: list[tuple[int, str]]
+
+
+def survey(items: Sequence[Item], start: int, guess: Guess | None = None) -> Survey:
+    """Return what pictures are, and decode those that `guess` fits in the same pass.
 
     Args:
-        items: all pictures of the set.
-        start: the first to decode.
-        stop: one after the last.
-        rule: what they are to become.
+        items: the pictures of the rows from `start` on.
+        start: the row of the first.
+        guess: None decodes nothing.
+    """
+    surveyor = _Surveyor(guess)
+    for row, item in enumerate(items, start):
+        surveyor.take(row, item)
+    surveyor.found.sizes.extend(sorted(surveyor.sizes))
+    return surveyor.found
+
+
+class _Surveyor:
+    """Looks at pictures one after the other; remembers the header of the one before."""
+
+    def __init__(self, guess: Guess | None) -> None:
+        self.found = Survey([], [], [], [], [], [])
+        self.sizes: set[Size] = set()
+        self._guess = guess
+        self._rows = open_rows(guess.images) if guess else None
+        self._frame: Frame | None = None
+        self._size = (guess.rule["width"], guess.rule["height"]) if guess else None
+
+    def take(self, row: int, item: Item) -> None:
+        """Note what there is to know of the picture of `row`; decode it if it fits the guess."""
+        found = self.found
+        try:
+            content, stamp = item.content_and_stamp()
+        except DataError as error:
+            found.digests.append("")
+            found.stamps.append(stamp_of(item.path))
+            found.broken.append((row, str(error)))
+            return
+        found.digests.append(hashlib.sha256(content).hexdigest())
+        found.stamps.append(stamp)
+        self._frame = frame = read_frame(content, self._frame)
+        try:
+            size = (frame.width, frame.height, frame.grey) if frame else _probed(content)
+        except DataError as error:
+            found.broken.append((row, str(error)))
+            return
+        self.sizes.add(size)
+        if not self._decodes(row, content, size, frame is not None):
+            found.left.append(row)
+
+    def _decodes(self, row: int, content: bytes, size: Size, plain: bool) -> bool:
+        guess, rows = self._guess, self._rows
+        if guess is None or rows is None:
+            return False
+        as_it_is = size[:2] == self._size
+        if not (as_it_is or guess.any_size) or (guess.rule["channels"] == 1 and not size[2]):
+            return False
+        if plain and as_it_is and guess.plain and decode_into(content, rows[row]):
+            return True
+        try:
+            notes = _decode_by_pillow(content, guess.rule, rows[row])
+        except DataError:  # the second pass will meet it again, and say so
+            return False
+        self.found.notes.extend((row, note) for note in notes)
+        return True
+
+
+def decode(items: Sequence[Item], numbers: Sequence[int], rule: Rule, rows: Rows) -> Outcome:
+    """Decode pictures into their rows; a broken picture's stays as it is.
+
+    Args:
+        items: the pictures.
+        numbers: the row of each.
+        rule: an ImageRule as JSON values: what they are to become.
         rows: uint8, shape (n, height, width, channels) of the rule, written to.
     """
-    outcome = Outcome()
-    for row in range(start, stop):
+    outcome = Outcome([], [])
+    for number, item in zip(numbers, items, strict=True):
         try:
-            decoded = images.decode(items[row].content(), rule)
+            notes = _decode_by_pillow(item.content(), rule, rows[number])
         except DataError as error:
-            outcome.broken.append((row, str(error)))
+            outcome.broken.append((number, str(error)))
             continue
-        rows[row] = decoded.image
-        outcome.notes.extend((row, note) for note in decoded.notes)
+        outcome.notes.extend((number, note) for note in notes)
     return outcome
 
 
-def _surveyed(item: Item) -> Surveyed:
-    try:
-        content = item.content()
-    except DataError as error:
-        return Surveyed(reason=str(error))
-    digest = hashlib.sha256(content).hexdigest()
-    try:
-        probed = images.probe(content)
-    except DataError as error:
-        return Surveyed(digest, reason=str(error))
-    return Surveyed(digest, probed.width, probed.height, probed.grey)
+def _probed(content: bytes) -> Size:
+    from tinylens.data.images import probe  # not above: see the head of this module
+
+    probed = probe(content)
+    return probed.width, probed.height, probed.grey
 
 
-def answer(items: Sequence[Item], command: dict[str, Any]) -> dict[str, Any]:
+def _decode_by_pillow(content: bytes, rule: Rule, pixels: Rows) -> tuple[str, ...]:
+    from tinylens.data import images  # not above: see the head of this module
+
+    decoded = images.decode(content, images.ImageRule.from_json(rule))
+    pixels[:] = decoded.image
+    return decoded.notes
+
+
+def open_rows(path: str) -> Rows:
+    """Return the array in the .npy file `path`, mapped: what is written to it is in the file."""
+    mapped = np.load(path, mmap_mode="r+", allow_pickle=False)
+    return np.asarray(mapped)  # a row of a plain array is had ten times sooner than of a memmap
+
+
+def answer(command: Command) -> Answer:
     """Return the answer to one command, both as JSON values."""
-    start, stop = command["start"], command["stop"]
+    items = [Item(*values) for values in command["items"]]
     if command["do"] == "survey":
-        return {"surveyed": survey(items[start:stop])}
-    rule = ImageRule.from_json(command["rule"])
-    rows = np.load(command["images"], mmap_mode="r+", allow_pickle=False)
-    return asdict(decode(items, start, stop, rule, rows))
+        guess = Guess(*command["guess"]) if command["guess"] else None
+        return survey(items, command["start"], guess)._asdict()
+    rows = open_rows(command["images"])
+    return decode(items, command["numbers"], command["rule"], rows)._asdict()
 
 
 def main() -> None:
     """Answer the commands on stdin until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    listed = json.loads(Path(sys.argv[1]).read_text("ascii"))
-    items = [Item(*values) for values in listed]
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(answer(items, json.loads(line))) + "\n")
+        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
         sys.stdout.flush()
 
 

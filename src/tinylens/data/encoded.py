@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import shutil
 import tempfile
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +20,37 @@ from tinylens import files
 from tinylens.data import cache
 from tinylens.data.cache import Stored
 from tinylens.data.dataset import Dataset, Skipped
-from tinylens.data.decode_pool import open_pool
-from tinylens.data.decode_worker import Item, Outcome, Surveyed
-from tinylens.data.images import DECODER_VERSION, ImageRule
+from tinylens.data.decode_pool import SMALL_SET, Pool, open_pool
+from tinylens.data.decode_worker import (
+    Guess,
+    Item,
+    Outcome,
+    Size,
+    Stamp,
+    Survey,
+    survey,
+)
+from tinylens.data.images import DECODER_VERSION, TINY_SIDE, ImageRule
 from tinylens.data.parts import Parts, Progress, parts_of
+from tinylens.data.plain_jpeg import agrees_with_pillow
 from tinylens.errors import DataError
 
 OWN_SIDE = 128  # pictures of one size up to this keep it
 COMMON_SIDE = 64  # all others are stretched to this, unless a size was asked for
+SAMPLE = 8  # pictures that are looked at to guess what all will become
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look at the file system says of a source.
+
+    Attributes:
+        values: JSON values: other ones, other contents.
+        notes: on what is there beside the pictures; not kept with them, since it may change alone.
+    """
+
+    values: Any
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -36,6 +63,9 @@ class Encoded:
         labels: the number of each picture's class.
         names: what each picture is called within the source.
         class_names: one name a class.
+        seen: the values of `Seen`, given the stamp of each picture's file as it was read.
+        unchanged: whether no picture came, went or was replaced since they were listed.
+        notes: as in `Seen`.
         skipped: (part, name, reason) of what was set aside before.
     """
 
@@ -44,6 +74,9 @@ class Encoded:
     labels: Sequence[int]
     names: Sequence[str]
     class_names: tuple[str, ...]
+    seen: Callable[[Sequence[Stamp]], Any]
+    unchanged: Callable[[], bool]
+    notes: Sequence[str] = ()
     skipped: Sequence[tuple[str, str, str]] = ()
 
 
@@ -76,147 +109,223 @@ class Source:
     Attributes:
         name: for messages and the data set's own record.
         prefix: put before the name of a picture to give its path.
-        seen: what the file system says of it, JSON values: another answer, other contents.
-        look: asks the file system again.
-        collect: lists the pictures; given a folder that it may put bytes into.
-        notes: on what is seen beside the pictures; not kept with them, since it may change alone.
+        look: asks the file system what is there, without reading a picture.
+        collect: lists the pictures; given a folder that it may put bytes into, and what to tell how
+            many there are at least, as soon as it knows.
     """
 
     name: str
     prefix: str
-    seen: Any
-    look: Callable[[], Any]
-    collect: Callable[[Path], Encoded]
-    notes: Sequence[str] = ()
+    look: Callable[[], Seen]
+    collect: Callable[[Path, Callable[[int], None]], Encoded]
 
 
 def read_encoded(source: Source, options: Options = DEFAULTS) -> Parts:
     """Return the pictures of `source` decoded, from the cache where they are known.
 
+    A large set is put on the disk while the caller goes on; the process ends only after that.
+
     Raises:
         DataError: when no picture can be read, a class is left without any, the source changes
             while it is read, or the cache cannot be written; with `strict`, when any is broken.
     """
+    cache.settle()
     root = cache.cache_root(options.data_dir)
-    where = str(Path(source.prefix).absolute())
-    signature = cache.key_of(DECODER_VERSION, options.size, where, source.seen)
-    stored = cache.find(root, signature)
-    if stored is None:
-        with tempfile.TemporaryDirectory(dir=root, prefix=files.TEMPORARY_PREFIX) as workspace:
-            encoded = source.collect(Path(workspace))
-            key = _decode_all(source, encoded, root, Path(workspace), options)
-        if source.look() != source.seen:
+    place = cache.key_of(DECODER_VERSION, options.size, str(Path(source.prefix).absolute()))
+    if cache.knows(root, place):  # else there is no need to ask for the time of every file
+        seen = source.look()
+        stored = cache.find(root, _signature(place, seen.values))
+        if stored is not None:
+            return _as_parts(source, stored, seen.notes, options.strict)
+    with _workspace(root) as workspace:
+        with open_pool(options.workers) as pool:
+            encoded = source.collect(workspace, pool.expect)
+            decoded = _decode_all(source, encoded, pool, workspace, options)
+        readable = zip(decoded.stamps, decoded.digests, strict=True)
+        changed = any(size < 0 and digest for (size, _), digest in readable)
+        if changed or not encoded.unchanged():
             raise DataError(
                 f"{source.name}: files changed while they were read; expected them to stay as "
                 "they are: run the command again"
             )
-        cache.point(root, signature, key)
-        stored = cache.find_by_key(root, key)
-        if stored is None:
-            raise DataError(f"{root}: the decoded pictures vanished; run the command again")
-    return _as_parts(source, stored, options.strict)
+    try:
+        return _as_parts(source, decoded.stored, encoded.notes, options.strict)
+    finally:
+        keep = functools.partial(_keep, root, workspace, place, encoded, decoded)
+        if len(encoded.items) < SMALL_SET:
+            keep()
+        else:
+            cache.later(keep)
+
+
+def _signature(place: str, seen: Any) -> str:
+    return f"{place}-{cache.key_of(seen)}"
+
+
+@contextlib.contextmanager
+def _workspace(root: Path) -> Iterator[Path]:
+    """Yield a folder beside the cache, removed if the block fails; else `_keep` removes it."""
+    workspace = Path(tempfile.mkdtemp(dir=root, prefix=files.TEMPORARY_PREFIX))
+    try:
+        yield workspace
+    except BaseException:
+        shutil.rmtree(workspace, ignore_errors=True)
+        raise
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """Decoded pictures, and what tells them from others."""
+
+    stored: Stored
+    rule: ImageRule
+    digests: Sequence[str]
+    stamps: Sequence[Stamp]
 
 
 def _decode_all(
-    source: Source, encoded: Encoded, root: Path, workspace: Path, options: Options
-) -> str:
-    """Decode into the cache unless the same contents are there; return the key."""
-    if not encoded.items:
+    source: Source, encoded: Encoded, pool: Pool, workspace: Path, options: Options
+) -> _Decoded:
+    """Decode into images.npy in the workspace."""
+    count = len(encoded.items)
+    if not count:
         raise DataError(f"{source.name}: no pictures; expected at least one a class")
-    with open_pool(encoded.items, workspace, options.workers) as pool:
-        steps = _Steps(options.progress, 2 * len(encoded.items))
-        surveyed = pool.survey(steps.first_half)
-        rule, rule_note = _rule(source.name, encoded, surveyed, options.size)
-        digests = [one.digest for one in surveyed]
-        key = cache.key_of(
-            DECODER_VERSION,
-            rule.to_json(),
-            {name: list(rows) for name, rows in encoded.parts.items()},
-            [list(encoded.class_names), list(encoded.labels), list(encoded.names), digests],
-            [list(skipped) for skipped in encoded.skipped],
+    pool.expect(count)
+    step = _steps(options.progress, 2 * count)
+    images = workspace / "images.npy"
+    guessed, guess = _guess(source.name, encoded, options.size, images)
+    surveyed = pool.survey(encoded.items, step, guess)
+    rule, rule_note = _rule(source.name, encoded, surveyed, options.size)
+    numbers = surveyed.left
+    if rule != guessed:
+        unreadable = {row for row, _ in surveyed.broken}
+        numbers = [row for row in range(count) if row not in unreadable]
+        surveyed.notes.clear()
+        _make_blank(images, count, rule)
+    outcome = Outcome([], [])
+    if numbers:
+        done_before = 2 * count - len(numbers)
+        outcome = pool.decode(
+            encoded.items, numbers, rule, images, lambda done: step(done_before + done)
         )
-
-        def write(folder: Path) -> dict[str, Any]:
-            outcome = pool.decode(rule, _blank(folder, len(digests), rule), steps.second_half)
-            return {**_finish(folder, encoded, outcome), "rule_note": rule_note}
-
-        if cache.find_by_key(root, key) is None:
-            cache.store(root, key, write)
-    return key
+    outcome.broken.extend(surveyed.broken)
+    outcome.notes.extend(surveyed.notes)
+    step(2 * count)
+    stored = _finish(images, encoded, outcome, rule_note)
+    return _Decoded(stored, rule, surveyed.digests, surveyed.stamps)
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """Turns the progress of two passes over the pictures into one count."""
+def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Return what tells `progress` of steps done; never fewer than before, if some are redone."""
+    reached = 0
 
-    progress: Progress | None
-    total: int
+    def step(done: int) -> None:
+        nonlocal reached
+        reached = max(reached, done)
+        if progress:
+            progress(reached, total)
 
-    def first_half(self, done: int) -> None:
-        if self.progress:
-            self.progress(done, self.total)
+    return step
 
-    def second_half(self, done: int) -> None:
-        self.first_half(self.total // 2 + done)
+
+def _guess(
+    source: str, encoded: Encoded, side: int | None, images: Path
+) -> tuple[ImageRule | None, Guess | None]:
+    """Return what a few of the pictures say that all will become, with the file for them made."""
+    sample = encoded.items[:: max(1, len(encoded.items) // SAMPLE)][:SAMPLE]
+    found = survey(sample, 0)
+    if not found.sizes:
+        return None, None
+    rule, _ = _rule(source, encoded, found, side)
+    _make_blank(images, len(encoded.items), rule)
+    plain = agrees_with_pillow() and min(rule.height, rule.width) >= TINY_SIDE
+    any_size = side is not None or len(_sides(found.sizes)) > 1
+    return rule, Guess(rule.to_json(), any_size, plain, str(images))
 
 
 def _rule(
-    source: str, encoded: Encoded, surveyed: Sequence[Surveyed], side: int | None
+    source: str, encoded: Encoded, surveyed: Survey, side: int | None
 ) -> tuple[ImageRule, str]:
     """Return the rule for these pictures, and a note where it changes their size."""
-    readable = [one for one in surveyed if not one.reason]
-    if not readable:
-        broken = [
-            Skipped(name, one.reason) for name, one in zip(encoded.names, surveyed, strict=True)
-        ]
+    if not surveyed.sizes:
+        broken = [Skipped(encoded.names[row], reason) for row, reason in surveyed.broken]
         raise DataError(f"{source}: none of {len(broken)} files is a picture: {_first(broken)}")
-    sizes = {(one.width, one.height) for one in readable}
+    sizes = _sides(surveyed.sizes)
     width, height = next(iter(sizes))
     if side is not None:
         width = height = side
     elif len(sizes) > 1 or max(width, height) > OWN_SIDE:
         width = height = COMMON_SIDE
-    rule = ImageRule(height, width, 1 if all(one.grey for one in readable) else 3)
+    rule = ImageRule(height, width, 1 if all(grey for _, _, grey in surveyed.sizes) else 3)
     if sizes == {(width, height)}:
         return rule, ""
     found = f"{len(sizes)} sizes" if len(sizes) > 1 else "{}×{} pixels".format(*sizes.pop())
     return rule, f"pictures of {found} were stretched to {width}×{height}"
 
 
-def _blank(folder: Path, count: int, rule: ImageRule) -> Path:
-    """Make images.npy with its disk space: writing to a map of a full disk kills the process."""
-    path = folder / "images.npy"
-    shape = (count, *rule.shape)
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return path
+def _sides(sizes: Sequence[Size]) -> set[tuple[int, int]]:
+    return {(width, height) for width, height, _ in sizes}
 
 
-def _finish(folder: Path, encoded: Encoded, outcome: Outcome) -> dict[str, Any]:
+def _make_blank(path: Path, count: int, rule: ImageRule) -> None:
+    """Make a .npy file with its disk space: writing to a map of a full disk kills the process."""
+    try:
+        path.unlink(missing_ok=True)
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, *rule.shape))
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise cache.not_kept(path.parent.parent, error) from error
+
+
+def _finish(images: Path, encoded: Encoded, outcome: Outcome, rule_note: str) -> Stored:
     """Leave the rows of broken pictures out; return what is to be known of the set."""
-    broken = dict(outcome.broken)
+    broken = dict(sorted(outcome.broken))
     good = [row for row in range(len(encoded.items)) if row not in broken]
     skipped = [list(one) for one in encoded.skipped]
     parts: dict[str, list[int]] = {}
     for part, (start, stop) in encoded.parts.items():
-        first = sum(row < start for row in good)
-        parts[part] = [first, first + sum(start <= row < stop for row in good)]
+        parts[part] = [bisect_left(good, start), bisect_left(good, stop)]
         skipped += [
             [part, encoded.names[row], broken[row]] for row in broken if start <= row < stop
         ]
     if broken:
-        _keep_rows(folder / "images.npy", good)
-    np.save(folder / "labels.npy", np.array([encoded.labels[row] for row in good], np.int64))
+        _keep_rows(images, good)
     kinds = Counter(words.partition(":")[0] for _, words in outcome.notes)
-    return {
+    meta = {
         "parts": parts,
         "class_names": list(encoded.class_names),
         "names": [encoded.names[row] for row in good],
         "skipped": skipped,
         "notes": [_picture_note(kind, count) for kind, count in sorted(kinds.items())],
+        "rule_note": rule_note,
     }
+    labels = np.array([encoded.labels[row] for row in good], np.int64)
+    return Stored(np.load(images, mmap_mode="r", allow_pickle=False), labels, meta)
+
+
+def _keep(root: Path, workspace: Path, place: str, encoded: Encoded, decoded: _Decoded) -> None:
+    """Move the workspace's pictures into the cache; those who have them mapped keep them."""
+    key = cache.key_of(
+        DECODER_VERSION,
+        decoded.rule.to_json(),
+        {name: list(rows) for name, rows in encoded.parts.items()},
+        [list(encoded.class_names), list(encoded.labels), list(encoded.names)],
+        [list(decoded.digests), [list(skipped) for skipped in encoded.skipped]],
+    )
+
+    def write(folder: Path) -> dict[str, Any]:
+        (workspace / "images.npy").rename(folder / "images.npy")
+        np.save(folder / "labels.npy", decoded.stored.labels)
+        return decoded.stored.meta
+
+    try:
+        if cache.find_by_key(root, key) is None:
+            cache.store(root, key, write)
+        cache.point(root, _signature(place, encoded.seen(decoded.stamps)), key)
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
 
 
 def _keep_rows(path: Path, rows: Sequence[int]) -> None:
@@ -239,7 +348,7 @@ def _picture_note(kind: str, count: int) -> str:
     return f"{count:,} {meaning[kind]}"
 
 
-def _as_parts(source: Source, stored: Stored, strict: bool) -> Parts:
+def _as_parts(source: Source, stored: Stored, notes: Sequence[str], strict: bool) -> Parts:
     meta = stored.meta
     every = [Skipped(source.prefix + name, reason) for _, name, reason in meta["skipped"]]
     if strict and every:
@@ -261,10 +370,10 @@ def _as_parts(source: Source, stored: Stored, strict: bool) -> Parts:
             paths=tuple(names[start:stop]),
             skipped=tuple(mine),
         )
-    notes = [note for note in (meta["rule_note"], *source.notes, *meta["notes"]) if note]
+    all_notes = [note for note in (meta["rule_note"], *notes, *meta["notes"]) if note]
     if every:
-        notes.append(f"{len(every):,} pictures could not be read and were set aside")
-    parts = parts_of(found, source.name, notes)
+        all_notes.append(f"{len(every):,} pictures could not be read and were set aside")
+    parts = parts_of(found, source.name, all_notes)
     _check_every_class_is_there(source.name, parts.train, every)
     return parts
 

@@ -8,14 +8,14 @@ name says about its format is not believed.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.data.decode_worker import Item
-from tinylens.data.encoded import DEFAULTS, Encoded, Options, Source, read_encoded
+from tinylens.data.decode_worker import Item, Stamp, stamp_of
+from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
 from tinylens.data.parts import PART_NAMES, Parts, check_class_names
 from tinylens.errors import DataError
 
@@ -36,49 +36,67 @@ def read(root: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
 def read_parts(root: str | Path, options: Options = DEFAULTS) -> Parts:
     """Return the parts under `root` as they are given; see `read`."""
     root = Path(root)
-    listed = _listed(root)
     source = Source(
         name=str(root),
         prefix=f"{root}{os.sep}",
-        seen=listed.files,
-        look=lambda: _listed(root).files,
-        collect=lambda _: _encoded(root, listed),
-        notes=_notes(listed),
+        look=lambda: _look(root),
+        collect=lambda _, expect: _collect(root, expect),
     )
     return read_encoded(source, options)
 
 
 class _File(NamedTuple):
-    """A picture: its part, its class, its name within the root, and what shows that it changed."""
+    """A picture: its part, its class, and its name within the root."""
 
     part: str
     class_name: str
     name: str
-    size: int
-    modified: int
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """The pictures, part after part and class after class, and what was left out."""
+    """The pictures, part after part and class after class, and what was left out.
+
+    Attributes:
+        files: the pictures.
+        class_names: of train, sorted.
+        folders: each folder that was looked into, with its stamp before.
+        ignored: how many files and folders are no pictures by name.
+        links: how many lead out of the root.
+    """
 
     files: list[_File]
     class_names: tuple[str, ...]
+    folders: dict[str, Stamp]
     ignored: int
     links: int
 
 
-def _encoded(root: Path, listed: _Listed) -> Encoded:
+def _look(root: Path) -> Seen:
+    listed = _listed(root)
+    stamps = [stamp_of(f"{root}{os.sep}{file.name}") for file in listed.files]
+    return Seen(_values(listed.files, stamps), _notes(listed))
+
+
+def _values(listed: Sequence[_File], stamps: Sequence[Stamp]) -> list[list[Any]]:
+    return [[*file, *stamp] for file, stamp in zip(listed, stamps, strict=True)]
+
+
+def _collect(root: Path, expect: Callable[[int], None]) -> Encoded:
+    listed = _listed(root, expect)
     number = {name: index for index, name in enumerate(listed.class_names)}
     parts: dict[str, tuple[int, int]] = {}
     for row, file in enumerate(listed.files):
         parts[file.part] = (parts.get(file.part, (row, row))[0], row + 1)
     return Encoded(
         parts=parts,
-        items=[Item(str(root / file.name)) for file in listed.files],
+        items=[Item(f"{root}{os.sep}{file.name}") for file in listed.files],
         labels=[number[file.class_name] for file in listed.files],
         names=[shown(file.name) for file in listed.files],
         class_names=tuple(shown(name) for name in listed.class_names),
+        seen=lambda stamps: _values(listed.files, stamps),
+        unchanged=lambda: all(stamp_of(path) == stamp for path, stamp in listed.folders.items()),
+        notes=_notes(listed),
     )
 
 
@@ -97,13 +115,16 @@ def shown(name: str) -> str:
     >>> shown("new\nline")
     'new\\nline'
     """
+    if name.isprintable():
+        return name
     escape = "unicode_escape"
     return "".join(c if c.isprintable() else c.encode(escape).decode("ascii") for c in name)
 
 
-def _listed(root: Path) -> _Listed:
+def _listed(root: Path, expect: Callable[[int], None] = lambda _: None) -> _Listed:
+    """Return what is under `root`, having told `expect` early that there is much of it."""
     try:
-        walk = _Walk(root)
+        walk = _Walk(root, expect)
         by_part = {part: walk.classes(folder) for part, folder in walk.parts().items()}
     except OSError as error:
         raise DataError(f"{root}: cannot be read: {error.strerror}") from error
@@ -114,7 +135,7 @@ def _listed(root: Path) -> _Listed:
         for class_name in class_names
         for file in walk.pictures(part, by_part.get(part, {}), class_name)
     ]
-    return _Listed(files, class_names, walk.ignored, walk.links)
+    return _Listed(files, class_names, walk.folders, walk.ignored, walk.links)
 
 
 def _class_names(root: Path, by_part: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
@@ -140,9 +161,12 @@ def _class_names(root: Path, by_part: Mapping[str, Mapping[str, str]]) -> tuple[
 class _Walk:
     """Looks through the folders once; counts what it leaves out."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, expect: Callable[[int], None]) -> None:
         self.root = root
         self.real_root = root.resolve()
+        self.folders: dict[str, Stamp] = {}
+        self.found = 0
+        self.expect = expect
         self.ignored = 0
         self.links = 0
 
@@ -177,9 +201,9 @@ class _Walk:
             return []
         folder = classes[class_name]
         found = [
-            _File(part, class_name, f"{folder}/{entry.name}", stat.st_size, stat.st_mtime_ns)
+            _File(part, class_name, f"{folder}/{entry.name}")
             for entry in self._entries(folder)
-            if (stat := self._picture(entry))
+            if self._is_picture(entry)
         ]
         if not found and part == "train":
             inner = len(self._folders(folder))
@@ -189,9 +213,11 @@ class _Walk:
                 "at least one file named .png, .jpg, .webp, .bmp or .gif: add some or remove the "
                 "folder"
             )
-        return sorted(found, key=lambda file: file.name)
+        self.found += len(found)
+        self.expect(self.found)
+        return sorted(found)
 
-    def _picture(self, entry: os.DirEntry[str]) -> os.stat_result | None:
+    def _is_picture(self, entry: os.DirEntry[str]) -> bool:
         if entry.name.startswith(".") or entry.name.lower() in IGNORED_NAMES:
             self.ignored += 1
         elif entry.is_symlink() and not self._stays_inside(entry):
@@ -199,8 +225,8 @@ class _Walk:
         elif not entry.is_file() or _suffix(entry.name) not in PICTURE_SUFFIXES:
             self.ignored += 1
         else:
-            return entry.stat()
-        return None
+            return True
+        return False
 
     def _folders(self, folder: str) -> list[str]:
         return [
@@ -212,7 +238,9 @@ class _Walk:
         ]
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        with os.scandir(self.root / folder) as entries:
+        path = self.root / folder
+        self.folders.setdefault(str(path), stamp_of(str(path)))
+        with os.scandir(path) as entries:
             return list(entries)
 
     def _stays_inside(self, entry: os.DirEntry[str]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tinylens.errors import DataError
 
@@ -20,8 +20,7 @@ _JPEG_START_OF_SCAN = 0xDA
 _PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What the bytes say.
 
     Attributes:
@@ -126,7 +125,7 @@ def _canvas(kind: str, content: bytes) -> tuple[int, int]:
 def _without_exif(content: bytes) -> tuple[bytes, bytes]:
     """Return a JPEG without its APP1 segments, and the first EXIF among them."""
     kept, end, exif = [content[:2]], 2, b""
-    for start, end, marker in _jpeg_segments(content):
+    for start, end, marker in jpeg_segments(content):
         if marker != _JPEG_APP1:
             kept.append(content[start:end])
         elif not exif and content[start + 4 : end].startswith(b"Exif\0\0"):
@@ -134,7 +133,7 @@ def _without_exif(content: bytes) -> tuple[bytes, bytes]:
     return b"".join([*kept, content[end:]]), exif
 
 
-def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield (start, end, marker) of the segments before the pixels, as far as they are whole."""
     start = 2
     while start + 4 <= len(content):

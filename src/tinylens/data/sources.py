@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tinylens.data import arrays, cifar, idx, image_folder, known, table
 from tinylens.data.dataset import Dataset, Splits, stratified_split
 from tinylens.data.encoded import Options
@@ -18,6 +21,8 @@ _KNOWN = {
     each.name: each for each in (known.FASHION_MNIST, known.MNIST, known.CIFAR10, known.CIFAR100)
 }
 KNOWN_NAMES = (*_KNOWN, "shapes")
+
+Rows = NDArray[np.int64]
 
 
 def load(
@@ -186,31 +191,39 @@ def _resized(parts: Parts, size: int | None) -> Parts:
 
 
 def _carved(parts: Parts, val: float, test: float, seed: int) -> Splits:
-    train, notes = parts.train, list(parts.notes)
-    test_part = parts.test
-    if test_part is None:
-        train, test_part = _carve(train, test, seed)
+    """Return all parts; those carved out of train lie with it in one array, after one copy."""
+    whole, notes = parts.train, list(parts.notes)
+    rows = {"train": np.arange(len(whole))}
+    if parts.test is None:
+        rows["train"], rows["test"] = _carve(whole, rows["train"], test, seed)
         notes.append(
             f"no test part was given: {test:.0%} of train, stratified, seed {seed} "
-            f"({len(test_part):,} pictures), was set aside for it"
+            f"({len(rows['test']):,} pictures), was set aside for it"
         )
-    val_part = parts.val
-    if val_part is None and val > 0:
-        train, val_part = _carve(train, val, seed)
+    if parts.val is None and val > 0:
+        rows["train"], rows["val"] = _carve(whole, rows["train"], val, seed)
         notes.append(
-            f"val: {val:.0%} of train, stratified, seed {seed} ({len(val_part):,} pictures)"
+            f"val: {val:.0%} of train, stratified, seed {seed} ({len(rows['val']):,} pictures)"
         )
-    return Splits(train, val_part, test_part, tuple(notes))
+    carved = {"train": whole}
+    if len(rows) > 1:
+        order = ("train", "val", "test")  # train beside val: training holds these two together
+        carved = whole.split({name: rows[name] for name in order if name in rows})
+        # what was set aside while reading stays on the record of train
+        carved["train"] = replace(carved["train"], skipped=whole.skipped)
+    test_part = parts.test or carved["test"]
+    return Splits(carved["train"], parts.val or carved.get("val"), test_part, tuple(notes))
 
 
-def _carve(train: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Return (rest, part); what was set aside while reading stays on the record of the rest."""
-    counts = train.counts
-    single = [name for name, n in zip(train.class_names, counts, strict=True) if n == 1]
+def _carve(whole: Dataset, rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Return `rows` of `whole` as (rest, part), the part holding `share` of every class."""
+    labels = whole.labels[rows]
+    counts = np.bincount(labels, minlength=len(whole.class_names))
+    single = [name for name, n in zip(whole.class_names, counts, strict=True) if n == 1]
     if single:
         raise DataError(
-            f"{train.source}: one picture alone of class {', '.join(single)}, and {share:.0%} of "
+            f"{whole.source}: one picture alone of class {', '.join(single)}, and {share:.0%} of "
             "each is to be set aside; expected at least 2: add pictures or leave the class out"
         )
-    rest, part = stratified_split(train.labels, share, seed)
-    return replace(train.subset(rest), skipped=train.skipped), train.subset(part)
+    rest, part = stratified_split(labels, share, seed)
+    return rows[rest], rows[part]

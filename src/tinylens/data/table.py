@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.decode_worker import MAX_FILE_BYTES, Item
-from tinylens.data.encoded import DEFAULTS, Encoded, Options, Source, read_encoded
+from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
 from tinylens.data.parts import PART_NAMES, Parts, check_class_names, numbered_names
 from tinylens.errors import DataError, MissingExtra
 
@@ -45,9 +45,8 @@ def read_parts(path: str | Path, options: Options = DEFAULTS) -> Parts:
     source = Source(
         name=str(path),
         prefix=f"{root}/",
-        seen=_seen(by_part),
-        look=lambda: _seen(find_files(path)),
-        collect=lambda workspace: _collect(path, root, by_part, workspace),
+        look=lambda: Seen(_seen(by_part)),
+        collect=lambda workspace, expect: _collect(path, by_part, workspace, expect),
     )
     return read_encoded(source, options)
 
@@ -108,8 +107,15 @@ class _Row:
     reason: str = ""
 
 
-def _collect(path: Path, root: Path, by_part: dict[str, list[Path]], workspace: Path) -> Encoded:
+def _collect(
+    path: Path,
+    by_part: dict[str, list[Path]],
+    workspace: Path,
+    expect: Callable[[int], None],
+) -> Encoded:
     """Copy the pictures' bytes into one file, for many processes to read."""
+    root = path if path.is_dir() else path.parent
+    seen = _seen(by_part)
     parts: dict[str, tuple[int, int]] = {}
     items: list[Item] = []
     labels: list[int] = []
@@ -122,6 +128,7 @@ def _collect(path: Path, root: Path, by_part: dict[str, list[Path]], workspace: 
             start = len(items)
             for source in sources:
                 table = _open(source)
+                expect(len(items) + table.metadata.num_rows)
                 class_names[str(source)] = _class_names(source, table)
                 for row in _rows(source, root, table):
                     if row.reason:
@@ -131,7 +138,16 @@ def _collect(path: Path, root: Path, by_part: dict[str, list[Path]], workspace: 
                     labels.append(row.label)
                     names.append(row.name)
             parts[part] = (start, len(items))
-    return Encoded(parts, items, labels, names, _agreed(path, class_names, labels), tuple(skipped))
+    return Encoded(
+        parts=parts,
+        items=items,
+        labels=labels,
+        names=names,
+        class_names=_agreed(path, class_names, labels),
+        seen=lambda _: seen,
+        unchanged=lambda: _seen(find_files(path)) == seen,
+        skipped=tuple(skipped),
+    )
 
 
 def _put(file: IO[bytes], heap: Path, content: bytes) -> Item:

@@ -34,13 +34,16 @@ class Graph:
 
     nodes: list[Any] = field(default_factory=list[Any])
     constants: list[Any] = field(default_factory=list[Any])
+    _names: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict, repr=False)
 
     def constant(self, value: ArrayLike, dtype: type[np.generic] = np.float32) -> str:
-        """Add a constant and return its name."""
-        name = f"constant_{len(self.constants)}"
+        """Return the name of a constant, which is added where no equal one is there yet."""
         array = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
-        self.constants.append(numpy_helper.from_array(array, name))
-        return name
+        content = (array.dtype.str, array.shape, array.tobytes())
+        if content not in self._names:  # a network that is used several times brings its weights
+            self._names[content] = f"constant_{len(self.constants)}"
+            self.constants.append(numpy_helper.from_array(array, self._names[content]))
+        return self._names[content]
 
     def node(
         self, operator: str, inputs: Iterable[Tensor | str], shape: tuple[int, ...], **options: Any

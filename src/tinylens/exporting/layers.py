@@ -194,9 +194,46 @@ def _merge(operator: str) -> Callable[..., Tensor]:
 
 
 def _concatenate(graph: Graph, layer: Any, inputs: list[Tensor]) -> Tensor:
-    _expect(layer.axis in (-1, len(inputs[0].shape)), layer, f"axis {layer.axis}")
-    width = sum(x.shape[-1] for x in inputs)
-    return graph.node("Concat", inputs, (*inputs[0].shape[:-1], width), axis=1)
+    rank = len(inputs[0].shape)
+    axis = rank if layer.axis == -1 else layer.axis
+    _expect(0 < axis <= rank, layer, f"axis {layer.axis}")
+    shape = list(inputs[0].shape)
+    shape[axis - 1] = sum(x.shape[axis - 1] for x in inputs)
+    return graph.node("Concat", inputs, tuple(shape), axis=_place(axis, rank))
+
+
+def _average(graph: Graph, layer: Any, inputs: list[Tensor]) -> Tensor:
+    total = _merge("Add")(graph, layer, inputs)
+    return graph.like("Mul", total, graph.constant(1 / len(inputs)))
+
+
+# --- parts and views of a picture
+
+
+def _place(axis: int, rank: int) -> int:
+    """Return where ONNX has Keras's `axis`, counted from the batch: channels come first there."""
+    return 1 if axis == rank else axis + 1 if rank == 3 else axis
+
+
+def _cropping(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    _expect(layer.data_format == "channels_last", layer, layer.data_format)
+    (top, bottom), (left, right) = layer.cropping
+    height, width, channels = x.shape
+    ends = [height - bottom, width - right]
+    bounds = [graph.constant(each, np.int64) for each in ([top, left], ends, [2, 3])]
+    return graph.node("Slice", [x, *bounds], (ends[0] - top, ends[1] - left, channels))
+
+
+def _flip(graph: Graph, operation: Any, x: Tensor) -> Tensor:
+    _expect(isinstance(operation.axis, int), operation, f"axis {operation.axis}")
+    axis = _place(operation.axis % (len(x.shape) + 1), len(x.shape))
+    backwards = [-1], [np.iinfo(np.int64).min], [axis], [-1]  # start, end, axis, step
+    return graph.like("Slice", x, *(graph.constant(each, np.int64) for each in backwards))
+
+
+def _type_of_operation(result: Any) -> type:
+    """Return the class of the node that gave `result`: for functions of keras.ops it is private."""
+    return type(result._keras_history.operation)
 
 
 # --- activations
@@ -286,6 +323,9 @@ WRITERS: dict[type, Callable[..., Tensor]] = {
     layers.Add: _merge("Add"),
     layers.Multiply: _merge("Mul"),
     layers.Concatenate: _concatenate,
+    layers.Average: _average,
+    layers.Cropping2D: _cropping,
+    _type_of_operation(keras.ops.flip(keras.KerasTensor((1, 2)), axis=1)): _flip,
     layers.Activation: _activation,
     layers.ReLU: _relu,
     layers.LeakyReLU: _leaky_relu,

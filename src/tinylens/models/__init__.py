@@ -18,12 +18,15 @@ from tinylens.layers import plain
 from tinylens.models.classic import classic
 from tinylens.models.resnet import resnet20
 from tinylens.models.shape import NetworkShape
+from tinylens.models.views import averaged
+from tinylens.models.whitened import whitened
 
-__all__ = ["BUILDERS", "NetworkShape", "build", "check_options", "ship"]
+__all__ = ["BUILDERS", "NetworkShape", "averaged", "build", "check_options", "defaults", "ship"]
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "classic": classic,
     "resnet20": resnet20,
+    "whitened": whitened,
 }
 
 
@@ -65,13 +68,20 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         raise RecipeError("\n  ".join(["the recipe has mistakes:", *sorted(mistakes)]))
 
 
-def ship(network: keras.Model, temperature: float = 1.0) -> keras.Model:
+def defaults(name: str) -> dict[str, Any]:
+    """Return the options of the network `name` as they stand when none is given."""
+    parameters = inspect.signature(BUILDERS[name]).parameters.values()
+    return {each.name: each.default for each in parameters if each.name != "shape"}
+
+
+def ship(network: keras.Model, temperature: float = 1.0, views: int = 1) -> keras.Model:
     """Return what ships: plain Keras layers in float32, from uint8 pictures to probabilities.
 
     Args:
         network: a trained network from `build`.
         temperature: what the logits are divided by (Guo et al. 2017); it goes into the weights of
             the last dense layer, so no reader of the model can leave it out.
+        views: of each picture whose logits are averaged; see `tinylens.models.views`.
     """
     pictures = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     # clone_model would build anew in the policy that is set: `plain` says float32 for each layer
@@ -82,4 +92,5 @@ def ship(network: keras.Model, temperature: float = 1.0) -> keras.Model:
     last = copy.layers[-1]
     last.set_weights([values / temperature for values in last.get_weights()])
     softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
-    return keras.Model(pictures, softmax(copy.output), name=network.name)
+    answered = copy if views == 1 else averaged(copy, views)
+    return keras.Model(answered.input, softmax(answered.output), name=network.name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from tinylens.layers import FusedBatchNorm, HostHeUniform
 
@@ -21,6 +23,8 @@ class NetworkShape:
         mean: of each channel's pixel values, 0 to 255.
         std: of each channel's pixel values.
         seed: of the starting weights and of dropout.
+        sample: some training pictures, uint8, shape (n, height, width, channels), for networks
+            whose starting weights are computed from them.
     """
 
     image_shape: tuple[int, int, int]
@@ -28,6 +32,7 @@ class NetworkShape:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     seed: int = 0
+    sample: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
     def initializers(self) -> Iterator[HostHeUniform]:
         """Yield one initializer a layer, each with a draw of its own."""

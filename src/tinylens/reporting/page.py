@@ -239,14 +239,13 @@ def _curves(contents: Contents) -> list[Chart]:
     rows = contents.history
     if not rows:
         return []
-    epochs = [row["epoch"] for row in rows]
     charts = []
     for key, title in (("loss", "Loss"), ("accuracy", "Accuracy")):
         columns = {"train": key, "val": f"val_{key}"}
         series = {
-            name: Series(epochs, [row[column] for row in rows])
+            name: Series(*map(list, zip(*points, strict=True)))
             for name, column in columns.items()
-            if column in rows[0]
+            if (points := [(row["epoch"], row[column]) for row in rows if column in row])
         }
         ends = [f"{name} {one.y[0]:.3f} to {one.y[-1]:.3f}" for name, one in series.items()]
         description = f"{title} by epoch, from the first to the last: {', '.join(ends)}."

@@ -84,13 +84,18 @@ def _figure(width: float, height: float) -> Figure:
 def _curves(contents: Contents) -> Figure:
     figure = _figure(9, 3.6)
     panels: tuple[Axes, Axes] = tuple(figure.subplots(1, 2))
-    epochs = [row["epoch"] for row in contents.history]
     for axes, key, title in zip(panels, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True):
         lines = (("train", key, BLUE, "o"), ("val", f"val_{key}", ORANGE, "s"))
         for name, column, colour, marker in lines:
-            if column in contents.history[0]:
-                values = [row[column] for row in contents.history]
-                axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=name)
+            points = [(row["epoch"], row[column]) for row in contents.history if column in row]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=colour,
+                    marker=marker,
+                    markersize=3.5,
+                    label=name,
+                )
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from tinylens import fitting, models
+from tinylens import compiling, fitting, models
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
@@ -71,7 +71,12 @@ class ModelCase:
         shape = image_shape or self.image_shape
         channels = shape[2]
         network_shape = models.NetworkShape(
-            shape, CLASSES, mean=(120.0,) * channels, std=(60.0,) * channels, seed=seed
+            shape,
+            CLASSES,
+            mean=(120.0,) * channels,
+            std=(60.0,) * channels,
+            sample=tiny_dataset(shape, CLASSES, PICTURES).images,
+            seed=seed,
         )
         return models.build(self.name, network_shape, self.options)
 
@@ -256,7 +261,7 @@ def _train(case: ModelCase, precision: str) -> Trained:
         {"model.name": case.name, "model.options": dict(case.options), **OVERFITTING}
     )
     splits = Splits(case.pictures, None, case.pictures)
-    trainer = fitting.build(splits, recipe, precision)
+    trainer = compiling.build(splits, recipe, precision)
     before: Weights = trainer.network.get_weights()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens import fitting, models
+from tinylens import compiling, fitting, models
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
 from tinylens.run import Run
@@ -82,12 +82,12 @@ RECIPE_CHECKS: tuple[Callable[[Recipe], None], ...] = (
 
 def _train(recipe: Recipe, stop_after: int | None) -> tuple[list[NDArray[Any]], fitting.State]:
     """Train on tiny pictures, stopping once on the way where asked; return the last weights."""
-    trainer = fitting.build(tiny_splits((16, 16, 3)), recipe, "float32")
+    trainer = compiling.build(tiny_splits((16, 16, 3)), recipe, "float32")
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
         if stop_after is not None:
             steps = iter(range(stop_after))
             fitting.fit(trainer, run, Silent(), lambda: next(steps, None) is None)
-            trainer = fitting.build(tiny_splits((16, 16, 3)), recipe, "float32")
+            trainer = compiling.build(tiny_splits((16, 16, 3)), recipe, "float32")
         state = fitting.fit(trainer, run, Silent(), lambda: False)
     return trainer.network.get_weights(), state

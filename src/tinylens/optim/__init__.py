@@ -8,7 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from tinylens.optim.descent import Muon, NesterovSGD
 from tinylens.recipe import OptimizerSection
+
+__all__ = ["Muon", "NesterovSGD", "Schedule", "build"]
 
 FIRST_RATE = 0.1  # share of the highest learning rate at which a warm-up starts
 
@@ -78,8 +81,11 @@ def build(spec: OptimizerSection, steps: int, ema: float = 0.0) -> keras.optimiz
 
 
 def _plain(spec: OptimizerSection, common: dict[str, Any]) -> keras.optimizers.Optimizer:
-    if spec.name == "sgd":
-        return keras.optimizers.SGD(momentum=spec.momentum, nesterov=True, **common)
     if spec.name == "adamw":
         return keras.optimizers.AdamW(**common)
-    return keras.optimizers.Adam(**common)
+    if spec.name == "adam":
+        return keras.optimizers.Adam(**common)
+    common |= {"head_rate": spec.head_rate, "bias_rate": spec.bias_rate}
+    if spec.name == "sgd":
+        return NesterovSGD(momentum=spec.momentum, **common)
+    return Muon(momentum=spec.momentum, vector_momentum=spec.vector_momentum, **common)

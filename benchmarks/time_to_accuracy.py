@@ -1,0 +1,257 @@
+"""How long it takes to train to an accuracy on test: tinylens's recipes and a Keras tutorial.
+
+The tutorial network is written the way Keras's own examples are: a few convolutions and pools,
+Adam, `fit` on arrays. Its accuracy on test is looked at after every epoch with the clock stopped,
+and the time of its best epoch is what the recipes are compared with. A recipe is trained once for
+each number of epochs, to the end of its schedule. The clock of both runs from before the first step
+is compiled to the last step, for a recipe also over its one evaluation on test; imports and loading
+are not counted. All training pictures are used: nothing is chosen here, so no val part is needed.
+
+With --plot the results of earlier runs are drawn as docs/accuracy-by-seconds.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import machine
+from tinylens.data.dataset import Splits
+from tinylens.data.sources import load
+
+CIFAR = machine.ROOT.parent / "shared" / "data" / "cifar10"
+PLOT = machine.ROOT / "docs" / "accuracy-by-seconds.png"
+SETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG)"}
+TUTORIAL_EPOCHS = {"fashion-mnist": 15, "cifar10": 10}  # as the examples have them
+VIEWS = (1, 6)
+NARROW = {"model.options": {"widths": [32, 64, 128], "grey_widths": [16, 32, 64]}}
+WIDE = {"model.options": {"widths": [64, 256, 256], "grey_widths": [64, 128, 256]}}
+RECIPES: dict[str, list[tuple[str, str, dict[str, Any]]]] = {  # by set: a name, a recipe, changes
+    "fashion-mnist": [
+        *((f"fast, {n} epochs", "fast", {"train.epochs": n}) for n in (1, 3, 8)),
+    ],
+    "cifar10": [
+        *((f"fast, narrow, {n} epochs", "fast", {"train.epochs": n, **NARROW}) for n in (2, 4)),
+        *((f"fast, {n} epochs", "fast", {"train.epochs": n}) for n in (8,)),
+    ],
+}
+
+
+def main() -> None:
+    """Let every contender train once a seed, in turns, and compare."""
+    parser = machine.parser(__doc__)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cifar", type=Path, default=CIFAR, help="the folder of Parquet files")
+    parser.add_argument("--only", help="contenders whose name contains this")
+    parser.add_argument("--plot", action="store_true", help="only draw what was measured before")
+    parser.add_argument("--measure", nargs=3, metavar=("SET", "NAME", "SEED"))
+    asked = parser.parse_args()
+    if asked.measure:
+        name, contender, seed = asked.measure
+        print(json.dumps(measure(name, contender, int(seed), asked)))
+    elif asked.plot:
+        print(draw())
+    else:
+        compare(asked)
+
+
+def compare(asked: argparse.Namespace) -> None:
+    """Run all contenders and write and print what they reached."""
+    described = machine.describe()
+    seeds = 1 if asked.quick else asked.seeds
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for name in asked.sets:
+        names = ["Keras tutorial", *(each for each, _, _ in RECIPES[name])]
+        names = [each for each in names if not asked.only or asked.only in each]
+        found[name] = {each: [] for each in names}
+        for seed in range(seeds):
+            for each in names if seed % 2 == 0 else names[::-1]:
+                found[name][each].append(_in_a_process(name, each, seed, asked))
+                row = found[name][each][-1]
+                print(f"{SETS[name]}, {each}, seed {seed}: {row['best']}", file=sys.stderr)
+        _print(SETS[name], found[name])
+    path = machine.write_results("time_to_accuracy", {"machine": described, "sets": found})
+    print(f"\nwritten: benchmarks/results/{path.name}")
+
+
+def _in_a_process(
+    name: str, contender: str, seed: int, asked: argparse.Namespace
+) -> dict[str, Any]:
+    words = ["--measure", name, contender, str(seed), "--cifar", str(asked.cifar)]
+    quick = ["--quick"] if asked.quick else []
+    command = [sys.executable, __file__, *words, *quick]
+    return machine.run_contender(machine.Contender(contender, command))
+
+
+def measure(name: str, contender: str, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
+    """Train one contender and return its "curve" of seconds and accuracies, and its "best"."""
+    data = load(str(asked.cifar) if name == "cifar10" else name, val=0)
+    if asked.quick:
+        data = Splits(data.train.subset(np.arange(5_000)), None, data.test)
+    if contender == "Keras tutorial":
+        return _tutorial(data, 2 if asked.quick else TUTORIAL_EPOCHS[name], seed)
+    _, recipe, changes = next(each for each in RECIPES[name] if each[0] == contender)
+    return _recipe(data, recipe, {**changes, "train.seed": seed})
+
+
+# --- tinylens
+
+
+def _recipe(data: Splits, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    from tinylens import backend
+
+    choice = backend.activate()
+    from tinylens import compiling, fitting, models
+    from tinylens.recipe import Recipe
+    from tinylens.run import Run
+    from tinylens.training import Silent, make_deterministic
+
+    recipe = Recipe.load(name).override(changes)
+    make_deterministic(choice.name)
+    begun = time.perf_counter()
+    trainer = compiling.build(data, recipe, backend.precision("auto", choice.name))
+    with tempfile.TemporaryDirectory() as folder:
+        fitting.fit(trainer, Run(folder), Silent(), lambda: False)
+    trained = time.perf_counter() - begun
+    curve = []
+    for views in VIEWS:
+        looked = time.perf_counter()
+        network = trainer.network if views == 1 else models.averaged(trainer.network, views)
+        logits = network.predict(data.test.images, batch_size=500, verbose=0)
+        seconds = trained + time.perf_counter() - looked
+        accuracy = float((logits.argmax(axis=1) == data.test.labels).mean())
+        curve.append({"seconds": round(seconds, 2), "accuracy": accuracy, "views": views})
+    return {"curve": curve, "best": curve[0], "trained_seconds": round(trained, 2)}
+
+
+# --- the tutorial
+
+
+def _tutorial(data: Splits, epochs: int, seed: int) -> dict[str, Any]:
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    x_train, x_test = (part.images.astype("float32") / 255 for part in (data.train, data.test))
+    grey = data.train.image_shape[2] == 1
+    if grey:  # keras.io/examples/vision/mnist_convnet
+        model = keras.Sequential(
+            [
+                keras.Input(shape=data.train.image_shape),
+                keras.layers.Conv2D(32, kernel_size=(3, 3), activation="relu"),
+                keras.layers.MaxPooling2D(pool_size=(2, 2)),
+                keras.layers.Conv2D(64, kernel_size=(3, 3), activation="relu"),
+                keras.layers.MaxPooling2D(pool_size=(2, 2)),
+                keras.layers.Flatten(),
+                keras.layers.Dropout(0.5),
+                keras.layers.Dense(len(data.class_names), activation="softmax"),
+            ]
+        )
+    else:  # the same style on colour: tensorflow.org/tutorials/images/cnn
+        model = keras.Sequential(
+            [
+                keras.Input(shape=data.train.image_shape),
+                keras.layers.Conv2D(32, (3, 3), activation="relu"),
+                keras.layers.MaxPooling2D((2, 2)),
+                keras.layers.Conv2D(64, (3, 3), activation="relu"),
+                keras.layers.MaxPooling2D((2, 2)),
+                keras.layers.Conv2D(64, (3, 3), activation="relu"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(64, activation="relu"),
+                keras.layers.Dense(len(data.class_names), activation="softmax"),
+            ]
+        )
+    model.compile(loss="sparse_categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
+    batch_size = 128 if grey else 32  # what the two examples use
+    curve: list[dict[str, float]] = []
+    seconds = 0.0
+    for _ in range(epochs):
+        begun = time.perf_counter()
+        model.fit(x_train, data.train.labels, batch_size=batch_size, epochs=1, verbose=0)
+        seconds += time.perf_counter() - begun
+        _, accuracy = model.evaluate(x_test, data.test.labels, batch_size=500, verbose=0)
+        curve.append({"seconds": round(seconds, 2), "accuracy": round(accuracy, 4), "views": 1})
+    return {"curve": curve, "best": max(curve, key=lambda row: row["accuracy"])}
+
+
+# --- tables and the picture
+
+
+def _print(title: str, found: dict[str, list[dict[str, Any]]]) -> None:
+    rows = []
+    goal, patience = _goal(found.get("Keras tutorial", []))
+    for name, runs in found.items():
+        for views in VIEWS:
+            points = [p for run in runs for p in _last(run, views)]
+            if points:
+                seconds = statistics.mean(p["seconds"] for p in points)
+                faster = patience / seconds if patience else 0.0
+                reached = all(p["accuracy"] >= goal for p in points)
+                ratio = f"{faster:.1f}×" if reached and name != "Keras tutorial" else ""
+                accuracy = _mean_sd([p["accuracy"] for p in points])
+                rows.append([name, views, f"{seconds:.1f}", accuracy, ratio])
+    print(f"\n{title}, {max(map(len, found.values()))} seeds")
+    machine.print_table(["trained by", "views", "seconds", "accuracy on test", "faster"], rows)
+
+
+def _last(run: dict[str, Any], views: int) -> Iterable[dict[str, Any]]:
+    """Return the best point of a run with so many views; none where it has none."""
+    points = [point for point in run["curve"] if point["views"] == views]
+    return [max(points, key=lambda point: point["accuracy"])] if points else []
+
+
+def _goal(tutorial: list[dict[str, Any]]) -> tuple[float, float]:
+    """Return the tutorial's mean best accuracy, and the mean seconds that it took."""
+    if not tutorial:
+        return 0.0, 0.0
+    best = [run["best"] for run in tutorial]
+    return (
+        statistics.mean(point["accuracy"] for point in best),
+        statistics.mean(point["seconds"] for point in best),
+    )
+
+
+def _mean_sd(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
+def draw() -> Path:
+    """Draw accuracy against seconds from results/time_to_accuracy.json and return the picture."""
+    from matplotlib.figure import Figure
+
+    results = json.loads((machine.RESULTS / "time_to_accuracy.json").read_text("utf-8"))
+    figure = Figure(figsize=(10, 4), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(results["sets"]), squeeze=False)[0]
+    for axes, (name, found) in zip(panels, results["sets"].items(), strict=True):
+        for contender, runs in found.items():
+            tutorial = contender == "Keras tutorial"
+            for run in runs:
+                points = [p for p in run["curve"] if p["views"] == 1]
+                axes.plot(
+                    [p["seconds"] for p in points],
+                    [p["accuracy"] for p in points],
+                    color="#8a8f98" if tutorial else "#1f6feb",
+                    marker="." if tutorial else "o",
+                    linewidth=0.8,
+                )
+            last = runs[0]["curve"][-1 if tutorial else 0]
+            axes.annotate(contender, (last["seconds"], last["accuracy"]), fontsize=7, rotation=8)
+        axes.set(title=SETS[name], xlabel="seconds of training", xscale="log")
+        axes.set_ylabel("accuracy on test, every seed")
+        axes.grid(alpha=0.3)
+    figure.savefig(PLOT)
+    return PLOT.relative_to(machine.ROOT)
+
+
+if __name__ == "__main__":
+    main()

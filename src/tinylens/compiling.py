@@ -1,0 +1,180 @@
+"""What trains: network, data, optimizer and order of one recipe on one data set, compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens import augment, models, optim
+from tinylens.batches import Augment, LossMemory, Order, ResidentImages
+from tinylens.course import Course
+from tinylens.data.dataset import Dataset, Splits, joined
+from tinylens.errors import RecipeError
+from tinylens.recipe import Recipe
+
+SAMPLE = 5_000  # training pictures that starting weights may be computed from
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """All that a training of one recipe on one data set needs, built and compiled.
+
+    Attributes:
+        network: pixels to logits; what is wanted in the end.
+        model: indices and draws to logits, around the network; what `fit` is called on.
+        early_model: the same on smaller pictures, for the first epochs; None without such epochs.
+        course: what each epoch sees.
+        order: of the pictures within an epoch.
+        labels: one-hot, float32, shape (n_train + n_val, classes), train first.
+        weights: of the loss, float32, shape (n_train,), or None for all 1.
+        memory: of every picture's loss, where hard ones are chosen by it.
+    """
+
+    recipe: Recipe
+    network: keras.Model
+    model: keras.Model
+    early_model: keras.Model | None
+    course: Course
+    order: Order
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32] | None
+    n_val: int
+    memory: LossMemory | None
+
+    def model_of(self, place: int) -> keras.Model:
+        """Return the model that trains the epoch at `place` of the course."""
+        return self.early_model if self.course.is_early(place) else self.model
+
+    def steps_of(self, place: int) -> int:
+        """Return the steps of the epoch at `place` of the course."""
+        return self.order.steps(self.course.share(place))
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the variables that a checkpoint holds, by name."""
+        named = {f"network/{i:04d}": v for i, v in enumerate(self.network.variables)}
+        named |= {f"optimizer/{i:04d}": v for i, v in enumerate(self.model.optimizer.variables)}
+        if self.memory is not None:
+            named |= {"losses/now": self.memory.latest, "losses/start": self.memory.at_start}
+        return named
+
+
+def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
+    """Build and compile what trains `recipe` on `splits`, with starting weights from its seed.
+
+    Raises:
+        RecipeError: a network or an option of one that does not exist.
+    """
+    train, spec = splits.train, recipe.train
+    parts = [train] if splits.val is None else [train, splits.val]
+    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+    order = Order(
+        count=len(train),
+        batch_size=min(spec.batch_size, len(train)),
+        seed=spec.seed,
+        flip=recipe.augment.flip,
+    )
+    course = Course(spec, train.image_shape[:2])
+    memory = LossMemory(train.labels) if spec.hard_share < 1 else None
+    network, model, early_model = _build_models(parts, recipe, policy, course, memory)
+    steps = sum(order.steps(course.share(place)) for place in range(spec.epochs))
+    optimizer = optim.build(recipe.optimizer, steps, spec.ema)
+    optimizer.build(model.trainable_variables)
+    for each in [model] if early_model is None else [model, early_model]:
+        each.compile(
+            optimizer=optimizer,
+            loss=keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=spec.label_smoothing
+            ),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            # XLA's convolutions on a processor are 3 times slower than TensorFlow's own
+            jit_compile=keras.backend.backend() == "jax",
+        )
+    labels = np.concatenate([part.labels for part in parts])
+    return Trainer(
+        recipe=recipe,
+        network=network,
+        model=model,
+        early_model=early_model,
+        course=course,
+        order=order,
+        labels=np.eye(len(train.class_names), dtype=np.float32)[labels],
+        weights=_class_weights(train) if spec.class_weights else None,
+        n_val=0 if splits.val is None else len(splits.val),
+        memory=memory,
+    )
+
+
+def _build_models(
+    parts: list[Dataset], recipe: Recipe, policy: str, course: Course, memory: LossMemory | None
+) -> tuple[keras.Model, keras.Model, keras.Model | None]:
+    """Return the network, and what trains it on whole and on smaller pictures."""
+    train = parts[0]
+    mean, std = _channel_statistics(train)
+    shape = models.NetworkShape(
+        image_shape=train.image_shape,
+        num_classes=len(train.class_names),
+        mean=mean,
+        std=std,
+        sample=train.images[:SAMPLE],
+        seed=recipe.train.seed,
+    )
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = models.build(recipe.model.name, shape, recipe.model.options)
+        indices = keras.Input((), dtype="int32", name="indices")
+        draws = keras.Input((augment.NUM_DRAWS,), dtype="float32", name="draws")
+        pictures = ResidentImages(joined([part.images for part in parts]))(indices)
+
+        def around(answering: keras.Model, size: tuple[int, int] | None) -> keras.Model:
+            logits = answering(Augment(recipe.augment, size)(pictures, draws))
+            remembered = logits if memory is None else memory(indices, logits)
+            return keras.Model([indices, draws], remembered)
+
+        small = course.early_size
+        early = None if small is None else around(_on_smaller(network, small), small)
+        return network, around(network, None), early
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _on_smaller(network: keras.Model, size: tuple[int, int]) -> keras.Model:
+    """Return the network's own layers on pictures of another size.
+
+    Raises:
+        RecipeError: a layer's weights depend on the size of the pictures.
+    """
+    pictures = keras.Input((*size, network.input_shape[3]))
+    try:
+        return keras.models.clone_model(
+            network, input_tensors=pictures, clone_function=lambda layer: layer
+        )
+    except ValueError:
+        raise RecipeError(
+            f"train.early_scale: the network {network.name} fits pictures of one size only; "
+            "set it to 1, or take a network that ends in global pooling, such as whitened"
+        ) from None
+
+
+def _channel_statistics(train: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel, in grey levels; exact, from counts."""
+    mean, std = [], []
+    for channel in range(train.image_shape[2]):
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(train), SAMPLE):  # bincount makes int64 of what it is given
+            pixels = train.images[start : start + SAMPLE, :, :, channel]
+            counts += np.bincount(pixels.ravel(), minlength=256)
+        average = float(counts @ np.arange(256)) / counts.sum()
+        mean.append(average)
+        std.append(float(counts @ (np.arange(256) - average) ** 2 / counts.sum()) ** 0.5 or 1.0)
+    return tuple(mean), tuple(std)
+
+
+def _class_weights(train: Dataset) -> NDArray[np.float32]:
+    """Return a weight a picture, mean 1, so that every class adds the same to the loss."""
+    per_class = len(train) / np.maximum(train.counts, 1) / np.count_nonzero(train.counts)
+    return per_class[train.labels].astype(np.float32)

@@ -1,0 +1,94 @@
+"""How many floating-point operations a network takes, counted from its layers.
+
+Convolutions and dense layers are counted, a multiplication and an addition as two. All else, such
+as normalization and activations, is left out, as is usual where a rate is compared with that of a
+matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from tinylens.errors import ModelError
+
+_COUNTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+
+
+def forward_flops(network: keras.Model) -> int:
+    """Return the operations of one inference for one picture.
+
+    Args:
+        network: Functional, all sizes known.
+
+    Raises:
+        ModelError: it has a layer with a matrix of weights that cannot be counted here.
+
+    >>> pixels = keras.Input((8, 8, 3))
+    >>> forward_flops(keras.Model(pixels, keras.layers.Conv2D(4, 3, padding="same")(pixels)))
+    13824
+    """
+    return sum(_flops(node) for node in _nodes(network))
+
+
+def training_flops(network: keras.Model) -> int:
+    """Return the operations of one training step for one picture.
+
+    A layer costs as much again for the gradient of its weights, unless they are frozen, and once
+    more for the gradient of its input, unless nothing before it is trained.
+
+    Args:
+        network: as for `forward_flops`.
+
+    Raises:
+        ModelError: as `forward_flops`.
+    """
+    total = 0
+    trained: set[int] = set()  # tensors that depend on a weight that is trained
+    for node in _nodes(network):
+        layer = node.operation
+        trained_before = any(id(tensor) in trained for tensor in node.input_tensors)
+        total += _flops(node) * (1 + _kernel_is_trained(layer) + trained_before)
+        weights: Any = getattr(layer, "trainable_variables", ())
+        if trained_before or weights:
+            trained |= {id(tensor) for tensor in node.output_tensors}
+    return total
+
+
+def _nodes(network: keras.Model) -> Iterator[Any]:
+    """Yield the calls of layers that make up a network, from its input to its output.
+
+    A layer alone does not know them: it may be called in several networks, on several sizes.
+    """
+    by_depth = network._nodes_by_depth
+    for depth in sorted(by_depth, reverse=True):
+        yield from by_depth[depth]
+
+
+def _flops(node: Any) -> int:
+    """Return two operations for each weight of the kernel, wherever it is put to use."""
+    layer = node.operation
+    if not isinstance(layer, _COUNTED):
+        _refuse_matrices(layer)
+        return 0
+    _, *places, _ = node.output_tensors[0].shape
+    return 2 * int(math.prod(layer.kernel.shape)) * int(math.prod(places))
+
+
+def _kernel_is_trained(layer: Any) -> bool:
+    kernel = getattr(layer, "kernel", None)
+    return any(variable is kernel for variable in getattr(layer, "trainable_variables", ()))
+
+
+def _refuse_matrices(layer: Any) -> None:
+    weights = getattr(layer, "weights", ())  # an operation of keras.ops has none
+    matrices = [variable.path for variable in weights if len(variable.shape) > 1]
+    if matrices:
+        known = ", ".join(kind.__name__ for kind in _COUNTED)
+        raise ModelError(
+            f"the layer {layer.name!r} ({type(layer).__name__}) has weights {', '.join(matrices)} "
+            f"whose operations are not counted; expected {known}: teach tinylens.models.flops"
+        )

@@ -1,0 +1,75 @@
+"""The mean over views, against NumPy; and that it ships."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from onnxruntime import InferenceSession
+
+from tinylens import models
+from tinylens.exporting.direct import onnx_model
+from tinylens.models.views import averaged
+from tinylens.testing.datasets import tiny_dataset
+
+pytestmark = pytest.mark.backend
+
+SHAPE = (20, 16, 3)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return tiny_dataset(SHAPE, 4, 8).images
+
+
+@pytest.fixture(scope="module")
+def network(pictures):
+    shape = models.NetworkShape(SHAPE, 4, (120.0,) * 3, (60.0,) * 3, 0, pictures)
+    built = models.build("whitened", shape, {"widths": [8, 8]})
+    head = built.layers[-1]
+    head.set_weights([100 * values for values in head.get_weights()])  # answers that differ
+    return built
+
+
+def logits(model, pictures):
+    return keras.ops.convert_to_numpy(model(pictures.astype(np.float32)))
+
+
+def expected_logits(network, pictures, views):
+    def both_sides(each):
+        return (logits(network, each) + logits(network, each[:, :, ::-1])) / 2
+
+    if views == 2:
+        return both_sides(pictures)
+    wide = np.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    moved = both_sides(wide[:, 2:, 2:]) + both_sides(wide[:, :-2, :-2])
+    return both_sides(pictures) / 2 + moved / 4
+
+
+@pytest.mark.parametrize("views", [2, 6])
+def test_the_logits_are_the_weighted_mean_of_those_of_the_views(network, pictures, views):
+    found = logits(averaged(network, views), pictures)
+    expected = expected_logits(network, pictures, views)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(expected - logits(network, pictures)).max() > 1e-2  # else nothing was tested
+
+
+@pytest.mark.parametrize("views", [2, 6])
+def test_what_ships_answers_with_the_same_mean(network, pictures, views):
+    values = expected_logits(network, pictures, views) / 1.5
+    expected = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
+    shipped = models.ship(network, temperature=1.5, views=views)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(shipped(pictures)), expected, atol=1e-5)
+    session = InferenceSession(onnx_model(shipped, "0").SerializeToString())
+    np.testing.assert_allclose(session.run(None, {"image": pictures})[0], expected, atol=1e-5)
+
+
+def test_weights_of_several_views_are_kept_once_in_the_file(network):
+    sizes = [onnx_model(models.ship(network, views=views), "0").ByteSize() for views in (1, 6)]
+    weights = 4 * network.count_params()
+    assert sizes[1] - sizes[0] < weights / 2 + 20_000
+
+
+def test_other_numbers_of_views_are_refused(network):
+    with pytest.raises(ValueError, match="3 views; there are 2 or 6"):
+        averaged(network, 3)

@@ -1,0 +1,148 @@
+"""What --budget plans, on real trainings of small data."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from tinylens import compiling, fitting, planning
+from tinylens.errors import RecipeError
+from tinylens.planning import Pace
+from tinylens.recipe import Recipe
+from tinylens.run import Run
+from tinylens.testing import tiny_splits
+from tinylens.training import Silent, train
+
+FAST = Recipe.load("fast")
+PLAIN = FAST.override({"train.hard_share": 1.0})  # every epoch sees every picture
+
+
+class Listener(Silent):
+    def __init__(self):
+        self.said = []
+
+    def say(self, line):
+        self.said.append(line)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return tiny_splits((16, 16, 1), count=600)
+
+
+PACE = Pace(train=1e-3, answer=1e-4, start=1.0)
+
+
+def fitted(splits, seconds):
+    return planning._fitted(PLAIN, splits, PACE, seconds, narrower=False)
+
+
+def test_a_plan_fills_the_time_that_is_left(splits):
+    made = fitted(splits, 20.0)
+    # 600 pictures of val, 600 of train, test twice, at 0.1 ms; then two compilations
+    finish = 2400 * 1e-4 + planning.REPORT_SECONDS
+    assert made.finish_seconds == pytest.approx(finish)
+    assert made.seconds == pytest.approx(20.0)
+    a_pass = 600 * 1e-3 + 600 * 1e-4 / FAST.train.val_every  # 16 pixels are not made smaller
+    assert made.passes == pytest.approx((20.0 - finish - 2.0) / a_pass)
+    spec = made.recipe.train
+    assert spec.epochs == math.ceil(made.passes)
+    assert spec.epochs * spec.epoch_share == pytest.approx(made.passes)
+
+
+def test_more_time_than_can_be_used_is_left_over(splits):
+    made = fitted(splits, 1e6)
+    assert (made.passes, made.recipe.train.epochs) == (planning.MOST_EPOCHS, 40)
+    assert made.seconds < 100
+
+
+def test_too_little_time_has_no_plan(splits):
+    assert fitted(splits, planning.REPORT_SECONDS + 2.0) is None
+    with pytest.raises(RecipeError, match="5 s are too few for 600 pictures"):
+        planning.plan(splits, FAST, 5.0, "float32", Silent())
+
+
+def test_other_networks_are_refused(splits):
+    with pytest.raises(RecipeError, match=r"recipe classic has classic: take --recipe fast"):
+        planning.plan(splits, Recipe.load("classic"), 60.0, "float32", Silent())
+
+
+@pytest.mark.parametrize(
+    ("channels", "share", "widths"),
+    [(3, 1.0, [64, 192, 256]), (3, 0.5, [32, 96, 128]), (1, 0.5, [16, 32, 64])],
+)
+def test_widths_are_scaled_by_whole_steps(channels, share, widths):
+    recipe = FAST.override(
+        {"model.options": {"widths": [64, 192, 256], "grey_widths": [32, 64, 128]}}
+    )
+    scaled = planning._scaled(recipe, channels, share)
+    assert scaled.model.options == {"widths": widths, "grey_widths": []}
+
+
+# --- epochs that are dropped to keep a deadline
+
+SMALL = FAST.override(
+    {
+        "model.options": {"widths": [8, 8], "grey_widths": []},
+        "train.epochs": 6,
+        "train.batch_size": 20,
+        "train.val_every": 1,
+    }
+)
+
+
+class Slow(Silent):
+    """A watcher that makes every step take longer than it should."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.said = []
+
+    def step(self, progress):
+        time.sleep(self.seconds)
+
+    def say(self, line):
+        self.said.append(line)
+
+
+def test_epochs_without_time_are_dropped_and_the_rate_still_falls_to_its_end(tmp_path):
+    splits = tiny_splits((16, 16, 1), count=200)
+    trainer = compiling.build(splits, SMALL, "float32")
+    fitting.fit(trainer, Run(tmp_path / "warm"), Silent(), lambda: False)  # nothing to compile
+    trainer.model.optimizer.iterations.assign(0)
+    watcher = Slow(0.1)  # 10 steps an epoch: 1 second and a little more
+    deadline = time.monotonic() + 4.5
+    state = fitting.fit(trainer, Run(tmp_path / "cut"), watcher, lambda: False, deadline)
+    assert time.monotonic() < deadline + 3  # the last look at val, on a busy machine
+    assert state.finished
+    assert state.epoch + state.dropped == 6
+    assert 2 <= state.dropped <= 5
+    assert len(state.history) == state.epoch
+    assert "epochs left are dropped" in watcher.said[0]
+    assert state.history[-1]["learning_rate"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_an_epoch_amid_which_the_deadline_comes_is_cut_short(tmp_path):
+    splits = tiny_splits((16, 16, 1), count=200)
+    trainer = compiling.build(splits, SMALL, "float32")
+    deadline = time.monotonic() + 3
+    state = fitting.fit(trainer, Run(tmp_path / "run"), Slow(0.5), lambda: False, deadline)
+    assert state.finished
+    assert time.monotonic() < deadline + 3
+    assert state.history and np.isfinite(state.history[-1]["val_accuracy"])
+
+
+@pytest.mark.slow
+def test_a_training_with_a_budget_ends_within_it(tmp_path):
+    splits = tiny_splits((16, 16, 1), count=2_000)
+    listener = Listener()
+    begun = time.monotonic()
+    run = train(splits, "fast", out=tmp_path / "run", budget=60, watcher=listener)
+    assert time.monotonic() - begun < 60
+    assert run.info.plan["budget"] == 60
+    assert run.info.plan["seconds"] <= 60
+    assert any(line.startswith("plan: widths") for line in listener.said)
+    assert run.evaluation.test.accuracy.value > 0.9
