@@ -150,3 +150,21 @@ def test_processor_facts_are_those_of_the_system():
     assert backend.processor_name()
     if sys.platform == "linux" and os.uname().machine == "x86_64":
         assert "sse2" in backend.processor_flags()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processors are chosen on Linux only")
+def test_fewer_threads_are_fewer_processors_for_every_library():
+    program = (
+        "import os; from tinylens import backend; backend.use_threads(1); "
+        "print(backend.processor_count(), len(os.sched_getaffinity(0)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["1", "1"]
+
+
+@pytest.mark.parametrize("count", [0, -1, 100_000])
+def test_a_number_of_threads_that_cannot_be_is_refused(count):
+    with pytest.raises(RecipeError, match=f"--threads {count}: this process may use 1 to"):
+        backend.use_threads(count)

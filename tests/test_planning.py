@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tinylens import compiling, fitting, planning
+from tinylens.cli.train import parse_seconds
 from tinylens.errors import RecipeError
 from tinylens.planning import Pace
 from tinylens.recipe import Recipe
@@ -33,11 +34,11 @@ def splits():
     return tiny_splits((16, 16, 1), count=600)
 
 
-PACE = Pace(train=1e-3, answer=1e-4, start=1.0)
+PACE = Pace(train=1e-3, answer=1e-4, start=1.0, operations=1e8)
 
 
 def fitted(splits, seconds):
-    return planning._fitted(PLAIN, splits, PACE, seconds, narrower=False)
+    return planning._fitted(PLAIN, splits, PACE, seconds)
 
 
 def test_a_plan_fills_the_time_that_is_left(splits):
@@ -146,3 +147,16 @@ def test_a_training_with_a_budget_ends_within_it(tmp_path):
     assert run.info.plan["seconds"] <= 60
     assert any(line.startswith("plan: widths") for line in listener.said)
     assert run.evaluation.test.accuracy.value > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400), ("45", 45)]
+)
+def test_a_time_is_read_with_its_unit(text, seconds):
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "five", "-3s", "0", "nan", "inf", "5 min"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(RecipeError, match="expected a time such as 90s, 5m or 1h"):
+        parse_seconds(text)

@@ -129,3 +129,31 @@ def test_a_folder_of_someone_else_is_not_taken_over(splits: tl.Splits, tmp_path:
     (tmp_path / "run.json").write_text(json.dumps({"state": "done"}))
     with pytest.raises(RunError, match=r"recipe\.toml"):
         tl.train(splits, out=tmp_path, overrides=SMALL)
+
+
+def test_views_a_part_of_train_and_fewer_looks_at_val_are_as_the_recipe_says(
+    splits: tl.Splits, tmp_path: Path
+) -> None:
+    changes = {
+        "model.name": "whitened",
+        "model.options": {"widths": [8, 8]},
+        "model.views": 2,
+        "train.score_train": 20,
+        "train.val_every": 2,
+        "train.epochs": 3,
+        "train.batch_size": 16,
+    }
+    run = tl.train(splits, "classic", out=tmp_path / "run", overrides=changes)
+    predictions = run.predictions
+    rows = predictions["train_indices"]
+    assert len(set(rows.tolist())) == 20
+    assert rows.tolist() == sorted(rows.tolist())
+    np.testing.assert_array_equal(predictions["train_labels"], splits.train.labels[rows])
+    assert ["val_accuracy" in row for row in run.history] == [False, True, True]
+    assert any("20 of its" in note for note in run.info.notes)
+    assert any("mean over 2 views" in note for note in run.info.notes)
+    classifier = tl.Classifier.open(run.model)
+    mirrored = np.ascontiguousarray(splits.test.images[:, :, ::-1])
+    np.testing.assert_allclose(  # a mean over both sides does not know left from right
+        classifier.probabilities(mirrored), predictions["test_probabilities"], atol=1e-5
+    )

@@ -139,6 +139,24 @@ def processor_count() -> int:
     return os.cpu_count() or 1
 
 
+def use_threads(count: int) -> None:
+    """Let this process, and all that it starts, run on `count` processors only.
+
+    Every library sees fewer processors, and so starts fewer threads; TensorFlow, JAX, PyTorch and
+    onnxruntime have a setting each, which reach less far.
+
+    Raises:
+        RecipeError: fewer than 1, or more than there are.
+        MissingExtra: the system cannot do this.
+    """
+    there = processor_count()
+    if not 1 <= count <= there:
+        raise RecipeError(f"--threads {count}: this process may use 1 to {there} processors")
+    if sys.platform != "linux":
+        raise MissingExtra("--threads needs Linux; elsewhere set OMP_NUM_THREADS")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
 def _running() -> str | None:
     """Return the backend of a Keras that is imported already."""
     keras = sys.modules.get("keras")

@@ -15,6 +15,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from tinylens import augment
+from tinylens.layers import rows_on_host
 from tinylens.recipe import AugmentSection
 
 UNSEEN = 1e9  # the loss of a picture that was not seen yet: it comes before all others
@@ -83,7 +84,8 @@ class Order:
 class ResidentImages(keras.layers.Layer):
     """A data set as a layer: takes indices, gives pictures.
 
-    A small set fits in the device's memory whole, so a step receives 4 bytes a picture.
+    A small set fits in the device's memory whole, so a step receives 4 bytes a picture. Where the
+    device is the processor the pictures stay in the array that they came in, memory-mapped or not.
 
     Args:
         images: uint8, shape (n, height, width, channels).
@@ -91,6 +93,10 @@ class ResidentImages(keras.layers.Layer):
 
     def __init__(self, images: NDArray[np.uint8], **options: Any) -> None:
         super().__init__(dtype="float32", autocast=False, trainable=False, **options)
+        self.picture_shape = images.shape[1:]
+        self.rows_on_host = rows_on_host(images)
+        if self.rows_on_host is not None:
+            return
         self.images = self.add_weight(
             name="images",
             shape=images.shape,
@@ -101,11 +107,13 @@ class ResidentImages(keras.layers.Layer):
 
     def call(self, indices: Any) -> Any:
         """Return uint8 pictures, shape (batch, height, width, channels), for int32 `indices`."""
+        if self.rows_on_host is not None:
+            return self.rows_on_host(indices)
         return ops.take(self.images, indices, axis=0)
 
     def compute_output_spec(self, indices: Any) -> keras.KerasTensor:
         """Return the shape and type of the pictures."""
-        return keras.KerasTensor((*indices.shape, *self.images.shape[1:]), dtype="uint8")
+        return keras.KerasTensor((*indices.shape, *self.picture_shape), dtype="uint8")
 
 
 class LossMemory(keras.layers.Layer):

@@ -6,6 +6,7 @@ what ships loads without tinylens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -168,6 +169,30 @@ class IdentityLike(HostHeUniform):
         values[..., :passed] = 0
         values[height // 2, width // 2, range(passed), range(passed)] = 1
         return ops.convert_to_tensor(values, dtype=dtype)
+
+
+def rows_on_host(array: NDArray[Any]) -> Callable[[Any], Any] | None:
+    """Return what gathers rows of `array` within a compiled step and without a copy of the array.
+
+    A variable of TensorFlow is a copy, and its making takes another one. PyTorch and JAX have a way
+    of their own to share memory with NumPy, and a GPU wants the pictures in its own memory: None.
+
+    Args:
+        array: of any type, shape (n, ...).
+    """
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return None
+
+    def rows(indices: Any) -> Any:
+        found = tf.numpy_function(lambda chosen: array[chosen], [indices], array.dtype)
+        found.set_shape((*indices.shape, *array.shape[1:]))
+        return found
+
+    return rows
 
 
 def plain(layer: keras.layers.Layer) -> keras.layers.Layer:

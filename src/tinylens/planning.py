@@ -19,6 +19,8 @@ from tinylens import compiling, models
 from tinylens.course import Course
 from tinylens.data.dataset import Splits
 from tinylens.errors import RecipeError
+from tinylens.forecast import Forecast, forecast
+from tinylens.models.flops import training_flops
 from tinylens.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -42,11 +44,13 @@ class Pace:
         train: a picture, in a training step on whole pictures.
         answer: a picture, for the float32 network that ships.
         start: for the first step: tracing and compiling.
+        operations: floating-point operations of a training step, a picture.
     """
 
     train: float
     answer: float
     start: float
+    operations: float
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Plan:
         fit_seconds: predicted, of training alone.
         finish_seconds: set aside for calibration, judging, export and report.
         passes: epochs in whole passes over the training pictures.
-        narrower: whether the network is narrower than the recipe's.
+        forecast: the accuracy that such a plan reached on known sets.
     """
 
     recipe: Recipe
@@ -67,7 +71,7 @@ class Plan:
     fit_seconds: float
     finish_seconds: float
     passes: float
-    narrower: bool
+    forecast: Forecast
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -78,6 +82,7 @@ class Plan:
             "seconds": round(self.seconds, 1),
             "fit_seconds": round(self.fit_seconds, 1),
             "finish_seconds": round(self.finish_seconds, 1),
+            "expected": self.forecast.by_set,
         }
 
     @property
@@ -86,7 +91,8 @@ class Plan:
         widths = str(self.recipe.model.options["widths"]).strip("[]")
         return (
             f"plan: widths {widths} · {self.passes:.1f} passes over the pictures · "
-            f"{self.fit_seconds:.0f} s of training, {self.finish_seconds:.0f} s to judge and write"
+            f"{self.fit_seconds:.0f} s of training, {self.finish_seconds:.0f} s to judge and "
+            f"write; {self.forecast.words}"
         )
 
 
@@ -115,7 +121,7 @@ def plan(data: Splits, recipe: Recipe, seconds: float, precision: str, watcher: 
         scaled = _scaled(recipe, data.train.image_shape[2], share)
         pace = probe(data, scaled, precision)
         left = seconds * (1 - RESERVE) - (time.monotonic() - begun)
-        fitting = _fitted(scaled, data, pace, left, narrower=share < 1)
+        fitting = _fitted(scaled, data, pace, left)
         if best is not None and (fitting is None or fitting.passes < ENOUGH_EPOCHS):
             break
         best = fitting
@@ -145,7 +151,12 @@ def probe(data: Splits, recipe: Recipe, precision: str) -> Pace:
         trainer.model.train_on_batch(batch, labels)
         seconds.append(time.perf_counter() - begun)
     step = float(np.median(seconds[1:]))
-    return Pace(step / order.batch_size, _answer_seconds(trainer, few.images), seconds[0])
+    return Pace(
+        train=step / order.batch_size,
+        answer=_answer_seconds(trainer, few.images),
+        start=seconds[0],
+        operations=training_flops(trainer.network),
+    )
 
 
 def _answer_seconds(trainer: compiling.Trainer, pictures: Any) -> float:
@@ -169,9 +180,7 @@ def _scaled(recipe: Recipe, channels: int, share: float) -> Recipe:
     return recipe.override({"model.options": changed})
 
 
-def _fitted(
-    recipe: Recipe, data: Splits, pace: Pace, seconds: float, *, narrower: bool
-) -> Plan | None:
+def _fitted(recipe: Recipe, data: Splits, pace: Pace, seconds: float) -> Plan | None:
     """Return as many epochs as fit into `seconds`; None where not even a tenth of one does."""
     n_val, n_train = len(data.val) if data.val else 0, len(data.train)
     scored = min(recipe.train.score_train or n_train, n_train)
@@ -187,4 +196,5 @@ def _fitted(
     epochs = math.ceil(passes - 1e-9)
     chosen = recipe.override({"train.epochs": epochs, "train.epoch_share": passes / epochs})
     fit = per_pass * passes + 2 * pace.start
-    return Plan(chosen, fit + finish, fit, finish, passes, narrower)
+    expected = forecast(pace.operations * n_train * relative * passes)
+    return Plan(chosen, fit + finish, fit, finish, passes, expected)

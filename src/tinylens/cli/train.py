@@ -39,6 +39,7 @@ def train(
     size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Processors to use; else all.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto.")] = None,
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
@@ -56,17 +57,14 @@ def train(
     from tinylens.recipe import Recipe
     from tinylens.training import train as train_network
 
-    short = {
-        "train.epochs": epochs,
-        "train.seed": seed,
-        "train.precision": precision,
+    short = {"train.epochs": epochs, "train.seed": seed, "train.precision": precision} | {
         "data.val": val,
         "data.size": size,
     }
     overrides = parse_changes(changes or []) | {k: v for k, v in short.items() if v is not None}
     end = None if budget is None else frame.STARTED + parse_seconds(budget)
     resolved = Recipe.load(recipe or ("fast" if budget else "classic")).override(overrides)
-    headline = _headline(resolved, backend)
+    headline = _headline(resolved, backend, threads)
     started = time.monotonic()
     with _continuable(), watching.on_terminal() as watcher:
         splits = _load(dataset, resolved, watcher, strict=strict, data_dir=data_dir)
@@ -86,14 +84,19 @@ def train(
     _show_run(run, as_json=as_json)
 
 
-def _headline(recipe: Recipe, backend: str | None) -> str:
-    """Say what was chosen without being asked: backend, arithmetic, cores."""
+def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:
+    """Say what was chosen without being asked: backend, arithmetic, cores, batch."""
     from tinylens import backend as backends
 
+    if threads is not None:
+        backends.use_threads(threads)
     choice = backends.choose(backend)
     precision = backends.precision(recipe.train.precision, choice.name)
     cores = backends.processor_count()
-    return f"{choice.name} ({choice.reason}) · {precision} · {cores} cores · recipe {recipe.name}"
+    return (
+        f"{choice.name} ({choice.reason}) · {precision} · {cores} cores · recipe {recipe.name}, "
+        f"{recipe.train.batch_size} pictures a step"
+    )
 
 
 def _load(
