@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -102,6 +103,19 @@ def test_the_layer_gives_the_pictures_of_its_indices_as_uint8():
     assert found.dtype == np.uint8
     assert np.array_equal(found, images[[3, 0, 3]])
     assert layer.trainable_variables == []
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others copy or share anyway")
+def test_on_a_processor_the_pictures_stay_in_the_file_that_they_came_in(tmp_path):
+    path = tmp_path / "images.npy"
+    images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
+    np.save(path, images)
+    layer = ResidentImages(np.load(path, mmap_mode="r"))
+    assert layer.variables == []
+    indices = keras.Input((), dtype="int32")
+    model = keras.Model(indices, layer(indices))
+    chosen = np.arange(49, -1, -1, dtype=np.int32)
+    assert np.array_equal(model.predict(chosen, batch_size=16, verbose=0), images[chosen])
 
 
 # --- hard pictures

@@ -47,8 +47,12 @@ class Course:
         return self.early_size is not None and place < early
 
     def is_hard(self, place: int) -> bool:
-        """Return whether an epoch sees only the pictures with the largest losses."""
-        return self.spec.hard_share < 1 and place >= round(self.spec.hard_from * self.spec.epochs)
+        """Return whether an epoch sees only the pictures with the largest losses.
+
+        The first one sees all: before it there are no losses.
+        """
+        first = max(round(self.spec.hard_from * self.spec.epochs), 1)
+        return self.spec.hard_share < 1 and place >= first
 
     def share(self, place: int) -> float:
         """Return the share of the training pictures that an epoch sees."""
