@@ -34,14 +34,13 @@ SETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG)"}
 TUTORIAL_EPOCHS = {"fashion-mnist": 15, "cifar10": 10}  # as the examples have them
 VIEWS = (1, 6)
 NARROW = {"model.options": {"widths": [32, 64, 128], "grey_widths": [16, 32, 64]}}
-WIDE = {"model.options": {"widths": [64, 256, 256], "grey_widths": [64, 128, 256]}}
 RECIPES: dict[str, list[tuple[str, str, dict[str, Any]]]] = {  # by set: a name, a recipe, changes
     "fashion-mnist": [
-        *((f"fast, {n} epochs", "fast", {"train.epochs": n}) for n in (1, 3, 8)),
+        *((f"fast, {n} epochs", "fast", {"train.epochs": n}) for n in (1, 3, 10)),
     ],
     "cifar10": [
-        *((f"fast, narrow, {n} epochs", "fast", {"train.epochs": n, **NARROW}) for n in (2, 4)),
-        *((f"fast, {n} epochs", "fast", {"train.epochs": n}) for n in (8,)),
+        *((f"fast, narrow, {n} epochs", "fast", {"train.epochs": n, **NARROW}) for n in (2, 5)),
+        ("fast, 10 epochs", "fast", {"train.epochs": 10}),
     ],
 }
 

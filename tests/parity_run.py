@@ -32,15 +32,23 @@ RECIPE = Recipe(name="parity").override(
         "train.best_weights": False,
     }
 )
-SHAPES = {"classic": (28, 28, 1), "resnet20": (32, 32, 3)}
+SHAPES = {"classic": (28, 28, 1), "resnet20": (32, 32, 3), "whitened": (32, 32, 3)}
+CHANGES = {
+    "whitened": {
+        "model.options": {"widths": [16, 32, 32]},
+        "train.early_scale": 0.75,
+        "optimizer.learning_rate": 6e-4,  # its head starts so small that less would not be seen
+    }
+}
 WITHOUT = {  # what must make a difference, if the test is to notice that it is missing
     "classic": {"augmentation": {"augment": {}}, "dropout": {"model.options": {"dropout": 0.0}}},
     "resnet20": {"augmentation": {"augment": {}}},
+    "whitened": {"augmentation": {"augment": {}}, "smaller pictures": {"train.early_scale": 1.0}},
 }
 
 
 def main(network: str, out: str) -> None:
-    recipe = RECIPE.override({"model.name": network})
+    recipe = RECIPE.override({"model.name": network, **CHANGES.get(network, {})})
     shape = SHAPES[network]
     probabilities, losses = train(recipe, shape)
     without = WITHOUT[network] if keras.backend.backend() == "tensorflow" else {}

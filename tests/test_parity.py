@@ -49,7 +49,7 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["classic", "resnet20"])
+@pytest.mark.parametrize("network", ["classic", "resnet20", "whitened"])
 def test_every_backend_trains_to_the_same_probabilities(network, tmp_path):
     found = train_on_every_backend(network, tmp_path)
     reference = found["tensorflow"]

@@ -33,7 +33,7 @@ MOST_EPOCHS = 40.0  # after as many the gap from train to test only grows
 PROBE_PICTURES = 4_000
 TIMED_STEPS = 3
 RESERVE = 0.06  # of the budget, for a machine that others use too
-REPORT_SECONDS = 5.0  # tables, plots, report and files, on a slow core
+REPORT_SECONDS = 8.0  # figures with intervals, export, plots, report: one core's work
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,14 @@ class Pace:
         answer: a picture, for the float32 network that ships.
         start: for the first step: tracing and compiling.
         operations: floating-point operations of a training step, a picture.
+        busy: seconds that pass in one second of this process's own work; 1 on an idle machine.
     """
 
     train: float
     answer: float
     start: float
     operations: float
+    busy: float
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,9 @@ def probe(data: Splits, recipe: Recipe, precision: str) -> Pace:
     """Time the first steps of a training, and the answers of what it would ship."""
     few = data.train.subset(np.arange(min(PROBE_PICTURES, len(data.train))))
     spec = recipe.override({"train.early_scale": 1.0, "train.epochs": 1, "train.epoch_share": 1.0})
+    begun, worked = time.perf_counter(), time.thread_time()
     trainer = compiling.build(Splits(few, None, few), spec, precision)
+    busy = (time.perf_counter() - begun) / max(time.thread_time() - worked, 1e-3)
     order = trainer.order
     indices = order.indices(0)[: order.batch_size]
     batch = [indices, order.draws(0, indices)]
@@ -156,6 +160,7 @@ def probe(data: Splits, recipe: Recipe, precision: str) -> Pace:
         answer=_answer_seconds(trainer, few.images),
         start=seconds[0],
         operations=training_flops(trainer.network),
+        busy=max(busy, 1.0),
     )
 
 
@@ -185,7 +190,8 @@ def _fitted(recipe: Recipe, data: Splits, pace: Pace, seconds: float) -> Plan | 
     n_val, n_train = len(data.val) if data.val else 0, len(data.train)
     scored = min(recipe.train.score_train or n_train, n_train)
     # val once, train and test once in Keras, test once more in the exported file
-    finish = pace.answer * (n_val + scored + 2 * len(data.test)) + REPORT_SECONDS
+    answers = n_val + scored + 2 * len(data.test)
+    finish = pace.answer * answers + pace.busy * REPORT_SECONDS
     left = seconds - finish - 2 * pace.start  # two sizes of pictures are compiled
     looks = 1 / recipe.train.val_every if data.val else 0.0
     relative = Course(recipe.train, data.train.image_shape[:2]).total_work() / recipe.train.epochs

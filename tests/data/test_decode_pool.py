@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 
 from builders_data import encoded, noise
 from tinylens.data import decode_pool
-from tinylens.data.decode_pool import open_pool
+from tinylens.data.decode_pool import Pool, open_pool
 from tinylens.data.decode_worker import MAX_FILE_BYTES, Guess, Item
 from tinylens.data.images import ImageRule, decode
 from tinylens.errors import DataError
@@ -67,19 +70,47 @@ def test_broken_pictures_are_told_with_their_row_and_the_rest_is_decoded(tmp_pat
     assert [bool(row.any()) for row in np.load(rows)] == [True, False, False, True]
 
 
+def workers_of(pool: Pool) -> list[int]:
+    """The forked processes, by number, once all are there."""
+    (forking,) = pool._crew._forking
+    children = Path(f"/proc/{forking.pid}/task/{forking.pid}/children")
+    for _ in range(1_000):
+        found = children.read_text().split()
+        if len(found) == len(pool._crew.members):
+            return list(map(int, found))
+        time.sleep(0.01)
+    raise AssertionError(f"{found} of {len(pool._crew.members)} processes")
+
+
+def kill_the_workers(pool: Pool) -> None:
+    if decode_pool.FORKS:
+        for worker in workers_of(pool):
+            os.kill(worker, signal.SIGKILL)
+    for process in pool._crew._single:
+        process.kill()
+
+
+@pytest.fixture(params=[True, False], ids=["forked", "started"])
+def forks(request, monkeypatch):
+    if request.param and not decode_pool.FORKS:
+        pytest.skip("processes are forked on Linux alone")
+    monkeypatch.setattr(decode_pool, "FORKS", request.param)
+
+
+@pytest.mark.usefixtures("forks")
 def test_a_process_that_dies_is_replaced_and_its_stretch_done_again(tmp_path):
     items, rows = items_in(tmp_path, 6), blank(tmp_path, 6)
     with open_pool(workers=2) as pool:
         pool.expect(6)
-        for member in pool._crew.members:
-            member.kill()
+        kill_the_workers(pool)
         pool.decode(items, range(6), RULE, rows, lambda _: None)
         assert len(pool._crew.members) == 3  # one stretch needed one new process
     assert np.array_equal(np.load(rows)[5], noise(8, 8, 3, seed=5))
 
 
+@pytest.mark.usefixtures("forks")
 def test_a_process_that_dies_twice_is_an_error_and_no_hang(tmp_path, monkeypatch):
-    dies = [sys.executable, "-c", "import sys; sys.stdin.readline(); sys.exit(9)"]
+    dies = [sys.executable, "-c", "import sys; sys.argv[1:] or sys.stdin.read(1); sys.exit(9)"]
     monkeypatch.setattr(decode_pool, "_command_line", lambda: dies)
     items = items_in(tmp_path, 6)
     with (
@@ -90,12 +121,15 @@ def test_a_process_that_dies_twice_is_an_error_and_no_hang(tmp_path, monkeypatch
         pool.survey(items, lambda _: None)
 
 
+@pytest.mark.usefixtures("forks")
 def test_no_process_outlives_the_pool():
     with open_pool(workers=2) as pool:
         pool.expect(2)
-        members = pool._crew.members
-        assert all(member.poll() is None for member in members)
-    assert all(member.poll() is not None for member in members)
+        processes = [*pool._crew._forking, *pool._crew._single]
+        assert all(process.poll() is None for process in processes)
+        workers = workers_of(pool) if decode_pool.FORKS else []
+    assert all(process.poll() is not None for process in processes)
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
 
 
 def test_a_worker_ends_when_its_input_does():

@@ -1,13 +1,14 @@
 """Decoding with all cores, in processes started as any program is.
 
 Not through `multiprocessing`: its fork is unsafe once TensorFlow runs, and its spawn asks a main
-guard of every user's script.
+guard of every user's script. On Linux one such process, in which nothing else has run, forks the
+others: NumPy is then imported once, and not once for each of them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import os
 import queue
 import subprocess
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, NamedTuple
 
 from tinylens.data import decode_worker
 from tinylens.data.decode_worker import Answer, Command, Guess, Item, Outcome, Survey
@@ -22,6 +24,7 @@ from tinylens.data.images import ImageRule
 from tinylens.errors import DataError
 
 SMALL_SET = 3_000  # below it, decoding here is done before the processes have started
+FORKS = sys.platform == "linux"  # macOS has it too, and libraries that do not bear it
 STRETCH = 512  # pictures a command: about 15 ms of work at 32×32
 
 
@@ -61,8 +64,9 @@ class Pool:
         Raises:
             DataError: when a decoding process dies, and dies again on the same pictures.
         """
+        told = tuple(guess) if guess else None
         commands: list[Command] = [
-            {"do": "survey", "guess": guess, "start": start, "items": items[start:stop]}
+            {"do": "survey", "guess": told, "start": start, "items": _columns(items[start:stop])}
             for start, stop in _stretches(len(items))
         ]
         found = Survey([], [], [], [], [], [])
@@ -70,7 +74,7 @@ class Pool:
             for name, values in answer.items():
                 getattr(found, name).extend(values)
             progress(len(found.digests) + len(found.digests) - len(found.left))
-        return found._replace(sizes=sorted({(w, h, grey) for w, h, grey in found.sizes}))
+        return found._replace(sizes=sorted(set(found.sizes)))
 
     def decode(
         self,
@@ -89,14 +93,14 @@ class Pool:
         """
         order = {"do": "decode", "rule": rule.to_json(), "images": str(images)}
         commands: list[Command] = [
-            {**order, "numbers": some, "items": [items[number] for number in some]}
+            {**order, "numbers": some, "items": _columns([items[number] for number in some])}
             for start, stop in _stretches(len(numbers))
             for some in [list(numbers[start:stop])]
         ]
         outcome, done = Outcome([], []), 0
         for command, answer in zip(commands, self._answers(commands), strict=True):
-            outcome.broken.extend((row, words) for row, words in answer["broken"])
-            outcome.notes.extend((row, words) for row, words in answer["notes"])
+            outcome.broken.extend(answer["broken"])
+            outcome.notes.extend(answer["notes"])
             done += len(command["numbers"])
             progress(done)
         return outcome
@@ -110,6 +114,11 @@ class Pool:
 def _stretches(count: int) -> Iterator[tuple[int, int]]:
     for start in range(0, count, STRETCH):
         yield start, min(start + STRETCH, count)
+
+
+def _columns(items: Sequence[Item]) -> list[tuple[str | int, ...]]:
+    """Return the paths, the offsets and the lengths: what marshal knows, unlike an Item."""
+    return list(zip(*items, strict=True))
 
 
 @contextlib.contextmanager
@@ -127,18 +136,31 @@ def open_pool(workers: int | None = None) -> Iterator[Pool]:
         crew.dismiss()
 
 
+class _Member(NamedTuple):
+    """A decoding process, by the pipes to and from it."""
+
+    commands: IO[bytes]
+    answers: IO[bytes]
+
+
 class _Crew:
     """Decoding processes; one that dies is replaced, once a command."""
 
     def __init__(self, command_line: Sequence[str]) -> None:
-        self.members: list[subprocess.Popen[bytes]] = []
+        self.members: list[_Member] = []
         self._command_line = command_line
-        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        self._forking: list[subprocess.Popen[bytes]] = []
+        self._single: list[subprocess.Popen[bytes]] = []
+        self._idle: queue.SimpleQueue[_Member] = queue.SimpleQueue()
 
     def hire(self, count: int) -> None:
         """Start `count` processes."""
-        for _ in range(count):
-            self._idle.put(self._hire())
+        if FORKS:
+            members = self._fork(count)
+        else:
+            members = [self._start()[0] for _ in range(count)]
+        for member in members:
+            self._idle.put(member)
 
     def answers(self, commands: list[Command]) -> Iterator[Answer]:
         """Yield the answers in the order of the commands."""
@@ -146,55 +168,84 @@ class _Crew:
             yield from threads.map(self._ask, commands)
 
     def dismiss(self) -> None:
-        """End all processes."""
-        for member in self.members:
-            member.kill()  # what it was at has been written, or is not wanted any more
-            member.wait()
-            for stream in (member.stdin, member.stdout):
-                with contextlib.suppress(OSError):  # a pipe to a dead process may hold a line
-                    stream and stream.close()
+        """End all processes; what they were at has been written, or is not wanted any more."""
+        for process in self._single:
+            process.kill()
+        for process in self._forking:
+            process.stdin and process.stdin.close()  # it kills those that it has forked
+        for process in (*self._single, *self._forking):
+            process.wait()
+        for stream in itertools.chain.from_iterable(self.members):
+            with contextlib.suppress(OSError):  # a pipe to a dead process may hold a command
+                stream.close()
 
-    def _hire(self) -> subprocess.Popen[bytes]:
-        member = subprocess.Popen(
+    def _fork(self, count: int) -> list[_Member]:
+        """Start a process that forks `count` members and lives as long as they are wanted."""
+        commands, answers = ([os.pipe() for _ in range(count)] for _ in range(2))
+        theirs = [
+            (command[0], answer[1]) for command, answer in zip(commands, answers, strict=True)
+        ]
+        self._forking.append(
+            subprocess.Popen(
+                [*self._command_line, *(f"{first},{second}" for first, second in theirs)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=list(itertools.chain.from_iterable(theirs)),
+                env=_environment(),
+            )
+        )
+        for descriptor in itertools.chain.from_iterable(theirs):
+            os.close(descriptor)
+        members = [
+            _Member(os.fdopen(command[1], "wb"), os.fdopen(answer[0], "rb"))
+            for command, answer in zip(commands, answers, strict=True)
+        ]
+        self.members.extend(members)
+        return members
+
+    def _start(self) -> tuple[_Member, subprocess.Popen[bytes]]:
+        """Start one member by itself."""
+        process = subprocess.Popen(
             self._command_line,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=_environment(),
         )
+        self._single.append(process)
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("both are pipes")
+        member = _Member(process.stdin, process.stdout)
         self.members.append(member)
-        return member
+        return member, process
 
     def _ask(self, command: Command) -> Answer:
         member = self._idle.get()
         try:
             answer = _exchange(member, command)
             if answer is None:
-                member = self._hire()
+                member, process = self._start()
                 answer = _exchange(member, command)
-            if answer is None:
-                first, last = command["items"][0], command["items"][-1]
-                raise DataError(
-                    f"the decoding process ended with code {member.wait()}, twice, between "
-                    f"{first.path} and {last.path}; expected it to answer: look for too little "
-                    "memory or disk space, or take these pictures out"
-                )
+                if answer is None:
+                    paths = command["items"][0]
+                    raise DataError(
+                        f"the decoding process ended with code {process.wait()}, twice, between "
+                        f"{paths[0]} and {paths[-1]}; expected it to answer: look for too little "
+                        "memory or disk space, or take these pictures out"
+                    )
         finally:
             self._idle.put(member)
         return answer
 
 
-def _exchange(member: subprocess.Popen[bytes], command: Command) -> Answer | None:
+def _exchange(member: _Member, command: Command) -> Answer | None:
     """Return the answer to `command`, or None when the process is gone."""
-    if member.stdin is None or member.stdout is None:
-        return None
     try:
-        member.stdin.write(json.dumps(command).encode() + b"\n")
-        member.stdin.flush()
+        decode_worker.send(command, member.commands)
     except OSError:
         return None
-    line = member.stdout.readline()
-    return json.loads(line) if line.endswith(b"\n") else None
+    return decode_worker.receive(member.answers)
 
 
 def _command_line() -> list[str]:

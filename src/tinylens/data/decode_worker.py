@@ -1,19 +1,22 @@
 """Reading and decoding many pictures; also a process that does so for another.
 
-`python -m tinylens.data.decode_worker` reads a command a line from stdin, and answers each with a
-line on stdout. It ends when stdin does, so it cannot outlive the process that started it. It
+`python -m tinylens.data.decode_worker` reads commands from stdin, and answers each on stdout. Given
+pairs of descriptors, `7,10 8,11` for one, it forks a worker for each pair instead, which reads its
+commands from the first and answers on the second: what takes long in starting, importing NumPy, is
+done once for all. Either ends when stdin does, so none can outlive the process that started it. It
 imports little, since nothing is decoded before: Pillow comes with the first picture that needs it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import marshal
 import os
 import signal
+import struct
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +25,7 @@ from tinylens.data.plain_jpeg import Frame, decode_into, read_frame
 from tinylens.errors import DataError
 
 MAX_FILE_BYTES = 256_000_000  # an uncompressed picture of the largest size is a third of it
+BLOCK_BYTES = 2_000_000  # of pixels: what a core's own cache holds
 
 Command = dict[str, Any]
 Answer = dict[str, Any]
@@ -29,6 +33,8 @@ Rule = dict[str, Any]  # an ImageRule, as JSON values
 Rows = NDArray[np.uint8]  # shape (n, height, width, channels)
 Size = tuple[int, int, bool]  # width and height in pixels, and whether it has no colour
 Stamp = tuple[int, int]  # a file's size in bytes, and when it was modified, in ns
+
+_LENGTH = struct.Struct("<Q")
 
 UNKNOWN: Stamp = (-1, -1)  # of a file that is not there, or is being written
 
@@ -134,10 +140,44 @@ def survey(items: Sequence[Item], start: int, guess: Guess | None = None) -> Sur
         guess: None decodes nothing.
     """
     surveyor = _Surveyor(guess)
-    for row, item in enumerate(items, start):
-        surveyor.take(row, item)
+    rows = range(start, start + len(items))
+    if guess is None:
+        for row, item in zip(rows, items, strict=True):
+            surveyor.take(row, item)
+    else:
+        output = _Output(guess.images, len(items))
+        block = len(output.pixels)
+        for first in range(0, len(items), block):
+            some = slice(first, first + block)
+            for row, item, pixels in zip(rows[some], items[some], output.pixels, strict=False):
+                if not surveyor.take(row, item, pixels):
+                    pixels[:] = 0
+            output.write(rows[some])
     surveyor.found.sizes.extend(sorted(surveyor.sizes))
     return surveyor.found
+
+
+class _Output:
+    """Rows of a .npy file, decoded in memory and written a block at a time.
+
+    To write them takes a fifth less time in all than to decode into a map of the file, which costs
+    a fault a page, and a row that was just decoded is still in the processor's cache.
+
+    Attributes:
+        pixels: the block, uint8, shape (n, height, width, channels), to be decoded into.
+    """
+
+    def __init__(self, path: str, most: int) -> None:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        self._path, self._offset, self._row_bytes = path, mapped.offset, mapped[0].nbytes
+        count = max(1, min(most, BLOCK_BYTES // self._row_bytes))
+        self.pixels: Rows = np.empty((count, *mapped.shape[1:]), np.uint8)
+
+    def write(self, rows: range) -> None:
+        """Put the head of the block into these rows of the file."""
+        with open(self._path, "r+b") as file:  # noqa: PTH123 - pathlib is not imported here
+            file.seek(self._offset + rows.start * self._row_bytes)
+            file.write(self.pixels[: len(rows)].data)
 
 
 class _Surveyor:
@@ -147,12 +187,20 @@ class _Surveyor:
         self.found = Survey([], [], [], [], [], [])
         self.sizes: set[Size] = set()
         self._guess = guess
-        self._rows = open_rows(guess.images) if guess else None
         self._frame: Frame | None = None
         self._size = (guess.rule["width"], guess.rule["height"]) if guess else None
 
-    def take(self, row: int, item: Item) -> None:
-        """Note what there is to know of the picture of `row`; decode it if it fits the guess."""
+    def take(self, row: int, item: Item, pixels: Rows | None = None) -> bool:
+        """Note what there is to know of the picture of `row`; decode it if it fits the guess.
+
+        Args:
+            row: of the result.
+            item: the picture.
+            pixels: uint8, shape (height, width, channels), written to; None decodes nothing.
+
+        Returns:
+            Whether `pixels` is the picture now.
+        """
         found = self.found
         try:
             content, stamp = item.content_and_stamp()
@@ -160,7 +208,7 @@ class _Surveyor:
             found.digests.append("")
             found.stamps.append(stamp_of(item.path))
             found.broken.append((row, str(error)))
-            return
+            return False
         found.digests.append(hashlib.sha256(content).hexdigest())
         found.stamps.append(stamp)
         self._frame = frame = read_frame(content, self._frame)
@@ -168,22 +216,24 @@ class _Surveyor:
             size = (frame.width, frame.height, frame.grey) if frame else _probed(content)
         except DataError as error:
             found.broken.append((row, str(error)))
-            return
+            return False
         self.sizes.add(size)
-        if not self._decodes(row, content, size, frame is not None):
-            found.left.append(row)
+        if pixels is not None and self._decodes(row, content, size, frame is not None, pixels):
+            return True
+        found.left.append(row)
+        return False
 
-    def _decodes(self, row: int, content: bytes, size: Size, plain: bool) -> bool:
-        guess, rows = self._guess, self._rows
-        if guess is None or rows is None:
+    def _decodes(self, row: int, content: bytes, size: Size, plain: bool, pixels: Rows) -> bool:
+        guess = self._guess
+        if guess is None:
             return False
         as_it_is = size[:2] == self._size
         if not (as_it_is or guess.any_size) or (guess.rule["channels"] == 1 and not size[2]):
             return False
-        if plain and as_it_is and guess.plain and decode_into(content, rows[row]):
+        if plain and as_it_is and guess.plain and decode_into(content, pixels):
             return True
         try:
-            notes = _decode_by_pillow(content, guess.rule, rows[row])
+            notes = _decode_by_pillow(content, guess.rule, pixels)
         except DataError:  # the second pass will meet it again, and say so
             return False
         self.found.notes.extend((row, note) for note in notes)
@@ -232,8 +282,8 @@ def open_rows(path: str) -> Rows:
 
 
 def answer(command: Command) -> Answer:
-    """Return the answer to one command, both as JSON values."""
-    items = [Item(*values) for values in command["items"]]
+    """Return the answer to one command; both are what marshal knows, dictionaries and the like."""
+    items = list(map(Item, *command["items"]))
     if command["do"] == "survey":
         guess = Guess(*command["guess"]) if command["guess"] else None
         return survey(items, command["start"], guess)._asdict()
@@ -241,12 +291,64 @@ def answer(command: Command) -> Answer:
     return decode(items, command["numbers"], command["rule"], rows)._asdict()
 
 
-def main() -> None:
+def send(message: dict[str, Any], pipe: IO[bytes]) -> None:
+    """Write a command or an answer, behind its length.
+
+    By marshal, which both ends have in the same version: for lists of paths it is three times
+    faster than JSON.
+    """
+    content = marshal.dumps(message)
+    pipe.write(_LENGTH.pack(len(content)) + content)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> dict[str, Any] | None:
+    """Return what `send` wrote at the other end, or None where the pipe ends before it does."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    content = pipe.read(length)
+    if len(content) < length:
+        return None
+    message: dict[str, Any] = marshal.loads(content)  # noqa: S302
+    return message
+
+
+def work() -> None:
     """Answer the commands on stdin until it ends."""
+    while (command := receive(sys.stdin.buffer)) is not None:
+        send(answer(command), sys.stdout.buffer)
+
+
+def fork_workers(pairs: Sequence[tuple[int, int]]) -> None:
+    """Fork a worker for each pair of descriptors; when stdin ends, end them all."""
+    behind_the_last = max(map(max, pairs)) + 1
+    workers = []
+    for commands, answers in pairs:
+        worker = os.fork()
+        if not worker:
+            os.dup2(commands, sys.stdin.fileno())
+            os.dup2(answers, sys.stdout.fileno())
+            os.closerange(3, behind_the_last)  # a dead worker's pipes end when none holds them
+            work()
+            return
+        workers.append(worker)
+    os.closerange(3, behind_the_last)
+    sys.stdin.buffer.read()
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+
+
+def main() -> None:
+    """Be a worker, or start several: see the head of this module."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
-        sys.stdout.flush()
+    if sys.argv[1:]:
+        split = (argument.split(",") for argument in sys.argv[1:])
+        fork_workers([(int(commands), int(answers)) for commands, answers in split])
+    else:
+        work()
 
 
 if __name__ == "__main__":

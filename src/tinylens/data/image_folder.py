@@ -45,27 +45,30 @@ def read_parts(root: str | Path, options: Options = DEFAULTS) -> Parts:
     return read_encoded(source, options)
 
 
-class _File(NamedTuple):
-    """A picture: its part, its class, and its name within the root."""
+class _Group(NamedTuple):
+    """The pictures of one class in one part: their folder within the root, their names in it."""
 
     part: str
     class_name: str
-    name: str
+    folder: str
+    files: list[str]
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """The pictures, part after part and class after class, and what was left out.
+    """The pictures, and what was left out.
 
     Attributes:
-        files: the pictures.
+        groups: the pictures, part after part and class after class.
+        names: each picture's within the root, group after group.
         class_names: of train, sorted.
         folders: each folder that was looked into, with its stamp before.
         ignored: how many files and folders are no pictures by name.
         links: how many lead out of the root.
     """
 
-    files: list[_File]
+    groups: list[_Group]
+    names: list[str]
     class_names: tuple[str, ...]
     folders: dict[str, Stamp]
     ignored: int
@@ -74,27 +77,31 @@ class _Listed:
 
 def _look(root: Path) -> Seen:
     listed = _listed(root)
-    stamps = [stamp_of(f"{root}{os.sep}{file.name}") for file in listed.files]
-    return Seen(_values(listed.files, stamps), _notes(listed))
+    stamps = [stamp_of(f"{root}{os.sep}{name}") for name in listed.names]
+    return Seen(_values(listed, stamps), _notes(listed))
 
 
-def _values(listed: Sequence[_File], stamps: Sequence[Stamp]) -> list[list[Any]]:
-    return [[*file, *stamp] for file, stamp in zip(listed, stamps, strict=True)]
+def _values(listed: _Listed, stamps: Sequence[Stamp]) -> list[Any]:
+    return [listed.groups, stamps]
 
 
 def _collect(root: Path, expect: Callable[[int], None]) -> Encoded:
     listed = _listed(root, expect)
     number = {name: index for index, name in enumerate(listed.class_names)}
     parts: dict[str, tuple[int, int]] = {}
-    for row, file in enumerate(listed.files):
-        parts[file.part] = (parts.get(file.part, (row, row))[0], row + 1)
+    labels: list[int] = []
+    for group in listed.groups:
+        start, _ = parts.get(group.part, (len(labels), 0))
+        labels += [number[group.class_name]] * len(group.files)
+        parts[group.part] = (start, len(labels))
+    prefix = f"{root}{os.sep}"
     return Encoded(
         parts=parts,
-        items=[Item(f"{root}{os.sep}{file.name}") for file in listed.files],
-        labels=[number[file.class_name] for file in listed.files],
-        names=[shown(file.name) for file in listed.files],
-        class_names=tuple(shown(name) for name in listed.class_names),
-        seen=lambda stamps: _values(listed.files, stamps),
+        items=[Item(prefix + name) for name in listed.names],
+        labels=labels,
+        names=list(map(shown, listed.names)),
+        class_names=tuple(map(shown, listed.class_names)),
+        seen=lambda stamps: _values(listed, stamps),
         unchanged=lambda: all(stamp_of(path) == stamp for path, stamp in listed.folders.items()),
         notes=_notes(listed),
     )
@@ -129,13 +136,13 @@ def _listed(root: Path, expect: Callable[[int], None] = lambda _: None) -> _List
     except OSError as error:
         raise DataError(f"{root}: cannot be read: {error.strerror}") from error
     class_names = _class_names(root, by_part)
-    files = [
-        file
+    groups = [
+        _Group(part, class_name, folder, walk.pictures(part, folder, class_name))
         for part in ("train", "val", "test")
-        for class_name in class_names
-        for file in walk.pictures(part, by_part.get(part, {}), class_name)
+        for class_name, folder in sorted(by_part.get(part, {}).items())
     ]
-    return _Listed(files, class_names, walk.folders, walk.ignored, walk.links)
+    names = [f"{group.folder}/{file}" for group in groups for file in group.files]
+    return _Listed(groups, names, class_names, walk.folders, walk.ignored, walk.links)
 
 
 def _class_names(root: Path, by_part: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
@@ -191,20 +198,15 @@ class _Walk:
         """Return the class folders within `folder`, by the class's name."""
         return {name: _joined(folder, name) for name in self._folders(folder)}
 
-    def pictures(self, part: str, classes: Mapping[str, str], class_name: str) -> list[_File]:
-        """Return the pictures of one class in one part, sorted by name.
+    def pictures(self, part: str, folder: str, class_name: str) -> list[str]:
+        """Return the names of the pictures in the folder of one class in one part, sorted.
 
         Raises:
             DataError: when a class to train on has none.
         """
-        if class_name not in classes:
-            return []
-        folder = classes[class_name]
-        found = [
-            _File(part, class_name, f"{folder}/{entry.name}")
-            for entry in self._entries(folder)
-            if self._is_picture(entry)
-        ]
+        entries = self._entries(folder)
+        self.expect(self.found + len(entries))
+        found = [entry.name for entry in entries if self._is_picture(entry)]
         if not found and part == "train":
             inner = len(self._folders(folder))
             why = f"; its {inner} folders are not looked into" if inner else ""
@@ -214,15 +216,15 @@ class _Walk:
                 "folder"
             )
         self.found += len(found)
-        self.expect(self.found)
         return sorted(found)
 
     def _is_picture(self, entry: os.DirEntry[str]) -> bool:
-        if entry.name.startswith(".") or entry.name.lower() in IGNORED_NAMES:
+        name = entry.name.lower()
+        if name.startswith(".") or name in IGNORED_NAMES:
             self.ignored += 1
         elif entry.is_symlink() and not self._stays_inside(entry):
             self.links += 1
-        elif not entry.is_file() or _suffix(entry.name) not in PICTURE_SUFFIXES:
+        elif not entry.is_file() or name.rpartition(".")[2] not in PICTURE_SUFFIXES:
             self.ignored += 1
         else:
             return True
@@ -252,7 +254,3 @@ class _Walk:
 
 def _joined(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
-
-
-def _suffix(name: str) -> str:
-    return name.rpartition(".")[2].lower()
