@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
 from tinylens.data import decode_worker
 from tinylens.data.decode_worker import Answer, Command, Guess, Item, Outcome, Survey
@@ -155,10 +155,7 @@ class _Crew:
 
     def hire(self, count: int) -> None:
         """Start `count` processes."""
-        if FORKS:
-            members = self._fork(count)
-        else:
-            members = [self._start()[0] for _ in range(count)]
+        members = self._fork(count) if FORKS else [self._start()[0] for _ in range(count)]
         for member in members:
             self._idle.put(member)
 
@@ -214,9 +211,8 @@ class _Crew:
             env=_environment(),
         )
         self._single.append(process)
-        if process.stdin is None or process.stdout is None:
-            raise AssertionError("both are pipes")
-        member = _Member(process.stdin, process.stdout)
+        # both are pipes, which the type of Popen cannot say
+        member = _Member(cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout))
         self.members.append(member)
         return member, process
 
