@@ -34,9 +34,11 @@ SETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG)"}
 TUTORIAL_EPOCHS = {"fashion-mnist": 15, "cifar10": 10}  # as the examples have them
 VIEWS = (1, 6)
 NARROW = {"model.options": {"widths": [32, 64, 128], "grey_widths": [16, 32, 64]}}
+WIDE = {"model.options": {"grey_widths": [64, 128, 256]}}
 RECIPES: dict[str, list[tuple[str, str, dict[str, Any]]]] = {  # by set: a name, a recipe, changes
     "fashion-mnist": [
-        *((f"fast, {n} epochs", "fast", {"train.epochs": n}) for n in (1, 3, 10)),
+        *((f"fast, {n} epochs", "fast", {"train.epochs": n}) for n in (1, 4, 10)),
+        ("fast, wide, 10 epochs", "fast", {"train.epochs": 10, **WIDE}),
     ],
     "cifar10": [
         *((f"fast, narrow, {n} epochs", "fast", {"train.epochs": n, **NARROW}) for n in (2, 5)),
