@@ -56,8 +56,8 @@ SUBJECTS = {  # extend here: a name for the table, a recipe, a shape
     "classic-augmented, colour 32": Subject("classic-augmented", (32, 32, 3)),
     "fast, grey 28": Subject("fast", (28, 28, 1)),
     "fast, colour 32": Subject("fast", (32, 32, 3)),
-    "airbench94's widths, colour 32": Subject(
-        "fast", (32, 32, 3), (("model.options", {"widths": [64, 256, 256]}),)
+    "fast with ReLU alone, colour 32": Subject(
+        "fast", (32, 32, 3), (("model.options", {"smooth_from": 3}),)
     ),
     "classic-augmented, --no-deterministic": Subject(
         "classic-augmented", (32, 32, 3), deterministic=False
