@@ -149,10 +149,12 @@ def _drop_epochs(trainer: Trainer, state: State, seconds_left: float, watcher: W
 
     The schedule goes on at the place where as many epochs are left as will be trained.
     """
-    if not state.history or state.step or math.isinf(seconds_left):
-        return
+    before = state.place - 1
+    first_of_its_size = before < 1 or trainer.model_of(before) is not trainer.model_of(before - 1)
+    if state.step or math.isinf(seconds_left) or first_of_its_size:
+        return  # an epoch that was compiled says little of those to come
     left = range(state.place, trainer.recipe.train.epochs)
-    pace = state.history[-1]["seconds"] / trainer.course.work(state.place - 1)
+    pace = state.history[-1]["seconds"] / trainer.course.work(before)
     seconds = [pace * trainer.course.work(place) for place in left]
     too_many = 0
     while too_many < len(left) - 1 and sum(seconds[too_many:]) > seconds_left:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SHARES = (0.25, 0.5, 1.0, 2.0)  # of the recipe's widths
 WIDTH_STEP = 16  # oneDNN's kernels take other widths at half the speed
-ENOUGH_EPOCHS = 8.0  # from here on a wider network gains more than further epochs
+ENOUGH_EPOCHS = 4.0  # from here on a wider network gains more than further epochs
 MOST_EPOCHS = 40.0  # after as many the gap from train to test only grows
 PROBE_PICTURES = 4_000
 TIMED_STEPS = 3
