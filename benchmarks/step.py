@@ -65,6 +65,9 @@ SUBJECTS = {  # extend here: a name for the table, a recipe, a shape
 }
 
 
+PEER = "airbench94 in PyTorch, colour 32"  # trained by benchmarks/airbench94_muon.py
+
+
 class StepTimes(Silent):
     """A watcher that notes when each step ended, and when enough was seen."""
 
@@ -190,17 +193,24 @@ def show(results: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = machine.parser(__doc__)
-    parser.add_argument("--subject", action="append", choices=SUBJECTS, help="one of the table")
+    parser.add_argument(
+        "--subject", action="append", choices=[*SUBJECTS, PEER], help="one of the table"
+    )
     parser.add_argument("--backend", choices=backends.BACKENDS)
     parser.add_argument("--measure", nargs=3, help="for its own use: NAME SECONDS BACKEND")
     arguments = parser.parse_args()
     if arguments.measure:
         name, seconds, backend = arguments.measure
-        print(json.dumps(measure(SUBJECTS[name], float(seconds), backend or None)))
+        if name == PEER:
+            import airbench94_muon
+
+            print(json.dumps(airbench94_muon.step_rate(float(seconds))))
+        else:
+            print(json.dumps(measure(SUBJECTS[name], float(seconds), backend or None)))
         return
     described = machine.describe()
     rounds, seconds = (2, 3.0) if arguments.quick else (5, 12.0)
-    names = arguments.subject or list(SUBJECTS)
+    names = arguments.subject or [*SUBJECTS, PEER]
     results = {"machine": described, **compare(names, rounds, seconds, arguments.backend)}
     show(results)
     print(machine.write_results("step", results).relative_to(machine.ROOT))

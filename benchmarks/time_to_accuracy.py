@@ -1,11 +1,12 @@
-"""How long it takes to train to an accuracy on test: tinylens's recipes and a Keras tutorial.
+"""How long it takes to train to an accuracy on test: tinylens's recipes, a tutorial, a record.
 
 The tutorial network is written the way Keras's own examples are: a few convolutions and pools,
 Adam, `fit` on arrays. Its accuracy on test is looked at after every epoch with the clock stopped,
 and the time of its best epoch is what the recipes are compared with. A recipe is trained once for
 each number of epochs, to the end of its schedule. The clock of both runs from before the first step
 is compiled to the last step, for a recipe also over its one evaluation on test; imports and loading
-are not counted. All training pictures are used: nothing is chosen here, so no val part is needed.
+are not counted. On CIFAR-10 airbench94_muon (benchmarks/airbench94_muon.py) runs beside them. All
+training pictures are used: nothing is chosen here, so no val part is needed.
 
 With --plot the results of earlier runs are drawn as docs/accuracy-by-seconds.png.
 """
@@ -34,13 +35,16 @@ SETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG)"}
 TUTORIAL_EPOCHS = {"fashion-mnist": 15, "cifar10": 10}  # as the examples have them
 VIEWS = (1, 6)
 NARROW = {"model.options": {"widths": [32, 64, 128], "grey_widths": [16, 32, 64]}}
+SHARE_OF_ONE = {"train.epochs": 1, "train.epoch_share": 0.7}
 WIDE = {"model.options": {"grey_widths": [64, 128, 256]}}
+TUTORIAL, RECORD = "Keras tutorial", "airbench94_muon"  # the second in PyTorch, on CIFAR-10 alone
 RECIPES: dict[str, list[tuple[str, str, dict[str, Any]]]] = {  # by set: a name, a recipe, changes
     "fashion-mnist": [
-        *((f"fast, {n} epochs", "fast", {"train.epochs": n}) for n in (1, 4, 10)),
+        *((f"fast, {n} epochs", "fast", {"train.epochs": n}) for n in (1, 6, 10)),
         ("fast, wide, 10 epochs", "fast", {"train.epochs": 10, **WIDE}),
     ],
     "cifar10": [
+        ("fast, narrow, 0.7 epochs", "fast", {**SHARE_OF_ONE, **NARROW}),
         *((f"fast, narrow, {n} epochs", "fast", {"train.epochs": n, **NARROW}) for n in (2, 5)),
         ("fast, 10 epochs", "fast", {"train.epochs": 10}),
     ],
@@ -52,6 +56,7 @@ def main() -> None:
     parser = machine.parser(__doc__)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--record-seeds", type=int, default=1, help="0 leaves airbench94_muon out")
     parser.add_argument("--cifar", type=Path, default=CIFAR, help="the folder of Parquet files")
     parser.add_argument("--only", help="contenders whose name contains this")
     parser.add_argument("--plot", action="store_true", help="only draw what was measured before")
@@ -72,11 +77,14 @@ def compare(asked: argparse.Namespace) -> None:
     seeds = 1 if asked.quick else asked.seeds
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for name in asked.sets:
-        names = ["Keras tutorial", *(each for each, _, _ in RECIPES[name])]
+        names = [TUTORIAL, *(each for each, _, _ in RECIPES[name])]
+        names += [RECORD] if name == "cifar10" else []
         names = [each for each in names if not asked.only or asked.only in each]
         found[name] = {each: [] for each in names}
         for seed in range(seeds):
             for each in names if seed % 2 == 0 else names[::-1]:
+                if each == RECORD and seed >= asked.record_seeds:
+                    continue
                 found[name][each].append(_in_a_process(name, each, seed, asked))
                 row = found[name][each][-1]
                 print(f"{SETS[name]}, {each}, seed {seed}: {row['best']}", file=sys.stderr)
@@ -99,8 +107,12 @@ def measure(name: str, contender: str, seed: int, asked: argparse.Namespace) -> 
     data = load(str(asked.cifar) if name == "cifar10" else name, val=0)
     if asked.quick:
         data = Splits(data.train.subset(np.arange(5_000)), None, data.test)
-    if contender == "Keras tutorial":
+    if contender == TUTORIAL:
         return _tutorial(data, 2 if asked.quick else TUTORIAL_EPOCHS[name], seed)
+    if contender == RECORD:
+        import airbench94_muon
+
+        return airbench94_muon.train(data, seed, epochs=1 if asked.quick else 8)
     _, recipe, changes = next(each for each in RECIPES[name] if each[0] == contender)
     return _recipe(data, recipe, {**changes, "train.seed": seed})
 
@@ -189,7 +201,7 @@ def _tutorial(data: Splits, epochs: int, seed: int) -> dict[str, Any]:
 
 def _print(title: str, found: dict[str, list[dict[str, Any]]]) -> None:
     rows = []
-    goal, patience = _goal(found.get("Keras tutorial", []))
+    goal, patience = _goal(found.get(TUTORIAL, []))
     for name, runs in found.items():
         for views in VIEWS:
             points = [p for run in runs for p in _last(run, views)]
@@ -197,11 +209,12 @@ def _print(title: str, found: dict[str, list[dict[str, Any]]]) -> None:
                 seconds = statistics.mean(p["seconds"] for p in points)
                 faster = patience / seconds if patience else 0.0
                 reached = all(p["accuracy"] >= goal for p in points)
-                ratio = f"{faster:.1f}×" if reached and name != "Keras tutorial" else ""
+                ratio = f"{faster:.1f}×" if reached and name != TUTORIAL else ""
                 accuracy = _mean_sd([p["accuracy"] for p in points])
-                rows.append([name, views, f"{seconds:.1f}", accuracy, ratio])
-    print(f"\n{title}, {max(map(len, found.values()))} seeds")
-    machine.print_table(["trained by", "views", "seconds", "accuracy on test", "faster"], rows)
+                rows.append([name, len(points), views, f"{seconds:.1f}", accuracy, ratio])
+    print(f"\n{title}")
+    headings = ["trained by", "seeds", "views", "seconds", "accuracy on test", "faster"]
+    machine.print_table(headings, rows)
 
 
 def _last(run: dict[str, Any], views: int) -> Iterable[dict[str, Any]]:
@@ -235,13 +248,13 @@ def draw() -> Path:
     panels = figure.subplots(1, len(results["sets"]), squeeze=False)[0]
     for axes, (name, found) in zip(panels, results["sets"].items(), strict=True):
         for contender, runs in found.items():
-            tutorial = contender == "Keras tutorial"
+            tutorial = contender == TUTORIAL
             for run in runs:
                 points = [p for p in run["curve"] if p["views"] == 1]
                 axes.plot(
                     [p["seconds"] for p in points],
                     [p["accuracy"] for p in points],
-                    color="#8a8f98" if tutorial else "#1f6feb",
+                    color="#1f6feb" if contender.startswith("fast") else "#8a8f98",
                     marker="." if tutorial else "o",
                     linewidth=0.8,
                 )

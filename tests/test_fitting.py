@@ -362,14 +362,16 @@ def test_true_labels_are_learned_and_carry_over_to_test(tmp_path, splits):
 # --- building
 
 
-def test_channel_statistics_are_those_of_the_training_pictures():
+def test_pictures_are_normalized_by_the_training_part():
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     images[..., 2] = 7
-    data = Dataset(images, [0, 1, 0, 1, 0], ("a", "b"), source="x")
-    mean, std = compiling._channel_statistics(data)
-    pixels = images.reshape(-1, 3).astype(np.float64)
-    assert mean == pytest.approx(pixels.mean(axis=0))
-    assert std == pytest.approx([*pixels.std(axis=0)[:2], 1.0])  # a flat channel is left alone
+    train = Dataset(images, [0, 1, 0, 1, 0], ("a", "b"), source="x")
+    trainer = compiling.build(Splits(train, None, train), RECIPE, "float32")
+    normalized = keras.Model(trainer.network.input, trainer.network.layers[1].output)
+    answers = keras.ops.convert_to_numpy(normalized(images))
+    answers = answers.reshape(-1, 3).astype(np.float64)
+    assert answers.mean(axis=0) == pytest.approx([0, 0, 0], abs=1e-6)
+    assert answers.std(axis=0) == pytest.approx([1, 1, 0], abs=1e-5)
 
 
 def test_building_leaves_the_dtype_policy_as_it_was(splits):

@@ -13,6 +13,7 @@ from tinylens import augment, models, optim
 from tinylens.batches import Augment, LossMemory, Order, ResidentImages
 from tinylens.course import Course
 from tinylens.data.dataset import Dataset, Splits, joined
+from tinylens.data.summary import channel_statistics
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
 
@@ -113,12 +114,12 @@ def _build_models(
 ) -> tuple[keras.Model, keras.Model, keras.Model | None]:
     """Return the network, and what trains it on whole and on smaller pictures."""
     train = parts[0]
-    mean, std = _channel_statistics(train)
+    mean, std = channel_statistics(train.images)
     shape = models.NetworkShape(
         image_shape=train.image_shape,
         num_classes=len(train.class_names),
         mean=mean,
-        std=std,
+        std=tuple(each or 1.0 for each in std),  # a channel that is flat is left as it is
         sample=train.images[:SAMPLE],
         seed=recipe.train.seed,
     )
@@ -158,20 +159,6 @@ def _on_smaller(network: keras.Model, size: tuple[int, int]) -> keras.Model:
             f"train.early_scale: the network {network.name} fits pictures of one size only; "
             "set it to 1, or take a network that ends in global pooling, such as whitened"
         ) from None
-
-
-def _channel_statistics(train: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel, in grey levels; exact, from counts."""
-    mean, std = [], []
-    for channel in range(train.image_shape[2]):
-        counts = np.zeros(256, np.int64)
-        for start in range(0, len(train), SAMPLE):  # bincount makes int64 of what it is given
-            pixels = train.images[start : start + SAMPLE, :, :, channel]
-            counts += np.bincount(pixels.ravel(), minlength=256)
-        average = float(counts @ np.arange(256)) / counts.sum()
-        mean.append(average)
-        std.append(float(counts @ (np.arange(256) - average) ** 2 / counts.sum()) ** 0.5 or 1.0)
-    return tuple(mean), tuple(std)
 
 
 def _class_weights(train: Dataset) -> NDArray[np.float32]:

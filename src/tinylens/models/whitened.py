@@ -17,6 +17,7 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 HEAD_STD = 1 / 256  # of the head's starting weights: probabilities start even, and stay so for long
 SMALLEST_VARIANCE = 5e-4  # added to each: directions that hold only noise are not blown up
 REFERENCE = 32  # height and width of the pictures that this shape of network was made for
+STRETCH = 250  # pictures whose patches are in memory at a time
 
 
 def whitened(
@@ -86,15 +87,24 @@ def whitening_kernel(pictures: NDArray[np.floating], side: int) -> NDArray[np.fl
     Returns:
         A kernel of shape (side, side, channels, 2 · side² · channels).
     """
-    channels = pictures.shape[3]
-    windows = np.lib.stride_tricks.sliding_window_view(pictures, (side, side), axis=(1, 2))
-    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, side * side * channels)
-    moments = patches.T.astype(np.float64) @ patches / len(patches)
-    values, vectors = np.linalg.eigh(moments)
+    values, vectors = np.linalg.eigh(_second_moments(pictures, side))
     vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(values))])
     filters = (vectors / np.sqrt(values + SMALLEST_VARIANCE))[:, ::-1]
-    kernel = filters.reshape(side, side, channels, -1)
+    kernel = filters.reshape(side, side, pictures.shape[3], -1)
     return np.concatenate([kernel, -kernel], axis=-1).astype(np.float32)
+
+
+def _second_moments(pictures: NDArray[np.floating], side: int) -> NDArray[np.float64]:
+    """Return the mean product of each two values of a patch, over all patches."""
+    size = side * side * pictures.shape[3]
+    moments, count = np.zeros((size, size)), 0
+    for start in range(0, len(pictures), STRETCH):
+        stretch = pictures[start : start + STRETCH]
+        windows = np.lib.stride_tricks.sliding_window_view(stretch, (side, side), axis=(1, 2))
+        patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size)
+        moments += patches.T @ patches
+        count += len(patches)
+    return moments / count
 
 
 def _whitening(x: Any, shape: NetworkShape) -> Any:
@@ -102,7 +112,8 @@ def _whitening(x: Any, shape: NetworkShape) -> Any:
     if shape.sample is None:
         raise ValueError("the network whitened needs NetworkShape.sample: some training pictures")
     strides = max(min(shape.image_shape[:2]) // REFERENCE, 1)
-    sample = (shape.sample.astype(np.float32) - shape.mean) / shape.std
+    mean, std = np.asarray([shape.mean, shape.std], np.float32)
+    sample = (shape.sample.astype(np.float32) - mean) / std
     kernel = whitening_kernel(sample, strides + 1)
     return keras.layers.Conv2D(
         kernel.shape[-1],
