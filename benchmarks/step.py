@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from tinylens.fitting import Progress
 
 PICTURES = 50_000  # as many as in the sets that people train on: a gather meets real cache misses
-DROPPED_STEPS = 5  # compilation, and memory that is asked for the first time
-LEAST_STEPS = 10
+DROPPED_CALLS = 5  # compilation, and memory that is asked for the first time
+LEAST_CALLS = 10
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,14 @@ class Subject:
         image_shape: height, width, channels.
         options: changes to the recipe, as `Recipe.override` takes them.
         deterministic: whether the same command gives the same bits, as `tinylens train` has it.
+        by_fit: whether Keras's `fit` calls every step, also where one call could take many.
     """
 
     recipe: str
     image_shape: tuple[int, int, int]
     options: tuple[tuple[str, Any], ...] = ()
     deterministic: bool = True
+    by_fit: bool = False
 
 
 SUBJECTS = {  # extend here: a name for the table, a recipe, a shape
@@ -65,28 +67,39 @@ SUBJECTS = {  # extend here: a name for the table, a recipe, a shape
 }
 
 
+if machine.GPU.exists():
+    SUBJECTS["fast, colour 32, a call a step"] = Subject("fast", (32, 32, 3), by_fit=True)
 PEER = "airbench94 in PyTorch, colour 32"  # trained by benchmarks/airbench94_muon.py
 
 
 class StepTimes(Silent):
-    """A watcher that notes when each step ended, and when enough was seen."""
+    """A watcher that notes when how many steps were done, and when enough was seen."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.ends: list[float] = []
+        self.seen: list[tuple[float, int]] = []  # a call may take many steps
 
     def step(self, progress: Progress) -> None:
         """Note the time."""
-        self.ends.append(time.perf_counter())
+        self.seen.append((time.perf_counter(), progress.epoch * progress.steps + progress.step))
 
     def enough(self) -> bool:
         """Return whether the steps that count have taken the seconds that were asked for."""
-        counted = len(self.ends) - DROPPED_STEPS
-        return counted > LEAST_STEPS and self.ends[-1] - self.ends[DROPPED_STEPS] > self.seconds
+        counted = self.seen[DROPPED_CALLS:]
+        return len(counted) > LEAST_CALLS and counted[-1][0] - counted[0][0] > self.seconds
+
+    def steps(self) -> int:
+        """Return how many steps count."""
+        return self.seen[-1][1] - self.seen[DROPPED_CALLS - 1][1]
+
+    def counted_seconds(self) -> float:
+        """Return how long they took."""
+        return self.seen[-1][0] - self.seen[DROPPED_CALLS - 1][0]
 
     def seconds_a_step(self) -> list[float]:
-        """Return how long each step took, without the first ones."""
-        return np.diff(self.ends[DROPPED_STEPS - 1 :]).tolist()
+        """Return how long a step of each call took, without the first calls."""
+        seconds, steps = np.diff(self.seen[DROPPED_CALLS - 1 :], axis=0).T
+        return (seconds / steps).tolist()
 
 
 def measure(subject: Subject, seconds: float, backend: str | None) -> dict[str, Any]:
@@ -104,20 +117,22 @@ def measure(subject: Subject, seconds: float, backend: str | None) -> dict[str, 
     recipe = Recipe.load(subject.recipe).override(whole_pictures | dict(subject.options))
     precision = backends.precision(recipe.train.precision, choice.name)
     trainer = compiling.build(_random_splits(subject.image_shape), recipe, precision)
+    if subject.by_fit:
+        trainer = replace(trainer, loops={})
     watcher = StepTimes(seconds)
     with tempfile.TemporaryDirectory() as folder:
         fitting.fit(trainer, Run(Path(folder)), watcher, watcher.enough)
-    taken, batch = watcher.seconds_a_step(), trainer.order.batch_size
+    taken, steps, batch = watcher.seconds_a_step(), watcher.steps(), trainer.order.batch_size
     rate = batch / statistics.median(taken)
     flops = training_flops(trainer.network)
     return {
         "backend": choice.name,
         "precision": precision,
         "batch_size": batch,
-        "steps": len(taken),
+        "steps": steps,
         "training_flops": flops,
         "images_per_second": round(rate, 1),
-        "images_per_second_mean": round(batch * len(taken) / sum(taken), 1),
+        "images_per_second_mean": round(batch * steps / watcher.counted_seconds(), 1),
         "gflops": round(rate * flops / 1e9, 1),
     }
 

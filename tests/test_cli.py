@@ -182,7 +182,7 @@ def test_divergence_stops_with_step_and_rate(folder: Path) -> None:
     changes = [word for key, value in wild.items() for word in ("--set", f"{key}={value}")]
     result = tinylens("train", "stripes.npz", "--epochs", "40", *TINY, *changes, cwd=folder)
     assert result.returncode == 6, result.stdout
-    assert "the loss stopped being a number at step" in result.stderr
+    assert "the loss stopped being a number by step" in result.stderr
     assert "learning rate 10" in result.stderr
     info = json.loads((folder / "runs/stripes-classic-1/run.json").read_text())
     assert info["state"] == "failed"

@@ -300,7 +300,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_rate(tmp_path, splits):
         fit(tmp_path, splits, recipe)
     told = str(caught.value)
     assert (
-        f"the loss stopped being a number at step {STEPS + 3} (epoch 2, learning rate 10)" in told
+        f"the loss stopped being a number by step {STEPS + 3} (epoch 2, learning rate 10)" in told
     )
     assert "--set optimizer.learning_rate=1" in told
 

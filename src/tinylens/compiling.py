@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -12,10 +13,14 @@ from numpy.typing import NDArray
 from tinylens import augment, models, optim
 from tinylens.batches import Augment, LossMemory, Order, ResidentImages
 from tinylens.course import Course
+from tinylens.data.cache import cache_root
 from tinylens.data.dataset import Dataset, Splits, joined
 from tinylens.data.summary import channel_statistics
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tinylens.many_steps import ManySteps
 
 SAMPLE = 5_000  # training pictures that starting weights may be computed from
 
@@ -33,6 +38,8 @@ class Trainer:
         labels: one-hot, float32, shape (n_train + n_val, classes), train first.
         weights: of the loss, float32, shape (n_train,), or None for all 1.
         memory: of every picture's loss, where hard ones are chosen by it.
+        loops: what trains in calls of many steps, by whether pictures are small; empty where
+            `fit` is to be called.
     """
 
     recipe: Recipe
@@ -45,6 +52,7 @@ class Trainer:
     weights: NDArray[np.float32] | None
     n_val: int
     memory: LossMemory | None
+    loops: Mapping[bool, ManySteps]
 
     def model_of(self, place: int) -> keras.Model:
         """Return the model that trains the epoch at `place` of the course."""
@@ -84,7 +92,8 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
     steps = sum(order.steps(course.share(place)) for place in range(spec.epochs))
     optimizer = optim.build(recipe.optimizer, steps, spec.ema)
     optimizer.build(model.trainable_variables)
-    for each in [model] if early_model is None else [model, early_model]:
+    trained = {False: model} if early_model is None else {False: model, True: early_model}
+    for each in trained.values():
         each.compile(
             optimizer=optimizer,
             loss=keras.losses.CategoricalCrossentropy(
@@ -106,7 +115,20 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
         weights=_class_weights(train) if spec.class_weights else None,
         n_val=0 if splits.val is None else len(splits.val),
         memory=memory,
+        loops=_loops(trained),
     )
+
+
+def _loops(models_by_size: Mapping[bool, keras.Model]) -> Mapping[bool, ManySteps]:
+    """Return what takes many steps in a call, where that is faster than Keras's `fit`."""
+    if keras.backend.backend() != "jax":
+        return {}
+    from tinylens import many_steps
+
+    if not many_steps.pay():
+        return {}
+    many_steps.keep_compiled(cache_root() / "compiled-by-jax")
+    return {small: many_steps.ManySteps(model) for small, model in models_by_size.items()}
 
 
 def _build_models(

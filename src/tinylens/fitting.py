@@ -175,24 +175,61 @@ def _train_epoch(
     deadline: float,
 ) -> None:
     """Run the steps of the next epoch that are not done yet, up to the end or a wish to stop."""
-    order, rows = trainer.order, trainer.order.batch_size * state.step
-    share = trainer.course.share(state.place)
+    order, share = trainer.order, trainer.course.share(state.place)
     indices = order.indices(state.epoch, share, _losses(trainer, state))
-    indices, draws = indices[rows:], order.draws(state.epoch, indices)[rows:]
+    draws = order.draws(state.epoch, indices)
     watch = _StepWatch(trainer, state, watcher, asked_to_stop, deadline)
     with contextlib.suppress(_StopAsked):
-        trainer.model_of(state.place).fit(
-            [indices, draws],
-            trainer.labels[indices],
-            sample_weight=None if trainer.weights is None else trainer.weights[indices],
-            batch_size=order.batch_size,
-            shuffle=False,
-            verbose=0,
-            initial_epoch=state.epoch,
-            epochs=state.epoch + 1,
-            callbacks=[watch],
-        )
+        if trainer.loops:
+            _in_few_calls(trainer, state, indices, draws, watch)
+        else:
+            _in_a_call_a_step(trainer, state, indices, draws, watch)
     watch.add_to(state)
+
+
+def _in_a_call_a_step(
+    trainer: Trainer,
+    state: State,
+    indices: NDArray[np.int32],
+    draws: NDArray[np.float32],
+    watch: _StepWatch,
+) -> None:
+    """Let Keras take the steps of the epoch that are not done yet."""
+    done = trainer.order.batch_size * state.step
+    indices, draws = indices[done:], draws[done:]
+    trainer.model_of(state.place).fit(
+        [indices, draws],
+        trainer.labels[indices],
+        sample_weight=None if trainer.weights is None else trainer.weights[indices],
+        batch_size=trainer.order.batch_size,
+        shuffle=False,
+        verbose=0,
+        initial_epoch=state.epoch,
+        epochs=state.epoch + 1,
+        callbacks=[watch],
+    )
+
+
+def _in_few_calls(
+    trainer: Trainer,
+    state: State,
+    indices: NDArray[np.int32],
+    draws: NDArray[np.float32],
+    watch: _StepWatch,
+) -> None:
+    """Take the steps of the epoch that are not done yet, many in one compiled call."""
+    order, steps = trainer.order, trainer.steps_of(state.place)
+    rows = {"indices": indices, "draws": draws, "labels": trainer.labels[indices]}
+    if trainer.weights is not None:
+        rows["weights"] = trainer.weights[indices]
+    batches = {}
+    for name, values in rows.items():
+        # a shorter epoch gets the shape of a whole one, so that nothing is compiled anew for it
+        whole = np.zeros((order.steps() * order.batch_size, *values.shape[1:]), values.dtype)
+        whole[: len(values)] = values
+        batches[name] = whole.reshape(order.steps(), order.batch_size, *values.shape[1:])
+    loop = trainer.loops[trainer.course.is_early(state.place)]
+    loop.run(batches, range(state.step, steps), watch.look)
 
 
 def _losses(trainer: Trainer, state: State) -> NDArray[np.float32] | None:
@@ -227,10 +264,13 @@ class _StepWatch(keras.callbacks.Callback):
         self.loss = self.accuracy = 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the running means of this call of `fit`, which start at its first step."""
+        """Look at the running means of this call of `fit`, which start at its first step."""
         logs = logs or {}
-        self.steps = batch + 1
-        self.loss, self.accuracy = float(logs["loss"]), float(logs["accuracy"])
+        self.look(batch + 1, float(logs["loss"]), float(logs["accuracy"]))
+
+    def look(self, steps: int, loss: float, accuracy: float) -> None:
+        """Keep the means over the steps that were done since training was started or resumed."""
+        self.steps, self.loss, self.accuracy = steps, loss, accuracy
         if not math.isfinite(self.loss):
             self._refuse()
         self.watcher.step(self._progress())
@@ -258,13 +298,14 @@ class _StepWatch(keras.callbacks.Callback):
         )
 
     def _refuse(self) -> None:
-        if keras.backend.backend() == "jax":  # within `fit` its optimizer has no values
+        if keras.backend.backend() == "jax" and not self.trainer.loops:
+            # within `fit` its optimizer has no values
             self.model.jax_state_sync()
         before = sum(map(self.trainer.steps_of, range(self.state.epoch)))
         step = before + self.state.step + self.steps
         rate = float(keras.ops.convert_to_numpy(self.trainer.model.optimizer.learning_rate))
         raise TrainingDiverged(
-            f"the loss stopped being a number at step {step:,} (epoch {self.state.epoch + 1}, "
+            f"the loss stopped being a number by step {step:,} (epoch {self.state.epoch + 1}, "
             f"learning rate {rate:.3g}); the state after epoch {self.state.epoch} is kept; "
             f"train again with a lower rate: --set optimizer.learning_rate={rate / 10:.1g}"
         )
