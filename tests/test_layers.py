@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from tinylens.layers import CountedDropout, FusedBatchNorm, HostHeUniform, plain, uniform_hash
+from tinylens.layers import (
+    CountedDropout,
+    FusedBatchNorm,
+    HostHeUniform,
+    SmallMapConv2D,
+    plain,
+    uniform_hash,
+)
 
 pytestmark = pytest.mark.backend
 
@@ -180,6 +187,48 @@ def test_starting_weights_have_the_spread_of_he():
 def test_starting_weights_of_two_layers_differ():
     one, other = (as_float(HostHeUniform((0, number))((4, 4))) for number in (0, 1))
     assert not np.array_equal(one, other)
+
+
+def gradients_of(layer, pictures, upstream):
+    """Of the sum of outputs times `upstream`: by inputs and by kernel, and the outputs."""
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        pytest.skip("elsewhere it is Keras's own layer")
+    import tensorflow as tf
+
+    inputs = tf.convert_to_tensor(pictures)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = layer(inputs)
+        total = tf.reduce_sum(tf.cast(outputs, "float32") * upstream)
+    by_inputs, by_kernel = tape.gradient(total, [inputs, layer.kernel.value])
+    return [np.array(tf.cast(each, "float32")) for each in (outputs, by_inputs, by_kernel)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((5, 7, 7, 6), 3), ((4, 3, 3, 8), 3), ((1, 6, 8, 3), 3), ((3, 5, 4, 2), 2), ((2, 1, 1, 4), 3)],
+)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_small_maps_have_the_gradients_of_any_convolution(shape, size, policy):
+    random = np.random.default_rng(0)
+    pictures = random.normal(size=shape).astype(np.float32)
+    upstream = random.normal(size=(*shape[:3], 7)).astype(np.float32)
+    options = {"padding": "same", "use_bias": False, "dtype": policy}
+    own, plain_one = (kind(7, size, **options) for kind in (SmallMapConv2D, keras.layers.Conv2D))
+    for layer in (own, plain_one):
+        layer.build(shape)
+    plain_one.set_weights(own.get_weights())
+    found = gradients_of(own, pictures, upstream)
+    expected = gradients_of(plain_one, pictures, upstream)
+    tolerance = 1e-5 if policy == "float32" else 0.02  # bfloat16 has 8 bits
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max())
+
+
+def test_small_map_convolutions_ship_as_keras_own():
+    layer = SmallMapConv2D(4, 3, padding="same", name="c")
+    assert type(plain(layer)) is keras.layers.Conv2D and plain(layer).name == "c"
 
 
 def test_plain_layers_are_float32_keras_layers_of_the_same_name():

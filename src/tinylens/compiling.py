@@ -90,7 +90,7 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
     memory = LossMemory(train.labels) if spec.hard_share < 1 else None
     network, model, early_model = _build_models(parts, recipe, policy, course, memory)
     steps = sum(order.steps(course.share(place)) for place in range(spec.epochs))
-    optimizer = optim.build(recipe.optimizer, steps, spec.ema)
+    optimizer = optim.build(recipe.optimizer, steps, spec.ema, precision)
     optimizer.build(model.trainable_variables)
     trained = {False: model} if early_model is None else {False: model, True: early_model}
     for each in trained.values():

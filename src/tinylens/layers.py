@@ -6,6 +6,7 @@ what ships loads without tinylens.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 PACKAGE = "tinylens"
+SMALL_MAP = 49  # pixels: at 15×15 TensorFlow's own gradient is the faster one
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -51,6 +53,62 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         average.assign(
             average * self.momentum + ops.cast(value, average.dtype) * (1 - self.momentum)
         )
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class SmallMapConv2D(keras.layers.Conv2D):
+    """A convolution that learns faster on small maps, with TensorFlow on a processor.
+
+    There the gradient of a kernel is a convolution itself, of pictures and gradients with channels
+    and pictures in each other's place; TensorFlow's own kernel takes twice as long for it on maps
+    of 7×7 pixels and three times on 3×3 (256 channels, 500 pictures, bfloat16). Elsewhere, and on
+    larger maps, this is Keras's layer.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Return the convolution of `inputs`, shape (batch, height, width, channels)."""
+        _, height, width, channels = inputs.shape
+        simple = self.strides == (1, 1) and self.dilation_rate == (1, 1)
+        simple = simple and self.padding == "same" and channels == kernel.shape[2]
+        small = height is not None and width is not None and height * width <= SMALL_MAP
+        if not (simple and small and _tensorflow_on_processor()):
+            return super().convolution_op(inputs, kernel)
+        return _small_map_convolution()(inputs, kernel)
+
+
+@functools.cache
+def _small_map_convolution() -> Callable[[Any, Any], Any]:
+    import tensorflow as tf
+
+    def kernel_gradient(inputs: Any, upstream: Any, size: tuple[int, int]) -> Any:
+        before = [(side - 1) // 2 for side in size]
+        after = [side // 2 for side in size]
+        margins = [[0, 0], *([a, b] for a, b in zip(before, after, strict=True)), [0, 0]]
+        channels_first = tf.pad(tf.transpose(inputs, (3, 1, 2, 0)), margins)
+        as_kernel = tf.transpose(upstream, (1, 2, 0, 3))
+        found = tf.nn.conv2d(channels_first, as_kernel, 1, "VALID")
+        return tf.transpose(found, (1, 2, 0, 3))
+
+    def convolution(inputs: Any, kernel: Any) -> Any:
+        def gradients(upstream: Any) -> tuple[Any, Any]:
+            to_inputs = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(inputs),
+                filter=kernel,
+                out_backprop=upstream,
+                strides=[1, 1, 1, 1],
+                padding="SAME",
+            )
+            return to_inputs, kernel_gradient(inputs, upstream, tuple(kernel.shape[:2]))
+
+        return tf.nn.conv2d(inputs, kernel, 1, "SAME"), gradients
+
+    differentiable = tf.custom_gradient(convolution)
+
+    def of_tensors(inputs: Any, kernel: Any) -> Any:
+        # a variable would have to be named to TensorFlow as one
+        return differentiable(inputs, tf.identity(ops.convert_to_tensor(kernel)))
+
+    return of_tensors
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -180,12 +238,9 @@ def rows_on_host(array: NDArray[Any]) -> Callable[[Any], Any] | None:
     Args:
         array: of any type, shape (n, ...).
     """
-    if keras.backend.backend() != "tensorflow":
+    if not _tensorflow_on_processor():
         return None
     import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU"):
-        return None
 
     def rows(indices: Any) -> Any:
         found = tf.numpy_function(lambda chosen: array[chosen], [indices], array.dtype)
@@ -193,6 +248,14 @@ def rows_on_host(array: NDArray[Any]) -> Callable[[Any], Any] | None:
         return found
 
     return rows
+
+
+def _tensorflow_on_processor() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")
 
 
 def plain(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -203,6 +266,8 @@ def plain(layer: keras.layers.Layer) -> keras.layers.Layer:
         del config[key]  # the weights are copied; ours need not be known to the reader
     if isinstance(layer, FusedBatchNorm):
         return keras.layers.BatchNormalization.from_config(config)
+    if isinstance(layer, SmallMapConv2D):
+        return keras.layers.Conv2D.from_config(config)
     if isinstance(layer, CountedDropout):
         config.pop("seed")
         return keras.layers.Dropout.from_config(config)

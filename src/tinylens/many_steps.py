@@ -1,7 +1,7 @@
 """JAX: many training steps in one compiled call, where Keras's `fit` makes a call a step.
 
-On a GPU a step of a small network is over in a few milliseconds, and what the host does between two
-of them - the next batch, the call, the running means read back - costs as much again.
+On a GPU a step of a small network is over in a few milliseconds; what the host does between two of
+them - the next batch, the call, the running means read back - is no longer little beside that.
 """
 
 from __future__ import annotations

@@ -108,6 +108,20 @@ def test_three_rounds_bring_the_singular_values_near_1(shape):
     np.testing.assert_allclose(product, product.T, rtol=1e-3, atol=1e-3 * np.abs(product).max())
 
 
+def test_in_bfloat16_a_turn_points_the_same_way():
+    gradient = np.random.default_rng(0).normal(size=(3, 3, 16, 32)).astype(np.float32)
+    exact, rough = (
+        ops.convert_to_numpy(orthogonal(ops.convert_to_tensor(gradient), arithmetic)).ravel()
+        for arithmetic in ("float32", "bfloat16")
+    )
+    assert rough.dtype == np.float32
+    cosine = exact @ rough / np.linalg.norm(exact) / np.linalg.norm(rough)
+    assert cosine > 0.999
+    assert optim.build(OptimizerSection(name="muon"), 5, precision="bfloat16").arithmetic == (
+        "bfloat16"
+    )
+
+
 def test_a_kernel_has_the_norm_of_its_outputs_before_each_step():
     kernel = keras.Variable(np.full((3, 3, 2, 5), 7.0, np.float32))
     Muon(learning_rate=0.0).apply([ops.ones((3, 3, 2, 5))], [kernel])

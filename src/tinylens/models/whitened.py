@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tinylens.layers import FusedBatchNorm, HostHeUniform, IdentityLike
+from tinylens.layers import FusedBatchNorm, HostHeUniform, IdentityLike, SmallMapConv2D
 from tinylens.models.shape import NetworkShape, normalized_input
 
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -127,7 +127,7 @@ def _whitening(x: Any, shape: NetworkShape) -> Any:
 
 
 def _convolved(x: Any, width: int, seed: tuple[int, ...], *, pool: bool = False) -> Any:
-    x = keras.layers.Conv2D(
+    x = SmallMapConv2D(
         width, 3, padding="same", use_bias=False, kernel_initializer=IdentityLike(seed)
     )(x)
     if pool:

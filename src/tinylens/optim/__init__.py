@@ -58,13 +58,16 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return cls(OptimizerSection(**config["spec"]), config["steps"])
 
 
-def build(spec: OptimizerSection, steps: int, ema: float = 0.0) -> keras.optimizers.Optimizer:
+def build(
+    spec: OptimizerSection, steps: int, ema: float = 0.0, precision: str = "float32"
+) -> keras.optimizers.Optimizer:
     """Return the optimizer for a training of `steps` steps.
 
     Args:
         spec: the recipe's optimizer section.
         steps: of the whole training; the schedule ends there.
         ema: momentum of a running mean of the weights, kept beside them; 0 keeps none.
+        precision: "float32" or "bfloat16", of what need not be exact; weights are float32.
     """
     common: dict[str, Any] = {
         "learning_rate": Schedule(spec, steps),
@@ -74,13 +77,15 @@ def build(spec: OptimizerSection, steps: int, ema: float = 0.0) -> keras.optimiz
         common["weight_decay"] = spec.weight_decay
     if ema:
         common |= {"use_ema": True, "ema_momentum": ema}
-    optimizer = _plain(spec, common)
+    optimizer = _plain(spec, common, precision)
     # `fit` would put the mean into the weights at its end, which is each epoch's; fitting.py does
     optimizer.finalize_variable_values = lambda _: None
     return optimizer
 
 
-def _plain(spec: OptimizerSection, common: dict[str, Any]) -> keras.optimizers.Optimizer:
+def _plain(
+    spec: OptimizerSection, common: dict[str, Any], precision: str
+) -> keras.optimizers.Optimizer:
     if spec.name == "adamw":
         return keras.optimizers.AdamW(**common)
     if spec.name == "adam":
@@ -88,4 +93,5 @@ def _plain(spec: OptimizerSection, common: dict[str, Any]) -> keras.optimizers.O
     common |= {"head_rate": spec.head_rate, "bias_rate": spec.bias_rate}
     if spec.name == "sgd":
         return NesterovSGD(momentum=spec.momentum, **common)
-    return Muon(momentum=spec.momentum, vector_momentum=spec.vector_momentum, **common)
+    common |= {"momentum": spec.momentum, "vector_momentum": spec.vector_momentum}
+    return Muon(arithmetic=precision, **common)

@@ -93,6 +93,7 @@ class Muon(NesterovSGD):
         learning_rate: of convolution kernels; a number or a schedule.
         momentum: of convolution kernels.
         vector_momentum: of everything else.
+        arithmetic: of the iteration, "float32" or "bfloat16": it need not be exact (Jordan 2024).
         head_rate: the rate of dense kernels, as a multiple of `learning_rate`.
         bias_rate: the rate of biases, norm scales and norm offsets, likewise.
     """
@@ -103,17 +104,20 @@ class Muon(NesterovSGD):
         momentum: float = 0.6,
         *,
         vector_momentum: float = 0.85,
+        arithmetic: str = "float32",
         name: str = "muon",
         **options: Any,
     ) -> None:
         super().__init__(learning_rate, momentum, name=name, **options)
         self.vector_momentum = vector_momentum
+        self.arithmetic = arithmetic
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Move `variable` by one step."""
         rate = ops.cast(learning_rate, variable.dtype)
         if is_kernel(variable):
-            turn = orthogonal(self._averaged(gradient, variable, self.momentum))
+            averaged = self._averaged(gradient, variable, self.momentum)
+            turn = orthogonal(averaged, self.arithmetic)
             norm = ops.sqrt(ops.sum(ops.square(variable)))
             scaled = variable * (variable.shape[-1] ** 0.5 / (norm + 1e-7))
             self.assign(variable, scaled - rate * turn)
@@ -123,7 +127,8 @@ class Muon(NesterovSGD):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this optimizer again."""
-        return {**super().get_config(), "vector_momentum": self.vector_momentum}
+        own = {"vector_momentum": self.vector_momentum, "arithmetic": self.arithmetic}
+        return {**super().get_config(), **own}
 
 
 def is_kernel(variable: Any) -> bool:
@@ -131,7 +136,7 @@ def is_kernel(variable: Any) -> bool:
     return len(variable.shape) == 4 and variable.shape[-1] > 1
 
 
-def orthogonal(gradient: Any) -> Any:
+def orthogonal(gradient: Any, arithmetic: str = "float32") -> Any:
     """Return a kernel of shape (height, width, inputs, outputs) with singular values near 1.
 
     The Newton-Schulz iteration X ← aX + (bA + cA²)X, A = XXᵀ, with coefficients that are steep at 0
@@ -141,10 +146,10 @@ def orthogonal(gradient: Any) -> Any:
     matrix = ops.transpose(ops.reshape(gradient, (-1, shape[-1])))
     tall = matrix.shape[0] > matrix.shape[1]
     x = ops.transpose(matrix) if tall else matrix
-    x = x / (ops.sqrt(ops.sum(ops.square(x))) + 1e-7)
+    x = ops.cast(x / (ops.sqrt(ops.sum(ops.square(x))) + 1e-7), arithmetic)
     a, b, c = STEEP
     for _ in range(ROUNDS):
         square = ops.matmul(x, ops.transpose(x))
         x = a * x + ops.matmul(b * square + c * ops.matmul(square, square), x)
     matrix = ops.transpose(x) if tall else x
-    return ops.reshape(ops.transpose(matrix), shape)
+    return ops.cast(ops.reshape(ops.transpose(matrix), shape), gradient.dtype)
