@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-import jinja2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from tinylens.metrics import calibration_bins, wilson_interval
 from tinylens.reporting.charts import Chart, Series, line_chart
 from tinylens.reporting.contents import Contents
+from tinylens.reporting.document import document
 from tinylens.reporting.wording import (
     SPLIT_ORDER,
     interval_text,
@@ -28,30 +22,16 @@ from tinylens.reporting.wording import (
 )
 from tinylens.scores import Score
 
-PACKAGE = "tinylens.reporting"
 MOST_NUMBERED = 25  # classes of which a confusion matrix has room for the counts
 SHOWN_CONFUSIONS = 12
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)
-PICTURE_SIDE = 128  # pixels; larger pictures are shown smaller
 
 
 def render(contents: Contents) -> str:
     """Return the report as HTML. Whatever comes from the run is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(PACKAGE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "data_uri": data_uri}
-    script = _source("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.jinja").render(
+    return document(
+        "report.html.jinja",
         contents=contents,
-        style=_source("report.css"),
-        script=script,
-        script_hash=f"sha256-{digest}",
         parts=[name for name in SPLIT_ORDER if name in contents.evaluation.splits],
         figure_rows=_figure_rows(contents),
         part_whiskers=_part_whiskers(contents),
@@ -64,21 +44,6 @@ def render(contents: Contents) -> str:
         curves=_curves(contents),
         recipe_sections=_recipe_sections(contents),
     )
-
-
-def _source(name: str) -> str:
-    """Return a file of our own that goes into the page as it is."""
-    return (resources.files(PACKAGE) / "templates" / name).read_text(encoding="utf-8")
-
-
-def data_uri(image: NDArray[np.uint8]) -> str:
-    """Return a picture, uint8, shape (height, width, channels), as a PNG inside an address."""
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    if max(picture.size) > PICTURE_SIDE:
-        picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 # --- figures

@@ -65,24 +65,26 @@ def draw(contents: Contents) -> dict[str, bytes]:
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # a class name in a script that the font lacks is drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        return {name: _png(plot(contents)) for name, plot in plots.items()}
+        return {name: as_png(plot(contents)) for name, plot in plots.items()}
 
 
 NAMES = frozenset({"curves", "confusion_matrix", "per_class", "reliability", "worst_mistakes"})
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """Return a drawn figure as the bytes of a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a width and a height in inches."""
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
 
 def _curves(contents: Contents) -> Figure:
-    figure = _figure(9, 3.6)
+    figure = new_figure(9, 3.6)
     panels: tuple[Axes, Axes] = tuple(figure.subplots(1, 2))
     for axes, key, title in zip(panels, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True):
         lines = (("train", key, BLUE, "o"), ("val", f"val_{key}", ORANGE, "s"))
@@ -109,7 +111,7 @@ def _confusion_matrix(contents: Contents) -> Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes = len(names)
     side = min(3.2 + 0.42 * classes, 15)
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axes = figure.subplots()
     root = PowerNorm(0.5, vmin=0, vmax=1)  # a confusion of 1 % can be seen beside 95 % right
     image = axes.imshow(shares, cmap="Blues", norm=root, interpolation="nearest")
@@ -131,7 +133,7 @@ def _confusion_matrix(contents: Contents) -> Figure:
 
 def _per_class(contents: Contents) -> Figure:
     rows = sorted(contents.test.per_class, key=lambda row: row.f1.value or 0)
-    figure = _figure(7.5, min(1.4 + 0.36 * len(rows), 24))
+    figure = new_figure(7.5, min(1.4 + 0.36 * len(rows), 24))
     axes = figure.subplots()
     kinds = (("precision", BLUE, "o", 0.18), ("recall", ORANGE, "s", -0.18))
     for field, colour, marker, offset in kinds:
@@ -157,7 +159,7 @@ def _per_class(contents: Contents) -> Figure:
 
 
 def _reliability(contents: Contents) -> Figure:
-    figure = _figure(5.6, 6)
+    figure = new_figure(5.6, 6)
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     bins = calibration_bins(contents.probabilities, contents.labels)
     counts = zip(bins.accuracy * bins.count, bins.count, strict=True)
@@ -197,7 +199,7 @@ def _worst_mistakes(contents: Contents) -> Figure:
     mistakes = contents.mistakes[:MOST_MISTAKES]
     columns = min(6, len(mistakes))
     lines = -(-len(mistakes) // columns)
-    figure = _figure(max(1.5 * columns, 4), 1.95 * lines + 0.4)
+    figure = new_figure(max(1.5 * columns, 4), 1.95 * lines + 0.4)
     figure.suptitle("Most confident mistakes on test: true → predicted", fontsize=11, weight="bold")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes in panels:

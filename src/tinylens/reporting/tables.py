@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from tinylens.comparison import SIGNIFICANT, Pair
 from tinylens.errors import RunError
 from tinylens.reporting.wording import (
     FIGURES,
@@ -56,6 +57,26 @@ def per_class(evaluation: Evaluation, split: str = "test") -> Table:
     for row in evaluation.splits[split].per_class:
         cells = [_cell(_SHARE, score) for score in (row.precision, row.recall, row.f1)]
         table.add_row(Text(shortened(row.name, _NAME_LENGTH)), *cells, f"{row.support:,}")
+    return table
+
+
+def differences(pair: Pair) -> Table:
+    """Return how two runs differ in accuracy, over all classes and in each one's recall."""
+    caption = f"points on test, {pair.second} minus {pair.first}; (…) 95 % interval"
+    table = _table(caption=caption)
+    table.add_column(Text("Class"))
+    table.add_column("Points", justify="right", no_wrap=True)
+    table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("Pictures", justify="right", no_wrap=True)
+    rows = [("all classes", pair.accuracy, pair.p_value, pair.n)]
+    rows += [(each.name, each.recall, each.p_value, each.support) for each in pair.classes]
+    for name, found, p_value, support in rows:
+        style = "bold" if p_value < SIGNIFICANT else ""
+        points = Text(f"{100 * found.value:+.1f}", style=style)
+        low, high = (f"{100 * end:+.1f}" for end in found.ci95)
+        points.append(f" ({low} to {high})", style="dim")
+        cells = ("<.001" if p_value < 0.001 else f"{p_value:.3f}", f"{support:,}")
+        table.add_row(Text(shortened(name, _NAME_LENGTH), style=style), points, *cells)
     return table
 
 
