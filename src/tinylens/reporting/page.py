@@ -18,9 +18,10 @@ from tinylens.reporting.wording import (
     interval_text,
     percent,
     shown_figures,
+    small_change_rows,
     value_text,
 )
-from tinylens.scores import Score
+from tinylens.scores import Robustness, Score
 
 MOST_NUMBERED = 25  # classes of which a confusion matrix has room for the counts
 SHOWN_CONFUSIONS = 12
@@ -41,6 +42,7 @@ def render(contents: Contents) -> str:
         confusions=contents.confusions[:SHOWN_CONFUSIONS],
         reliability=_reliability(contents),
         thresholds=_thresholds(contents),
+        robustness=_robustness(contents.robustness),
         curves=_curves(contents),
         recipe_sections=_recipe_sections(contents),
     )
@@ -194,6 +196,36 @@ def _thresholds(contents: Contents) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+# --- robustness
+
+
+def _robustness(found: Robustness | None) -> dict[str, Any] | None:
+    """Return rows of accuracies; a cell is coloured by its share of what clean pictures reach."""
+    if found is None:
+        return None
+    clean = found.clean.value or 1.0
+    worst = min(score.value or 0.0 for scores in found.corruptions.values() for score in scores)
+
+    def cell(score: Score) -> dict[str, Any]:
+        lost = max(clean - (score.value or 0.0), 0.0) / max(clean - worst, 1e-12)
+        low, high = score.ci95 or (0.0, 1.0)
+        interval = f"{percent(low)}–{percent(high)}"
+        return {"value": percent(score.value or 0.0), "interval": interval, "lost": round(lost, 2)}
+
+    error = found.mean_corruption_error
+    return {
+        "pictures": found.pictures,
+        "clean": cell(found.clean),
+        "error": percent(error.value or 0.0),
+        "error_interval": "–".join(percent(end) for end in error.ci95 or (0.0, 1.0)),
+        "rows": [
+            {"name": name.replace("_", " "), "cells": [cell(score) for score in scores]}
+            for name, scores in found.corruptions.items()
+        ],
+        "small": [{"name": name, **cell(score)} for name, score in small_change_rows(found)],
+    }
 
 
 # --- training

@@ -17,6 +17,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tinylens.corruptions import CORRUPTIONS
 from tinylens.metrics import calibration_bins, wilson_interval
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.wording import percent, shortened
@@ -60,6 +61,8 @@ def draw(contents: Contents) -> dict[str, bytes]:
     }
     if contents.history:
         plots["curves"] = _curves
+    if contents.robustness:
+        plots["robustness"] = _robustness
     if contents.mistakes:
         plots["worst_mistakes"] = _worst_mistakes
     with mpl.rc_context(STYLE), warnings.catch_warnings():
@@ -68,7 +71,9 @@ def draw(contents: Contents) -> dict[str, bytes]:
         return {name: as_png(plot(contents)) for name, plot in plots.items()}
 
 
-NAMES = frozenset({"curves", "confusion_matrix", "per_class", "reliability", "worst_mistakes"})
+NAMES = frozenset(
+    {"curves", "confusion_matrix", "per_class", "reliability", "robustness", "worst_mistakes"}
+)
 
 
 def as_png(figure: Figure) -> bytes:
@@ -192,6 +197,38 @@ def _reliability(contents: Contents) -> Figure:
     lower.set_ylabel("pictures")
     lower.set_xlabel("confidence, %")
     lower.legend(loc="upper left", ncols=2)
+    return figure
+
+
+def _robustness(contents: Contents) -> Figure:
+    assert contents.robustness is not None  # else it is not among the plots
+    found = contents.robustness
+    figure = new_figure(9, 6)
+    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    families = sorted({each.family for each in CORRUPTIONS.values()})
+    for axes, family in zip(panels.ravel(), families, strict=True):
+        names = [name for name in found.corruptions if CORRUPTIONS[name].family == family]
+        for name, colour, marker in zip(
+            names, (BLUE, ORANGE, GREEN, VERMILION), "osD^", strict=False
+        ):
+            shares = [100 * (score.value or 0) for score in found.corruptions[name]]
+            axes.plot(
+                range(1, len(shares) + 1),
+                shares,
+                color=colour,
+                marker=marker,
+                markersize=4,
+                label=name.replace("_", " "),
+            )
+        axes.axhline(100 * (found.clean.value or 0), color=GREY, linestyle="--", linewidth=1)
+        axes.set_title(family)
+        axes.set_ylim(0, 100)
+        axes.legend(loc="lower left")
+    for axes in panels[1]:
+        axes.set_xlabel("strength")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in panels[:, 0]:
+        axes.set_ylabel("right, %")
     return figure
 
 

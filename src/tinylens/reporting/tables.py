@@ -13,11 +13,13 @@ from tinylens.reporting.wording import (
     SPLIT_ORDER,
     Figure,
     interval_text,
+    percent,
     shortened,
     shown_figures,
+    small_change_rows,
     value_text,
 )
-from tinylens.scores import Evaluation, Score
+from tinylens.scores import Evaluation, Robustness, Score
 
 _SHARE = next(figure for figure in FIGURES if figure.field == "accuracy")
 _NAME_LENGTH = 18  # three figures with their intervals leave so much of 80 columns
@@ -78,6 +80,38 @@ def differences(pair: Pair) -> Table:
         cells = ("<.001" if p_value < 0.001 else f"{p_value:.3f}", f"{support:,}")
         table.add_row(Text(shortened(name, _NAME_LENGTH), style=style), points, *cells)
     return table
+
+
+def corruptions(found: Robustness) -> Table:
+    """Return the accuracy under each corruption, a column a strength."""
+    error = found.mean_corruption_error
+    low, high = (percent(end) for end in error.ci95 or (0, 1))
+    caption = (
+        f"accuracy on {found.pictures:,} test pictures, %; as they are {_percent(found.clean)}; "
+        f"mean corruption error {_percent(error)} ({low}–{high})"
+    )
+    table = _table(caption=caption)
+    table.add_column("Corruption", no_wrap=True)
+    strengths = max(len(scores) for scores in found.corruptions.values())
+    for strength in range(1, strengths + 1):
+        table.add_column(f"{strength}", justify="right", no_wrap=True)
+    for name, scores in found.corruptions.items():
+        table.add_row(name.replace("_", " "), *map(_percent, scores))
+    return table
+
+
+def small_changes(found: Robustness) -> Table:
+    """Return the accuracy on pictures that were moved, turned, mirrored or compressed."""
+    table = _table()
+    table.add_column("Small changes", no_wrap=True)
+    table.add_column("Accuracy %", justify="right", no_wrap=True)
+    for name, score in small_change_rows(found):
+        table.add_row(name, _cell(_SHARE, score))
+    return table
+
+
+def _percent(score: Score) -> str:
+    return "–" if score.value is None else percent(score.value)
 
 
 def _table(caption: str | None = None) -> Table:
