@@ -8,6 +8,7 @@ from rich.text import Text
 
 from tinylens.comparison import SIGNIFICANT, Pair
 from tinylens.errors import RunError
+from tinylens.repeats import Summary
 from tinylens.reporting.wording import (
     FIGURES,
     SPLIT_ORDER,
@@ -107,6 +108,24 @@ def small_changes(found: Robustness) -> Table:
     table.add_column("Accuracy %", justify="right", no_wrap=True)
     for name, score in small_change_rows(found):
         table.add_row(name, _cell(_SHARE, score))
+    return table
+
+
+def spread(summary: Summary) -> Table:
+    """Return mean, standard deviation and interval of each figure over a series of trainings."""
+    judged = "test" if summary.kind == "seeds" else "held out"
+    table = _table(caption=f"{len(summary.runs)} {summary.kind}; (…) 95 % interval")
+    table.add_column(f"Figure ({judged})", no_wrap=True)
+    table.add_column("Mean ± sd", justify="right", no_wrap=True)
+    for figure in FIGURES:
+        found = summary.figures.get(figure.field)
+        if not figure.short or found is None:
+            continue
+        scale, places = (100, 2) if figure.percent else (1, 4)
+        text = Text(f"{scale * found.mean:.{places}f} ± {scale * found.sd:.{places}f}")
+        low, high = (f"{scale * end:.{places}f}" for end in found.ci95)
+        text.append(f" ({low}–{high})", style="dim")
+        table.add_row(f"{figure.short} %" if figure.percent else figure.short, text)
     return table
 
 
