@@ -158,6 +158,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_seeds_and_folds_leave_a_series_with_a_summary(folder: Path) -> None:
     command = ("train", "stripes.npz", "--epochs", "1", *TINY)
     result = tinylens(*command, "--seeds", "2", "--json", cwd=folder)
