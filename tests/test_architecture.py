@@ -20,20 +20,24 @@ FUNCTION_LINES = 60
 
 # A verb of the command line, and the module that does it.
 MODULE_OF_VERB = {
+    "compare": "comparison",
     "data": "data",
     "evaluate": "evaluation",
     "predict": "predicting",
     "recipes": "recipe",
     "report": "reporting",
+    "robustness": "robustness",
     "train": "training",
 }
 PUBLIC_NAMES = [
     "Classifier",
+    "Comparison",
     "Dataset",
     "Evaluation",
     "Recipe",
     "Run",
     "Splits",
+    "compare",
     "evaluate",
     "load",
     "train",

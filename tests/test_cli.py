@@ -75,6 +75,9 @@ def wait_for(path: Path, seconds: float = 120) -> None:
         (["train", "shapes", "--set", "train.epoch=3"], 2, "did you mean train.epochs?"),
         (["train", "shapes", "--set", "train.epochs"], 2, "expected KEY=VALUE"),
         (["train", "shapes", "--epochs", "0"], 2, "train.epochs: expected greater than"),
+        (["train", "shapes", "--seeds", "1"], 2, "--seeds 1: expected 2 to 100"),
+        (["train", "shapes", "--seeds", "3", "--folds", "3"], 2, "expected one of them"),
+        (["train", "shapes", "--seeds", "3", "--budget", "5m"], 2, "plans for one training"),
         (["train", "shapes", "--backend", "jaxx"], 2, "did you mean jax?"),
         (["train"], 2, "Missing argument"),
         (["recipes", "clasic"], 2, "did you mean classic?"),
@@ -155,6 +158,23 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_seeds_and_folds_leave_a_series_with_a_summary(folder: Path) -> None:
+    command = ("train", "stripes.npz", "--epochs", "1", *TINY)
+    result = tinylens(*command, "--seeds", "2", "--json", cwd=folder)
+    tree = json.loads(result.stdout)
+    assert tree["runs"] == ["seed-0", "seed-1"]
+    series = folder / tree["folder"]
+    assert series.name == "stripes-classic-seeds-1"
+    assert len(tree["figures"]["accuracy"]["values"]) == 2
+    assert json.loads((series / "seed-1" / "run.json").read_text())["seed"] == 1
+    result = tinylens(*command, "--folds", "2", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "2 folds of 500 pictures in all" in " ".join(result.stdout.split())
+    with np.load(folder / "runs" / "stripes-classic-folds-1" / "out_of_fold.npz") as kept:
+        assert kept["probabilities"].shape == (500, 4)
+
+
 def test_two_processes_never_write_one_run(folder: Path) -> None:
     command = ("train", "stripes.npz", "--epochs", "200", *TINY, "--out", "mine")
     first = start(*command, cwd=folder)

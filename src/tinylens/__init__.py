@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinylens.classifier import Classifier as Classifier
+    from tinylens.comparison import Comparison as Comparison
+    from tinylens.comparison import compare as compare
     from tinylens.data.dataset import Dataset as Dataset
     from tinylens.data.dataset import Splits as Splits
     from tinylens.data.sources import load as load
@@ -22,11 +24,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Classifier": "tinylens.classifier",
+    "Comparison": "tinylens.comparison",
     "Dataset": "tinylens.data.dataset",
     "Evaluation": "tinylens.scores",
     "Recipe": "tinylens.recipe",
     "Run": "tinylens.run",
     "Splits": "tinylens.data.dataset",
+    "compare": "tinylens.comparison",
     "evaluate": "tinylens.evaluation",
     "load": "tinylens.data.sources",
     "train": "tinylens.training",
@@ -34,11 +38,13 @@ _HOMES = {
 
 __all__ = [
     "Classifier",
+    "Comparison",
     "Dataset",
     "Evaluation",
     "Recipe",
     "Run",
     "Splits",
+    "compare",
     "evaluate",
     "load",
     "train",

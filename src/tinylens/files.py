@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,3 +102,22 @@ def slug(source: str) -> str:
     """
     name = re.sub(r"\.(npz|parquet|tar|tgz|tar\.gz)$", "", Path(source).name.lower())
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40] or "data"
+
+
+def lock_descriptor(descriptor: int) -> bool:
+    """Take the system's lock on an open file; it is let go when the descriptor is closed."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import socket
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from tinylens import files
 from tinylens.errors import RunError
 from tinylens.recipe import Recipe
-from tinylens.scores import Evaluation
+from tinylens.scores import Evaluation, Robustness
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -256,6 +255,18 @@ class Run:
         self._write_json("evaluation.json", evaluation.to_json())
 
     @property
+    def robustness(self) -> Robustness | None:
+        """Accuracy on changed test pictures; None before `tinylens robustness`."""
+        if not (self.path / "robustness.json").is_file():
+            return None
+        with _understood(self.path / "robustness.json"):
+            return Robustness.from_json(self._read_json("robustness.json"))
+
+    def write_robustness(self, robustness: Robustness) -> None:
+        """Write robustness.json."""
+        self._write_json("robustness.json", robustness.to_json())
+
+    @property
     def predictions(self) -> Arrays:
         """Arrays by name.
 
@@ -287,7 +298,7 @@ class Run:
         path = self.path / ".lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if not _lock_descriptor(descriptor):
+            if not files.lock_descriptor(descriptor):
                 holder = path.read_text(encoding="utf-8", errors="replace").strip()
                 raise RunError(
                     f"{self.path} is being written by {holder or 'another process'}; wait for it, "
@@ -310,7 +321,7 @@ class Run:
             except FileNotFoundError:
                 return False
             stack.callback(os.close, descriptor)
-            return not _lock_descriptor(descriptor)
+            return not files.lock_descriptor(descriptor)
 
     def _remove_leftovers(self) -> None:
         """Remove temporary files of a killed process."""
@@ -377,22 +388,3 @@ def _numbered(root: Path, stem: str) -> Iterator[tuple[int, Path]]:
         match = pattern.fullmatch(path.name)
         if match and path.is_dir():
             yield int(match[1]), path
-
-
-def _lock_descriptor(descriptor: int) -> bool:
-    """Take the system's lock on an open file; it is let go when the descriptor is closed."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -25,6 +25,23 @@ class Score:
             return "not defined"
         return f"{self.value:.4f} ({self.ci95[0]:.4f}–{self.ci95[1]:.4f})"
 
+    def complement(self) -> Score:
+        """Return 1 minus the figure: the error of an accuracy.
+
+        >>> print(Score(0.75, (0.5, 1.0)).complement())
+        0.2500 (0.0000–0.5000)
+        """
+        if self.value is None or self.ci95 is None:
+            return self
+        low, high = self.ci95
+        return Score(1 - self.value, (1 - high, 1 - low))
+
+    @staticmethod
+    def from_json(tree: Mapping[str, Any]) -> Score:
+        """Return the score that `dataclasses.asdict` gave, also after a way through JSON."""
+        interval = tree["ci95"]
+        return Score(tree["value"], None if interval is None else (interval[0], interval[1]))
+
 
 @dataclass(frozen=True)
 class ClassScores:
@@ -152,27 +169,73 @@ OVERALL_FIGURES = (
 )
 
 
+@dataclass(frozen=True)
+class Robustness:
+    """Accuracy on changed test pictures, each with its 95 % interval.
+
+    Attributes:
+        pictures: how many were changed.
+        clean: accuracy on them as they are.
+        corruptions: by name, the accuracy at strengths 1 to 5.
+        mean_corruption_error: the mean error over all of them; not divided by AlexNet's, as it is
+            for ImageNet-C, so it is a share of pictures.
+        shifts: by pixels, the mean accuracy over eight directions.
+        turns: by degrees, over both sides.
+        mirrored: accuracy on mirror images.
+        jpeg: by quality.
+    """
+
+    pictures: int
+    clean: Score
+    corruptions: Mapping[str, tuple[Score, ...]]
+    mean_corruption_error: Score
+    shifts: Mapping[int, Score]
+    turns: Mapping[int, Score]
+    mirrored: Score
+    jpeg: Mapping[int, Score]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dicts, lists and numbers."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(tree: Mapping[str, Any]) -> Robustness:
+        """Return what `to_json` gave, also after a way through JSON."""
+
+        def by_number(part: Mapping[str, Any]) -> dict[int, Score]:
+            return {int(number): Score.from_json(score) for number, score in part.items()}
+
+        return Robustness(
+            pictures=tree["pictures"],
+            clean=Score.from_json(tree["clean"]),
+            corruptions={
+                name: tuple(map(Score.from_json, scores))
+                for name, scores in tree["corruptions"].items()
+            },
+            mean_corruption_error=Score.from_json(tree["mean_corruption_error"]),
+            shifts=by_number(tree["shifts"]),
+            turns=by_number(tree["turns"]),
+            mirrored=Score.from_json(tree["mirrored"]),
+            jpeg=by_number(tree["jpeg"]),
+        )
+
+
 def _split_from_json(tree: Mapping[str, Any]) -> SplitScores:
     return SplitScores(
         n=tree["n"],
-        **{figure: _score_from_json(tree[figure]) for figure in OVERALL_FIGURES},
+        **{figure: Score.from_json(tree[figure]) for figure in OVERALL_FIGURES},
         per_class=tuple(
             ClassScores(
                 name=row["name"],
-                precision=_score_from_json(row["precision"]),
-                recall=_score_from_json(row["recall"]),
-                f1=_score_from_json(row["f1"]),
+                precision=Score.from_json(row["precision"]),
+                recall=Score.from_json(row["recall"]),
+                f1=Score.from_json(row["f1"]),
                 support=row["support"],
             )
             for row in tree["per_class"]
         ),
         confusion=tuple(tuple(row) for row in tree["confusion"]),
     )
-
-
-def _score_from_json(tree: Mapping[str, Any]) -> Score:
-    interval = tree["ci95"]
-    return Score(tree["value"], None if interval is None else (interval[0], interval[1]))
 
 
 def _gap_from_json(tree: Mapping[str, Any] | None) -> Gap | None:

@@ -11,7 +11,8 @@ from builders_run import make_run, simulated_history, simulated_parts
 from tinylens import reporting
 from tinylens.errors import RunError
 from tinylens.reporting.contents import Contents
-from tinylens.reporting.page import data_uri, render
+from tinylens.reporting.document import data_uri
+from tinylens.reporting.page import render
 
 NASTY = ("<script>alert(1)</script>", 'a"onmouseover="x', "dog & {{ 7 * 7 }}")
 VOID = {"meta", "img", "br", "line", "circle", "polyline", "input", "link"}

@@ -13,8 +13,10 @@ import typer
 
 import tinylens
 from tinylens.cli import data, frame
+from tinylens.cli.compare import compare
 from tinylens.cli.evaluate import evaluate, report
 from tinylens.cli.predict import predict
+from tinylens.cli.robustness import robustness
 from tinylens.cli.train import recipes, train
 from tinylens.errors import TinylensError
 
@@ -27,7 +29,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
 
-for verb in (train, predict, evaluate, report, recipes):
+for verb in (train, predict, evaluate, compare, robustness, report, recipes):
     app.command()(verb)
 data_app.command()(data.info)
 app.add_typer(data_app, name="data")

@@ -31,7 +31,7 @@ def info(
     from tinylens.data.summary import summarize, write_contact_sheet
     from tinylens.files import slug
 
-    with frame.decoding_progress() as progress:
+    with frame.progress("decoding") as progress:
         splits = load(
             dataset,
             val=val,

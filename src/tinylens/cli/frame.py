@@ -64,7 +64,7 @@ def reader_may_leave() -> Generator[None]:
 
 
 @contextlib.contextmanager
-def decoding_progress() -> Generator[Callable[[int, int], None] | None]:
+def progress(what: str) -> Generator[Callable[[int, int], None] | None]:
     """Yield what shows progress on the terminal, or None where there is none to show it on."""
     if not sys.stderr.isatty():
         yield None
@@ -73,5 +73,5 @@ def decoding_progress() -> Generator[Callable[[int, int], None] | None]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("decoding", total=None)
+        task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,7 @@ from tinylens.errors import RecipeError
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
     from tinylens.recipe import Recipe
+    from tinylens.repeats import Summary
     from tinylens.run import Run
     from tinylens.training import Silent
 
@@ -37,6 +38,12 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
     val: Annotated[float | None, typer.Option(help="Share of train to choose on; 0: none.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Train with so many seeds; mean, spread and interval.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate in so many folds; test stays sealed.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processors to use; else all.")] = None,
@@ -62,6 +69,7 @@ def train(
         "data.size": size,
     }
     overrides = parse_changes(changes or []) | {k: v for k, v in short.items() if v is not None}
+    _check_series(seeds, folds, budget)
     end = None if budget is None else frame.STARTED + parse_seconds(budget)
     resolved = Recipe.load(recipe or ("fast" if budget else "classic")).override(overrides)
     headline = _headline(resolved, backend, threads)
@@ -69,19 +77,68 @@ def train(
     with _continuable(), watching.on_terminal() as watcher:
         splits = _load(dataset, resolved, watcher, strict=strict, data_dir=data_dir)
         watcher.say(headline)
-        run = train_network(
-            splits,
-            resolved,
-            out=out,
-            backend=backend,
-            budget=None if end is None else end - time.monotonic(),
-            deterministic=deterministic,
-            fresh=fresh,
-            command=frame.command_line(),
-            load_seconds=time.monotonic() - started,
-            watcher=watcher,
-        )
-    _show_run(run, as_json=as_json)
+
+        def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
+            return train_network(
+                data,
+                recipe,
+                out=folder,
+                backend=backend,
+                budget=None if end is None else end - time.monotonic(),
+                deterministic=deterministic,
+                fresh=fresh,
+                command=frame.command_line(),
+                load_seconds=time.monotonic() - started,
+                watcher=watcher,
+            )
+
+        if seeds or folds:
+            folder, summary = _series(splits, resolved, (seeds, folds), out, train_into)
+        else:
+            run = train_into(splits, resolved, out)
+    if seeds or folds:
+        _show_series(folder, summary, as_json=as_json)
+    else:
+        _show_run(run, as_json=as_json)
+
+
+def _check_series(seeds: int | None, folds: int | None, budget: str | None) -> None:
+    if seeds and folds:
+        raise RecipeError("--seeds and --folds: expected one of them; a fold has one seed")
+    if budget and (seeds or folds):
+        raise RecipeError("--budget plans for one training; leave it out with --seeds or --folds")
+
+
+def _series(
+    data: Splits,
+    recipe: Recipe,
+    counts: tuple[int | None, int | None],
+    out: Path | None,
+    train_into: Callable[[Splits, Recipe, Path], Run],
+) -> tuple[Path, Summary]:
+    """Train with so many seeds or folds; return the folder and what they came to."""
+    from tinylens import files, repeats, training
+
+    seeds, folds = counts
+    stem = f"{files.slug(data.source)}-{recipe.name}-{'seeds' if seeds else 'folds'}"
+    folder = out or repeats.next_folder(training.RUNS, stem)
+    if seeds:
+        return folder, repeats.train_seeds(data, recipe, seeds, folder, train_into)
+    return folder, repeats.train_folds(data, recipe, folds or 0, folder, train_into)
+
+
+def _show_series(folder: Path, summary: Summary, *, as_json: bool) -> None:
+    if as_json:
+        frame.print_json({"folder": str(folder), **summary.to_json()})
+        return
+    from rich.console import Console
+
+    from tinylens.reporting import tables
+
+    console = Console()
+    console.print(tables.spread(summary), "")
+    console.print(summary.words, highlight=False, markup=False)
+    console.print(f"\nruns  {folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:

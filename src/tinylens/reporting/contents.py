@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tinylens.errors import RunError
 from tinylens.recipe import Recipe
 from tinylens.run import Run, RunInfo
-from tinylens.scores import Evaluation, SplitScores
+from tinylens.scores import Evaluation, Robustness, SplitScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,7 @@ class Contents:
         probabilities: of test, float32, shape (n, classes).
         labels: of test, int64, shape (n,).
         mistakes: the most confident mistakes on test, worst first.
+        robustness: accuracy on changed pictures, where that was measured.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Contents:
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
     mistakes: tuple[Mistake, ...]
+    robustness: Robustness | None
 
     @staticmethod
     def read(run: Run) -> Contents:
@@ -96,6 +98,7 @@ class Contents:
             probabilities=probabilities,
             labels=predictions["test_labels"],
             mistakes=_mistakes(predictions, [scores.name for scores in test.per_class]),
+            robustness=run.robustness,
         )
 
     @property

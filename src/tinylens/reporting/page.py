@@ -2,56 +2,37 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-import jinja2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from tinylens.metrics import calibration_bins, wilson_interval
 from tinylens.reporting.charts import Chart, Series, line_chart
 from tinylens.reporting.contents import Contents
+from tinylens.reporting.document import document
 from tinylens.reporting.wording import (
     SPLIT_ORDER,
     interval_text,
     percent,
     shown_figures,
+    small_change_rows,
     value_text,
 )
-from tinylens.scores import Score
+from tinylens.scores import Robustness, Score
 
-PACKAGE = "tinylens.reporting"
 MOST_NUMBERED = 25  # classes of which a confusion matrix has room for the counts
 SHOWN_CONFUSIONS = 12
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)
-PICTURE_SIDE = 128  # pixels; larger pictures are shown smaller
 
 
 def render(contents: Contents) -> str:
     """Return the report as HTML. Whatever comes from the run is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(PACKAGE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "data_uri": data_uri}
-    script = _source("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.jinja").render(
+    return document(
+        "report.html.jinja",
         contents=contents,
-        style=_source("report.css"),
-        script=script,
-        script_hash=f"sha256-{digest}",
         parts=[name for name in SPLIT_ORDER if name in contents.evaluation.splits],
         figure_rows=_figure_rows(contents),
         part_whiskers=_part_whiskers(contents),
@@ -61,24 +42,10 @@ def render(contents: Contents) -> str:
         confusions=contents.confusions[:SHOWN_CONFUSIONS],
         reliability=_reliability(contents),
         thresholds=_thresholds(contents),
+        robustness=_robustness(contents.robustness),
         curves=_curves(contents),
         recipe_sections=_recipe_sections(contents),
     )
-
-
-def _source(name: str) -> str:
-    """Return a file of our own that goes into the page as it is."""
-    return (resources.files(PACKAGE) / "templates" / name).read_text(encoding="utf-8")
-
-
-def data_uri(image: NDArray[np.uint8]) -> str:
-    """Return a picture, uint8, shape (height, width, channels), as a PNG inside an address."""
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    if max(picture.size) > PICTURE_SIDE:
-        picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 # --- figures
@@ -229,6 +196,36 @@ def _thresholds(contents: Contents) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+# --- robustness
+
+
+def _robustness(found: Robustness | None) -> dict[str, Any] | None:
+    """Return rows of accuracies; a cell is coloured by its share of what clean pictures reach."""
+    if found is None:
+        return None
+    clean = found.clean.value or 1.0
+    worst = min(score.value or 0.0 for scores in found.corruptions.values() for score in scores)
+
+    def cell(score: Score) -> dict[str, Any]:
+        lost = max(clean - (score.value or 0.0), 0.0) / max(clean - worst, 1e-12)
+        low, high = score.ci95 or (0.0, 1.0)
+        interval = f"{percent(low)}–{percent(high)}"
+        return {"value": percent(score.value or 0.0), "interval": interval, "lost": round(lost, 2)}
+
+    error = found.mean_corruption_error
+    return {
+        "pictures": found.pictures,
+        "clean": cell(found.clean),
+        "error": percent(error.value or 0.0),
+        "error_interval": "–".join(percent(end) for end in error.ci95 or (0.0, 1.0)),
+        "rows": [
+            {"name": name.replace("_", " "), "cells": [cell(score) for score in scores]}
+            for name, scores in found.corruptions.items()
+        ],
+        "small": [{"name": name, **cell(score)} for name, score in small_change_rows(found)],
+    }
 
 
 # --- training

@@ -17,6 +17,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tinylens.corruptions import CORRUPTIONS
 from tinylens.metrics import calibration_bins, wilson_interval
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.wording import percent, shortened
@@ -60,29 +61,35 @@ def draw(contents: Contents) -> dict[str, bytes]:
     }
     if contents.history:
         plots["curves"] = _curves
+    if contents.robustness:
+        plots["robustness"] = _robustness
     if contents.mistakes:
         plots["worst_mistakes"] = _worst_mistakes
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # a class name in a script that the font lacks is drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        return {name: _png(plot(contents)) for name, plot in plots.items()}
+        return {name: as_png(plot(contents)) for name, plot in plots.items()}
 
 
-NAMES = frozenset({"curves", "confusion_matrix", "per_class", "reliability", "worst_mistakes"})
+NAMES = frozenset(
+    {"curves", "confusion_matrix", "per_class", "reliability", "robustness", "worst_mistakes"}
+)
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """Return a drawn figure as the bytes of a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a width and a height in inches."""
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
 
 def _curves(contents: Contents) -> Figure:
-    figure = _figure(9, 3.6)
+    figure = new_figure(9, 3.6)
     panels: tuple[Axes, Axes] = tuple(figure.subplots(1, 2))
     for axes, key, title in zip(panels, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True):
         lines = (("train", key, BLUE, "o"), ("val", f"val_{key}", ORANGE, "s"))
@@ -109,7 +116,7 @@ def _confusion_matrix(contents: Contents) -> Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes = len(names)
     side = min(3.2 + 0.42 * classes, 15)
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axes = figure.subplots()
     root = PowerNorm(0.5, vmin=0, vmax=1)  # a confusion of 1 % can be seen beside 95 % right
     image = axes.imshow(shares, cmap="Blues", norm=root, interpolation="nearest")
@@ -131,7 +138,7 @@ def _confusion_matrix(contents: Contents) -> Figure:
 
 def _per_class(contents: Contents) -> Figure:
     rows = sorted(contents.test.per_class, key=lambda row: row.f1.value or 0)
-    figure = _figure(7.5, min(1.4 + 0.36 * len(rows), 24))
+    figure = new_figure(7.5, min(1.4 + 0.36 * len(rows), 24))
     axes = figure.subplots()
     kinds = (("precision", BLUE, "o", 0.18), ("recall", ORANGE, "s", -0.18))
     for field, colour, marker, offset in kinds:
@@ -157,7 +164,7 @@ def _per_class(contents: Contents) -> Figure:
 
 
 def _reliability(contents: Contents) -> Figure:
-    figure = _figure(5.6, 6)
+    figure = new_figure(5.6, 6)
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     bins = calibration_bins(contents.probabilities, contents.labels)
     counts = zip(bins.accuracy * bins.count, bins.count, strict=True)
@@ -193,11 +200,43 @@ def _reliability(contents: Contents) -> Figure:
     return figure
 
 
+def _robustness(contents: Contents) -> Figure:
+    assert contents.robustness is not None  # else it is not among the plots
+    found = contents.robustness
+    figure = new_figure(9, 6)
+    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    families = sorted({each.family for each in CORRUPTIONS.values()})
+    for axes, family in zip(panels.ravel(), families, strict=True):
+        names = [name for name in found.corruptions if CORRUPTIONS[name].family == family]
+        for name, colour, marker in zip(
+            names, (BLUE, ORANGE, GREEN, VERMILION), "osD^", strict=False
+        ):
+            shares = [100 * (score.value or 0) for score in found.corruptions[name]]
+            axes.plot(
+                range(1, len(shares) + 1),
+                shares,
+                color=colour,
+                marker=marker,
+                markersize=4,
+                label=name.replace("_", " "),
+            )
+        axes.axhline(100 * (found.clean.value or 0), color=GREY, linestyle="--", linewidth=1)
+        axes.set_title(family)
+        axes.set_ylim(0, 100)
+        axes.legend(loc="lower left")
+    for axes in panels[1]:
+        axes.set_xlabel("strength")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in panels[:, 0]:
+        axes.set_ylabel("right, %")
+    return figure
+
+
 def _worst_mistakes(contents: Contents) -> Figure:
     mistakes = contents.mistakes[:MOST_MISTAKES]
     columns = min(6, len(mistakes))
     lines = -(-len(mistakes) // columns)
-    figure = _figure(max(1.5 * columns, 4), 1.95 * lines + 0.4)
+    figure = new_figure(max(1.5 * columns, 4), 1.95 * lines + 0.4)
     figure.suptitle("Most confident mistakes on test: true → predicted", fontsize=11, weight="bold")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes in panels:

@@ -6,17 +6,21 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from tinylens.comparison import SIGNIFICANT, Pair
 from tinylens.errors import RunError
+from tinylens.repeats import Summary
 from tinylens.reporting.wording import (
     FIGURES,
     SPLIT_ORDER,
     Figure,
     interval_text,
+    percent,
     shortened,
     shown_figures,
+    small_change_rows,
     value_text,
 )
-from tinylens.scores import Evaluation, Score
+from tinylens.scores import Evaluation, Robustness, Score
 
 _SHARE = next(figure for figure in FIGURES if figure.field == "accuracy")
 _NAME_LENGTH = 18  # three figures with their intervals leave so much of 80 columns
@@ -57,6 +61,76 @@ def per_class(evaluation: Evaluation, split: str = "test") -> Table:
         cells = [_cell(_SHARE, score) for score in (row.precision, row.recall, row.f1)]
         table.add_row(Text(shortened(row.name, _NAME_LENGTH)), *cells, f"{row.support:,}")
     return table
+
+
+def differences(pair: Pair) -> Table:
+    """Return how two runs differ in accuracy, over all classes and in each one's recall."""
+    caption = f"points on test, {pair.second} minus {pair.first}; (…) 95 % interval"
+    table = _table(caption=caption)
+    table.add_column(Text("Class"))
+    table.add_column("Points", justify="right", no_wrap=True)
+    table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("Pictures", justify="right", no_wrap=True)
+    rows = [("all classes", pair.accuracy, pair.p_value, pair.n)]
+    rows += [(each.name, each.recall, each.p_value, each.support) for each in pair.classes]
+    for name, found, p_value, support in rows:
+        style = "bold" if p_value < SIGNIFICANT else ""
+        points = Text(f"{100 * found.value:+.1f}", style=style)
+        low, high = (f"{100 * end:+.1f}" for end in found.ci95)
+        points.append(f" ({low} to {high})", style="dim")
+        cells = ("<.001" if p_value < 0.001 else f"{p_value:.3f}", f"{support:,}")
+        table.add_row(Text(shortened(name, _NAME_LENGTH), style=style), points, *cells)
+    return table
+
+
+def corruptions(found: Robustness) -> Table:
+    """Return the accuracy under each corruption, a column a strength."""
+    error = found.mean_corruption_error
+    low, high = (percent(end) for end in error.ci95 or (0, 1))
+    caption = (
+        f"accuracy on {found.pictures:,} test pictures, %; as they are {_percent(found.clean)}; "
+        f"mean corruption error {_percent(error)} ({low}–{high})"
+    )
+    table = _table(caption=caption)
+    table.add_column("Corruption", no_wrap=True)
+    strengths = max(len(scores) for scores in found.corruptions.values())
+    for strength in range(1, strengths + 1):
+        table.add_column(f"{strength}", justify="right", no_wrap=True)
+    for name, scores in found.corruptions.items():
+        table.add_row(name.replace("_", " "), *map(_percent, scores))
+    return table
+
+
+def small_changes(found: Robustness) -> Table:
+    """Return the accuracy on pictures that were moved, turned, mirrored or compressed."""
+    table = _table()
+    table.add_column("Small changes", no_wrap=True)
+    table.add_column("Accuracy %", justify="right", no_wrap=True)
+    for name, score in small_change_rows(found):
+        table.add_row(name, _cell(_SHARE, score))
+    return table
+
+
+def spread(summary: Summary) -> Table:
+    """Return mean, standard deviation and interval of each figure over a series of trainings."""
+    judged = "test" if summary.kind == "seeds" else "held out"
+    table = _table(caption=f"{len(summary.runs)} {summary.kind}; (…) 95 % interval")
+    table.add_column(f"Figure ({judged})", no_wrap=True)
+    table.add_column("Mean ± sd", justify="right", no_wrap=True)
+    for figure in FIGURES:
+        found = summary.figures.get(figure.field)
+        if not figure.short or found is None:
+            continue
+        scale, places = (100, 2) if figure.percent else (1, 4)
+        text = Text(f"{scale * found.mean:.{places}f} ± {scale * found.sd:.{places}f}")
+        low, high = (f"{scale * end:.{places}f}" for end in found.ci95)
+        text.append(f" ({low}–{high})", style="dim")
+        table.add_row(f"{figure.short} %" if figure.percent else figure.short, text)
+    return table
+
+
+def _percent(score: Score) -> str:
+    return "–" if score.value is None else percent(score.value)
 
 
 def _table(caption: str | None = None) -> Table:

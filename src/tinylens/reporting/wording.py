@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tinylens.scores import Score
+from tinylens.scores import Robustness, Score
 
 SPLIT_ORDER = ("train", "val", "test")
 
@@ -83,6 +83,14 @@ def interval_text(figure: Figure, score: Score) -> str:
         return ""
     scale = 100 if figure.percent else 1
     return "–".join(f"{scale * end:.{figure.decimals}f}" for end in score.ci95)
+
+
+def small_change_rows(found: Robustness) -> list[tuple[str, Score]]:
+    """Return small changes in words, each with the accuracy on pictures changed so."""
+    rows = [(f"moved by {n} pixel{'s' * (n > 1)}", score) for n, score in found.shifts.items()]
+    rows += [(f"turned by {n}°", score) for n, score in found.turns.items()]
+    rows += [("mirrored", found.mirrored)]
+    return rows + [(f"JPEG of quality {n}", score) for n, score in found.jpeg.items()]
 
 
 def shortened(text: str, length: int) -> str:

@@ -1,0 +1,80 @@
+"""`tinylens compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinylens.cli import frame
+from tinylens.cli.frame import DataDirOption, JsonFlag
+from tinylens.errors import DataError
+
+if TYPE_CHECKING:
+    from tinylens.comparison import Comparison
+    from tinylens.data.dataset import Dataset
+    from tinylens.run import Run
+
+LONGEST_NAME = 100  # of a folder; systems allow 255
+
+
+def compare(
+    run_folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN…", help="Folders of two or more runs.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Where the pictures are; without it, where the first run had them."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the page; else beside the first run.")
+    ] = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say which run is better on the test pictures, by how much, or whether it may be chance."""
+    from tinylens import comparison, evaluation
+    from tinylens.reporting import comparing
+    from tinylens.run import Run
+
+    runs = [Run(folder) for folder in run_folders]
+    found = comparison.compare(runs)
+    for run in runs:  # whoever picks the better one has chosen by test
+        evaluation.record_look(run, frame.command_line())
+    test, note = _pictures(runs[0], data, data_dir)
+    beside = "-vs-".join(run.path.resolve().name for run in runs)[:LONGEST_NAME]
+    folder = out or runs[0].path.parent / f"compare-{beside}"
+    judged = comparing.judged(runs, found)
+    written = comparing.write(folder, found, judged, test)
+    if as_json:
+        paths = {name: str(path) for name, path in written.items()}
+        frame.print_json({**found.to_json(), "files": paths, "notes": [note] if note else []})
+        return
+    _show(found)
+    if note:
+        typer.echo(note, err=True)
+    typer.echo(f"\npage  {written['report']}")
+
+
+def _pictures(run: Run, data: str | None, data_dir: Path | None) -> tuple[Dataset | None, str]:
+    """Return the test part and "", or None and why its pictures cannot be shown."""
+    from tinylens.reopening import reopen
+
+    try:
+        return reopen(run, data, data_dir).test, ""
+    except DataError as error:
+        if data is not None:
+            raise
+        return None, f"the page shows no pictures: {error}"
+
+
+def _show(found: Comparison) -> None:
+    from rich.console import Console
+
+    from tinylens.reporting import tables
+
+    console = Console()
+    for pair in found.pairs:
+        console.print(tables.differences(pair), "")
+        console.print(pair.words, highlight=False, markup=False)

@@ -1,0 +1,79 @@
+"""`tinylens robustness`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinylens.cli import frame
+from tinylens.cli.frame import DataDirOption, JsonFlag, ModelArgument
+from tinylens.errors import RecipeError
+
+if TYPE_CHECKING:
+    from tinylens.classifier import Classifier
+    from tinylens.data.dataset import Dataset
+    from tinylens.run import Run
+
+
+def robustness(
+    model: ModelArgument,
+    dataset: Annotated[
+        str | None, typer.Argument(help="A known set or a path; without it, a run's own.")
+    ] = None,
+    pictures: Annotated[int, typer.Option(help="Test pictures to change.")] = 2_000,
+    seed: Annotated[int, typer.Option(help="Of the pictures and of the changes.")] = 0,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Judge a model on test pictures that got worse, were moved, turned or compressed."""
+    from tinylens import evaluation, reporting
+    from tinylens import robustness as judging
+    from tinylens.classifier import Classifier
+    from tinylens.run import Run
+
+    run = Run(model if model.is_dir() else model.parent)
+    classifier = Classifier.open(model)
+    part = _test_part(run, dataset, classifier, data_dir)
+    data = evaluation.in_order_of(classifier.class_names, part)
+    if run.started:
+        evaluation.record_look(run, frame.command_line())
+    with frame.progress("changes judged") as progress:
+        found = judging.measure(
+            classifier.probabilities, data, pictures=pictures, seed=seed, progress=progress
+        )
+    kept = dataset is None  # the report of a run is about its own pictures
+    if kept:
+        run.write_robustness(found)
+        reporting.write(run)
+    if as_json:
+        report = str(run.report) if kept else None
+        frame.print_json({"model": str(model), "report": report, "robustness": found.to_json()})
+        return
+    from rich.console import Console
+
+    from tinylens.reporting import tables
+
+    console = Console()
+    console.print(tables.corruptions(found), "", tables.small_changes(found))
+    if kept:
+        typer.echo(f"\nreport  {run.report}")
+
+
+def _test_part(
+    run: Run, dataset: str | None, classifier: Classifier, data_dir: Path | None
+) -> Dataset:
+    """Return the test part of a data set, or of the run's own."""
+    if dataset is not None:
+        from tinylens import evaluation
+
+        return evaluation.load_part(dataset, "test", run, classifier.rule, data_dir)
+    if not run.started:
+        raise RecipeError(
+            f"{run.path} is no run, so its test pictures are not known; name a data set: "
+            "tinylens robustness MODEL DATASET"
+        )
+    from tinylens.reopening import reopen
+
+    return reopen(run, data_dir=data_dir).test

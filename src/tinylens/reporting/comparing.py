@@ -1,0 +1,198 @@
+"""comparison.html and its plot: which run is better, class by class, and on which pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tinylens import files
+from tinylens.comparison import SIGNIFICANT, Comparison, Difference, Pair, test_answers
+from tinylens.data.dataset import Dataset
+from tinylens.metrics import Probabilities
+from tinylens.reporting.document import document
+from tinylens.reporting.plots import BLUE, GREY, NAME_LENGTH, STYLE, VERMILION, as_png, new_figure
+from tinylens.reporting.wording import percent, shortened
+from tinylens.run import Run
+
+SHOWN = 24  # pictures that one run alone answers right
+LEAST_REACH = 0.01  # of the axis of differences, on either side of zero
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A run's answers beside what there is to say of it.
+
+    Attributes:
+        recipe: its name.
+        probabilities: of test, in the order of the test part, float, shape (n, classes).
+    """
+
+    name: str
+    recipe: str
+    seed: int
+    seconds: float
+    probabilities: Probabilities
+
+
+def judged(runs: Sequence[Run], comparison: Comparison) -> list[Judged]:
+    """Return what there is to say of each run, by the names that the comparison gave them.
+
+    Raises:
+        RunError: a file of a run cannot be read.
+    """
+    return [
+        Judged(
+            name=name,
+            recipe=run.recipe.name,
+            seed=run.info.seed,
+            seconds=run.info.seconds.get("train", 0.0),
+            probabilities=test_answers(run)[0],
+        )
+        for name, run in zip(comparison.runs, runs, strict=True)
+    ]
+
+
+def write(
+    folder: Path, comparison: Comparison, sides: Sequence[Judged], test: Dataset | None
+) -> dict[str, Path]:
+    """Write comparison.html and one plot a pair into `folder`; return them by name.
+
+    Args:
+        folder: made if it is missing.
+        comparison: of the runs.
+        sides: the runs, in the order of the comparison.
+        test: the pictures that they were judged on; None shows none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {"report": folder / "comparison.html"}
+    by_name = {each.name: each for each in sides}
+    for number, pair in enumerate(comparison.pairs, start=1):
+        name = "comparison" if len(comparison.pairs) == 1 else f"comparison-{number}"
+        written[name] = folder / f"{name}.png"
+        files.write_bytes(written[name], draw(pair))
+    page = document(
+        "comparison.html.jinja",
+        comparison=comparison,
+        judged=sides,
+        pairs=[_pair(pair, by_name, test) for pair in comparison.pairs],
+    )
+    files.write_text(written["report"], page)
+    return written
+
+
+# --- the page
+
+
+def _pair(pair: Pair, judged: Mapping[str, Judged], test: Dataset | None) -> dict[str, Any]:
+    rows = [("all classes", pair.n, pair.accuracy, pair.p_value)]
+    rows += [(each.name, each.support, each.recall, each.p_value) for each in pair.classes]
+    reach = max([LEAST_REACH, *(abs(end) for _, _, found, _ in rows for end in found.ci95)])
+    return {
+        "pair": pair,
+        "reach": reach,
+        "rows": [
+            {
+                "name": name,
+                "support": support,
+                "value": f"{100 * found.value:+.1f}",
+                "interval": f"{100 * found.ci95[0]:+.1f} to {100 * found.ci95[1]:+.1f}",
+                "number": found.value,
+                "whisker": {
+                    "value": _place(found.value, reach),
+                    "low": _place(found.ci95[0], reach),
+                    "high": _place(found.ci95[1], reach),
+                },
+                "p_value": _p_text(p_value),
+                "sure": p_value < SIGNIFICANT,
+            }
+            for name, support, found, p_value in rows
+        ],
+        "p_value": _p_text(pair.p_value),
+        "both_right": pair.n - pair.both_wrong - len(pair.only_first) - len(pair.only_second),
+        "sides": [] if test is None else _sides(pair, judged, test),
+    }
+
+
+def _place(value: float, reach: float) -> float:
+    return round(50 + 50 * value / reach, 1)
+
+
+def _p_text(p_value: float) -> str:
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def _sides(pair: Pair, judged: Mapping[str, Judged], test: Dataset) -> list[dict[str, Any]]:
+    """Return for each run the pictures that it alone answers right, the surest mistakes first."""
+    order = (
+        (pair.first, pair.second, pair.only_first),
+        (pair.second, pair.first, pair.only_second),
+    )
+    return [
+        {
+            "right": right,
+            "wrong": wrong,
+            "count": len(rows),
+            "pictures": _pictures(np.array(rows, np.int64), judged[wrong].probabilities, test),
+        }
+        for right, wrong, rows in order
+    ]
+
+
+def _pictures(rows: NDArray[np.int64], wrong: Probabilities, test: Dataset) -> list[dict[str, Any]]:
+    confidence = wrong[rows].max(axis=1) if len(rows) else np.zeros(0)
+    chosen = rows[np.argsort(-confidence, kind="stable")[:SHOWN]]
+    return [
+        {
+            "image": np.asarray(test.images[row]),
+            "row": int(row),
+            "label": test.class_names[test.labels[row]],
+            "answer": test.class_names[int(wrong[row].argmax())],
+            "confidence": float(wrong[row].max()),
+        }
+        for row in chosen
+    ]
+
+
+# --- the plot
+
+
+def draw(pair: Pair) -> bytes:
+    """Return the differences in accuracy, over all and class by class, as a PNG."""
+    with mpl.rc_context(STYLE):
+        return as_png(_differences(pair))
+
+
+def _differences(pair: Pair) -> Figure:
+    rows: list[tuple[str, Difference, bool]] = [
+        (shortened(each.name, NAME_LENGTH), each.recall, each.p_value < SIGNIFICANT)
+        for each in sorted(pair.classes, key=lambda each: each.recall.value)
+    ]
+    rows.append(("all classes", pair.accuracy, pair.better is not None))
+    figure = new_figure(7.5, min(1.6 + 0.36 * len(rows), 24))
+    axes = figure.subplots()
+    axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
+    for place, (_, found, sure) in enumerate(rows):
+        colour = GREY if not sure else BLUE if found.value > 0 else VERMILION
+        low, high = found.ci95
+        axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=1.8)
+        axes.plot(100 * found.value, place, marker="o", markersize=6, color=colour)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    names = [shortened(name, 40) for name in (pair.second, pair.first)]
+    axes.set_xlabel(
+        f"points of accuracy on test, {names[0]} minus {names[1]}\n"
+        "with 95 % intervals; grey where it may be chance"
+    )
+    axes.set_title(f"{percent(abs(pair.accuracy.value))} points apart: {_short_verdict(pair)}")
+    return figure
+
+
+def _short_verdict(pair: Pair) -> str:
+    return "no difference can be shown" if pair.better is None else f"{pair.better} is better"

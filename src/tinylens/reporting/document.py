@@ -1,0 +1,56 @@
+"""One HTML file that holds all it shows, style, script and pictures, and needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from importlib import resources
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tinylens.reporting.wording import percent
+
+PACKAGE = "tinylens.reporting"
+PICTURE_SIDE = 128  # pixels; larger pictures are shown smaller
+
+
+def document(template: str, **values: Any) -> str:
+    """Return a page as HTML. Whatever comes from a run is escaped.
+
+    Args:
+        template: a file of templates/ that extends base.html.jinja.
+        values: what it shows.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(PACKAGE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "data_uri": data_uri}
+    script = _source("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        style=_source("report.css"), script=script, script_hash=f"sha256-{digest}", **values
+    )
+
+
+def _source(name: str) -> str:
+    """Return a file of our own that goes into the page as it is."""
+    return (resources.files(PACKAGE) / "templates" / name).read_text(encoding="utf-8")
+
+
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """Return a picture, uint8, shape (height, width, channels), as a PNG inside an address."""
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    if max(picture.size) > PICTURE_SIDE:
+        picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,95 @@
+"""The verb `robustness`: on a model and a folder, and on a run with its own pictures."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import shipped
+from builders_run import make_run, simulated_parts
+from tinylens import cli
+from tinylens.data.sources import load
+
+NAMES = shipped.CLASS_NAMES
+
+
+@pytest.fixture
+def type_in(monkeypatch, capsys):
+    """Type a command; returns its exit code, stdout and stderr."""
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["tinylens", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of pictures that the model answers right, as they are."""
+    images = shipped.some_images(6000, shipped.RULE)
+    answers = shipped.linear_answers(images, shipped.RULE).argmax(axis=1)
+    root = tmp_path / "clothes"
+    for part, per_class in (("train", 4), ("test", 6)):
+        for label, name in enumerate(NAMES):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for row in np.flatnonzero(answers == label)[:per_class].tolist():
+                Image.fromarray(images[row]).save(folder / f"{row}.png")
+    return root
+
+
+@pytest.fixture
+def run(tmp_path, pictures):
+    splits = load(pictures)
+    sizes = {name: {"size": len(part), "sha256": part.fingerprint} for name, part in splits.items()}
+    made = make_run(
+        tmp_path / "run",
+        class_names=NAMES,
+        parts=simulated_parts(NAMES),
+        info={"dataset": str(pictures), "fingerprint": splits.fingerprint, "splits": sizes},
+    )
+    made.model.write_bytes(shipped.model_bytes())
+    return made
+
+
+def test_a_run_is_judged_on_its_own_pictures_and_its_report_says_so(type_in, run):
+    looks = len(run.info.test_opened)
+    code, out, err = type_in("robustness", run.path)
+    assert (code, err) == (0, "")
+    assert "gaussian noise" in out and "mean corruption error" in " ".join(out.split())
+    assert "turned by 5°" in out and str(run.report) in out
+    assert run.robustness.clean.value == 1 and run.robustness.pictures == 6 * len(NAMES)
+    assert len(run.info.test_opened) == looks + 1
+    page = run.report.read_text("utf-8")
+    assert "When pictures get worse" in page and "jpeg compression" in page
+    with Image.open(run.plots / "robustness.png") as plot:
+        assert plot.size[0] > 800
+
+
+def test_a_model_alone_needs_a_data_set(type_in, run, pictures, tmp_path):
+    alone = tmp_path / "alone" / "model.onnx"
+    alone.parent.mkdir()
+    alone.write_bytes(run.model.read_bytes())
+    code, out, err = type_in("robustness", alone)
+    assert (code, out) == (2, "")
+    assert "is no run, so its test pictures are not known; name a data set" in err
+    code, out, _ = type_in("robustness", alone, pictures, "--pictures", 8, "--json")
+    tree = json.loads(out)
+    assert code == 0 and tree["report"] is None and tree["robustness"]["pictures"] == 8
+    assert len(tree["robustness"]["corruptions"]) == 15
+    assert not (alone.parent / "robustness.json").exists()
+
+
+def test_no_robustness_no_section(run):
+    from tinylens import reporting
+
+    reporting.write(run)
+    assert "When pictures get worse" not in run.report.read_text("utf-8")
+    assert not (run.plots / "robustness.png").exists()
