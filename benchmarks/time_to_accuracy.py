@@ -75,22 +75,29 @@ def compare(asked: argparse.Namespace) -> None:
     """Run all contenders and write and print what they reached."""
     described = machine.describe()
     seeds = 1 if asked.quick else asked.seeds
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    found = _kept()
+    stamp = {name: described[name] for name in ("commit", "dirty", "load_average", "time")}
     for name in asked.sets:
         names = [TUTORIAL, *(each for each, _, _ in RECIPES[name])]
         names += [RECORD] if name == "cifar10" else []
         names = [each for each in names if not asked.only or asked.only in each]
-        found[name] = {each: [] for each in names}
+        found[name] = {**found.get(name, {}), **{each: [] for each in names}}
         for seed in range(seeds):
             for each in names if seed % 2 == 0 else names[::-1]:
                 if each == RECORD and seed >= asked.record_seeds:
                     continue
-                found[name][each].append(_in_a_process(name, each, seed, asked))
+                found[name][each].append({**_in_a_process(name, each, seed, asked), **stamp})
                 row = found[name][each][-1]
                 print(f"{SETS[name]}, {each}, seed {seed}: {row['best']}", file=sys.stderr)
         _print(SETS[name], found[name])
     path = machine.write_results("time_to_accuracy", {"machine": described, "sets": found})
     print(f"\nwritten: benchmarks/results/{path.name}")
+
+
+def _kept() -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return what was measured before, each row with its commit: a part may be measured anew."""
+    path = machine.RESULTS / "time_to_accuracy.json"
+    return dict(json.loads(path.read_text("utf-8"))["sets"]) if path.is_file() else {}
 
 
 def _in_a_process(
@@ -244,27 +251,52 @@ def draw() -> Path:
     from matplotlib.figure import Figure
 
     results = json.loads((machine.RESULTS / "time_to_accuracy.json").read_text("utf-8"))
-    figure = Figure(figsize=(10, 4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(11, 4.6), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(results["sets"]), squeeze=False)[0]
     for axes, (name, found) in zip(panels, results["sets"].items(), strict=True):
         for contender, runs in found.items():
-            tutorial = contender == TUTORIAL
-            for run in runs:
-                points = [p for p in run["curve"] if p["views"] == 1]
-                axes.plot(
-                    [p["seconds"] for p in points],
-                    [p["accuracy"] for p in points],
-                    color="#1f6feb" if contender.startswith("fast") else "#8a8f98",
-                    marker="." if tutorial else "o",
-                    linewidth=0.8,
-                )
-            last = runs[0]["curve"][-1 if tutorial else 0]
-            axes.annotate(contender, (last["seconds"], last["accuracy"]), fontsize=7, rotation=8)
-        axes.set(title=SETS[name], xlabel="seconds of training", xscale="log")
-        axes.set_ylabel("accuracy on test, every seed")
+            _draw_contender(axes, contender, runs)
+        axes.set(title=SETS[name], xlabel="seconds of training on 4 cores", xscale="log")
+        axes.set_ylabel("accuracy on test")
+        axes.set_xticks([10, 30, 100, 300], ["10", "30", "100", "300"])
+        axes.minorticks_off()
+        axes.set_xlim(right=1.3 * axes.get_xlim()[1])
         axes.grid(alpha=0.3)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    panels[0].legend(loc="lower right", frameon=False, fontsize=8)
     figure.savefig(PLOT)
     return PLOT.relative_to(machine.ROOT)
+
+
+def _draw_contender(axes: Any, contender: str, runs: list[dict[str, Any]]) -> None:
+    """Draw every seed, and the contender's name at their mean."""
+    tutorial = contender == TUTORIAL
+    colour = "#8a8f98" if tutorial else "#D55E00" if contender == RECORD else "#0072B2"
+    if tutorial:
+        for run in runs:
+            seconds, accuracies = _columns(run["curve"])
+            axes.plot(seconds, accuracies, color=colour, marker=".", markersize=3, linewidth=0.7)
+    for views, fill in zip(VIEWS, (colour, "white"), strict=True):
+        points = [point for run in runs for point in _last(run, views)]
+        if not points:
+            continue
+        label = None
+        if contender == "fast, 10 epochs":
+            label = "one view" if views == 1 else f"mean of {views} views"
+        seconds, accuracies = _columns(points)
+        axes.plot(
+            seconds, accuracies, "o", color=colour, markerfacecolor=fill, markersize=5, label=label
+        )
+        if views == 1:
+            place = statistics.mean(seconds), statistics.mean(accuracies)
+            words = contender.removeprefix("fast, ").replace("1 epochs", "1 epoch")
+            away = {"xytext": (0, -15 if contender.startswith("fast") else -26), "ha": "center"}
+            axes.annotate(words, place, textcoords="offset points", fontsize=7.5, **away)
+
+
+def _columns(points: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    return [point["seconds"] for point in points], [point["accuracy"] for point in points]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,37 +23,44 @@ if TYPE_CHECKING:
     from tinylens.run import Run
     from tinylens.training import Silent
 
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(help="A built-in recipe or a .toml file; else classic, or fast in a budget."),
+]
+ChangesOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: train.epochs=5."),
+]
+SeedsOption = Annotated[
+    int | None, typer.Option(help="Train with so many seeds; mean, spread and interval.")
+]
+FoldsOption = Annotated[
+    int | None, typer.Option(help="Cross-validate in so many folds; test stays sealed.")
+]
+BudgetOption = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
+]
+DeterministicOption = Annotated[
+    bool, typer.Option(help="The same weights from the same command, bit for bit.")
+]
+
 
 def train(
     dataset: DatasetArgument,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="A built-in recipe or a .toml file; else classic, or fast in a budget."),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: train.epochs=5."),
-    ] = None,
+    recipe: RecipeOption = None,
+    changes: ChangesOption = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=N.")] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
     val: Annotated[float | None, typer.Option(help="Share of train to choose on; 0: none.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Train with so many seeds; mean, spread and interval.")
-    ] = None,
-    folds: Annotated[
-        int | None, typer.Option(help="Cross-validate in so many folds; test stays sealed.")
-    ] = None,
+    seeds: SeedsOption = None,
+    folds: FoldsOption = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processors to use; else all.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto.")] = None,
-    budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
-    ] = None,
-    deterministic: Annotated[
-        bool, typer.Option(help="The same weights from the same command, bit for bit.")
-    ] = True,
+    budget: BudgetOption = None,
+    deterministic: DeterministicOption = True,
     fresh: Annotated[bool, typer.Option(help="Start anew, never continue a run.")] = False,
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
@@ -64,12 +71,9 @@ def train(
     from tinylens.recipe import Recipe
     from tinylens.training import train as train_network
 
-    short = {"train.epochs": epochs, "train.seed": seed, "train.precision": precision} | {
-        "data.val": val,
-        "data.size": size,
-    }
-    overrides = parse_changes(changes or []) | {k: v for k, v in short.items() if v is not None}
-    _check_series(seeds, folds, budget)
+    train_section = {"epochs": epochs, "seed": seed, "precision": precision}
+    overrides = _overrides(changes or [], train=train_section, data={"val": val, "size": size})
+    _check_series(seeds, folds, budget, fresh=fresh)
     end = None if budget is None else frame.STARTED + parse_seconds(budget)
     resolved = Recipe.load(recipe or ("fast" if budget else "classic")).override(overrides)
     headline = _headline(resolved, backend, threads)
@@ -92,17 +96,30 @@ def train(
                 watcher=watcher,
             )
 
-        if seeds or folds:
-            folder, summary = _series(splits, resolved, (seeds, folds), out, train_into)
-        else:
+        if not (seeds or folds):
             run = train_into(splits, resolved, out)
-    if seeds or folds:
-        _show_series(folder, summary, as_json=as_json)
-    else:
+        else:
+            series = _series(splits, resolved, (seeds, folds), out, train_into)
+    if not (seeds or folds):
         _show_run(run, as_json=as_json)
+    else:
+        _show_series(*series, as_json=as_json)
 
 
-def _check_series(seeds: int | None, folds: int | None, budget: str | None) -> None:
+def _overrides(changes: list[str], **sections: dict[str, Any]) -> dict[str, Any]:
+    """Return the changes of --set, and over them those options that were given."""
+    given = {
+        f"{section}.{name}": value
+        for section, values in sections.items()
+        for name, value in values.items()
+        if value is not None
+    }
+    return parse_changes(changes) | given
+
+
+def _check_series(seeds: int | None, folds: int | None, budget: str | None, *, fresh: bool) -> None:
+    if fresh and (seeds or folds):
+        raise RecipeError("--fresh is for one training; give a series another --out instead")
     if seeds and folds:
         raise RecipeError("--seeds and --folds: expected one of them; a fold has one seed")
     if budget and (seeds or folds):
