@@ -41,7 +41,7 @@ def whitened(
         shape: what it is built for.
         widths: channels of each group; every group halves height and width.
         grey_widths: the same for pictures without colour, which need fewer: on Fashion-MNIST twice
-            as many gave no better val accuracy. Empty takes `widths`.
+            as many add 0.8 points in 10 epochs, at 2.7 times the time. Empty takes `widths`.
         depth: convolutions a group.
         smooth_from: the first group that has SiLU for ReLU, counted from 0.
         residual: add what a group's pooled convolution gives to what its last one gives.
