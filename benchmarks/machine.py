@@ -77,7 +77,7 @@ def describe() -> dict[str, Any]:
 
 
 def write_results(name: str, results: Mapping[str, Any]) -> Path:
-    """Write results/NAME.json, whole or not at all, and return its path.
+    """Write results/NAME.json, or NAME-quick.json of a look, whole or not at all; return its path.
 
     Args:
         name: of the benchmark.
@@ -87,7 +87,8 @@ def write_results(name: str, results: Mapping[str, Any]) -> Path:
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     command = " ".join(["python", f"benchmarks/{name}.py", *words])
     text = json.dumps({"command": command, **results}, indent=1, default=asdict, ensure_ascii=False)
-    path = RESULTS / f"{name}.json"
+    # a look must not take the place of a published result
+    path = RESULTS / f"{name}{'-quick' if '--quick' in words else ''}.json"
     files.write_text(path, text + "\n")
     return path
 

@@ -75,7 +75,7 @@ def compare(asked: argparse.Namespace) -> None:
     """Run all contenders and write and print what they reached."""
     described = machine.describe()
     seeds = 1 if asked.quick else asked.seeds
-    found = _kept()
+    found = {} if asked.quick else _kept()
     stamp = {name: described[name] for name in ("commit", "dirty", "load_average", "time")}
     for name in asked.sets:
         names = [TUTORIAL, *(each for each, _, _ in RECIPES[name])]

@@ -50,6 +50,12 @@ def test_a_contender_that_fails_says_why(machine):
         machine.run_contender(contender)
 
 
+def test_a_look_does_not_take_the_place_of_a_result(machine, monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x.py", "--quick"])
+    assert machine.write_results("x", {}).name == "x-quick.json"
+
+
 def test_results_name_no_host_and_no_path(machine, monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "RESULTS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["x.py", "--data", str(tmp_path / "toys")])

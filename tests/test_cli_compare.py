@@ -7,29 +7,12 @@ import pytest
 from PIL import Image
 
 from builders_run import make_run, simulated_probabilities
-from tinylens import cli
 from tinylens.data.sources import load
 from tinylens.errors import DataError
 from tinylens.recipe import Recipe
 from tinylens.reopening import reopen
 
 NAMES = ("coat", "shoe", "<b>hat")
-
-
-@pytest.fixture
-def type_in(monkeypatch, capsys):
-    """Type a command; returns its exit code, stdout and stderr."""
-
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["tinylens", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -8,26 +8,9 @@ from PIL import Image
 
 import shipped
 from builders_run import make_run, simulated_parts
-from tinylens import cli
 from tinylens.data.sources import load
 
 NAMES = shipped.CLASS_NAMES
-
-
-@pytest.fixture
-def type_in(monkeypatch, capsys):
-    """Type a command; returns its exit code, stdout and stderr."""
-
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["tinylens", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
