@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import keras
 import numpy as np
-from jax import numpy as jnp
+from keras import ops
 from numpy.typing import NDArray
 
 SECONDS_A_CALL = 0.5  # so long a wish to stop may have to wait
@@ -29,11 +28,15 @@ def pay() -> bool:
 
     On a processor steps take long, and XLA's convolutions within a loop use one thread.
     """
+    import jax
+
     return bool(jax.default_backend() == "gpu")
 
 
 def keep_compiled(folder: Path) -> None:
     """Let JAX keep what it compiles in `folder`, unless it was told of another place."""
+    import jax
+
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
@@ -46,6 +49,8 @@ class ManySteps:
     """
 
     def __init__(self, model: keras.Model) -> None:
+        import jax
+
         self.model = model
         self.seconds_a_step = math.inf  # the first call compiles too; the second sets that right
         self._advance = jax.jit(self._steps, donate_argnums=0)
@@ -61,8 +66,8 @@ class ManySteps:
             steps: which of them.
             tell: called after every call with the steps done, and their mean loss and accuracy.
         """
-        placed = {name: jnp.asarray(rows) for name, rows in batches.items()}
-        state = jax.tree.map(lambda variable: variable.value, self._variables())
+        placed = {name: ops.convert_to_tensor(rows) for name, rows in batches.items()}
+        state = keras.tree.map_structure(lambda variable: variable.value, self._variables())
         sums, done = np.zeros(2), 0
         while done < len(steps):
             count = min(self._steps_a_call(), len(steps) - done)
@@ -95,20 +100,22 @@ class ManySteps:
             state, figures = self._step(state, batch)
             return state, sums + figures
 
-        result: tuple[State, Any] = jax.lax.fori_loop(first, end, one, (state, jnp.zeros(2)))
+        result: tuple[State, Any] = ops.fori_loop(first, end, one, (state, ops.zeros(2)))
         return result
 
     def _step(self, state: State, batch: Mapping[str, Any]) -> tuple[State, Any]:
+        import jax
+
         trainable, others, slots = state
         graded = jax.value_and_grad(self._loss, has_aux=True)
         (loss, (right, others)), gradients = graded(trainable, others, batch)
         trainable, slots = self.model.optimizer.stateless_apply(slots, gradients, trainable)
-        return (trainable, others, slots), jnp.stack([loss, right])
+        return (trainable, others, slots), ops.stack([loss, right])
 
     def _loss(self, trainable: Any, others: Any, batch: Mapping[str, Any]) -> tuple[Any, Any]:
         model, labels = self.model, batch["labels"]
         seen = [batch["indices"], batch["draws"]]
         logits, others = model.stateless_call(trainable, others, seen, training=True)
         loss = model.loss(labels, logits, sample_weight=batch.get("weights"))
-        right = jnp.mean(logits.argmax(axis=-1) == labels.argmax(axis=-1), dtype="float32")
+        right = ops.mean(ops.cast(logits.argmax(axis=-1) == labels.argmax(axis=-1), "float32"))
         return loss, (right, others)
