@@ -8,7 +8,8 @@ import numpy as np
 
 from tinylens import evaluation
 from tinylens.recipe import Recipe
-from tinylens.run import Run, RunInfo
+from tinylens.run import Run
+from tinylens.run_info import RunInfo
 from tinylens.scores import Calibration
 
 ANIMALS = ("cat", "dog", "owl")

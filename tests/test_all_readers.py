@@ -27,6 +27,7 @@ NOT_READERS = {  # modules that have no format of their own
     "cifar_pickle",
     "dataset",
     "debian",
+    "corrections",
     "decode_pool",
     "decode_worker",
     "download",

@@ -20,6 +20,7 @@ FUNCTION_LINES = 60
 
 # A verb of the command line, and the module that does it.
 MODULE_OF_VERB = {
+    "audit": "auditing",
     "compare": "comparison",
     "data": "data",
     "evaluate": "evaluation",
@@ -30,6 +31,7 @@ MODULE_OF_VERB = {
     "train": "training",
 }
 PUBLIC_NAMES = [
+    "Audit",
     "Classifier",
     "Comparison",
     "Dataset",
@@ -37,6 +39,7 @@ PUBLIC_NAMES = [
     "Recipe",
     "Run",
     "Splits",
+    "audit",
     "compare",
     "evaluate",
     "load",

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tinylens import comparison
 from tinylens.comparison import compare, holm, mcnemar, paired_difference
 from tinylens.errors import RunError
-from tinylens.run import Run, RunInfo
+from tinylens.run import Run
+from tinylens.run_info import RunInfo
 
 NAMES = ("cat", "dog", "hen")
 

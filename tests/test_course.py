@@ -37,6 +37,37 @@ def test_smaller_pictures_come_first_hard_ones_last_and_nothing_grows(spec, heig
     assert course.total_work() == pytest.approx(sum(map(course.work, range(spec.epochs))))
 
 
+# four epochs on small pictures, then six on half of the whole ones: 0.5625 and 0.5 passes each
+LONG = Course(
+    TrainSection(epochs=10, early_scale=0.75, early_share=0.4, hard_share=0.5, hard_from=0.4),
+    (32, 32),
+)
+
+
+def test_with_time_enough_nothing_is_dropped():
+    assert LONG.without_room(1, {}, 0.0) == 0  # nothing is known yet
+    assert LONG.without_room(4, {"whole": [10.0]}, 30.0) == 0
+    assert LONG.without_room(4, {"early": [99.0], "whole": [9.0, 11.0]}, 30.0) == 0
+
+
+def test_as_many_are_dropped_as_there_is_no_time_for():
+    assert LONG.without_room(4, {"whole": [10.0]}, 29.9) == 1
+    assert LONG.without_room(4, {"whole": [10.0]}, 14.0) == 4
+    assert LONG.without_room(4, {"whole": [10.0]}, 0.0) == 5  # the last one stays
+
+
+def test_one_slow_epoch_among_others_drops_less_than_alone():
+    assert LONG.without_room(5, {"whole": [10.0, 10.0, 10.0, 20.0]}, 25.0) == 1
+    assert LONG.without_room(5, {"whole": [20.0]}, 25.0) == 3
+
+
+def test_small_pictures_say_less_of_whole_ones():
+    left = 2 * 0.5625 * 10 + 6 * 0.5 * 10
+    assert LONG.without_room(2, {"early": [10.0]}, left / 1.14) == 0
+    assert LONG.without_room(2, {"early": [10.0]}, left / 1.16) == 1
+    assert LONG.without_room(2, {"early": [10.0], "whole": [10.0]}, left / 1.14) == 1
+
+
 @pytest.mark.parametrize(
     ("size", "scale", "expected"),
     [

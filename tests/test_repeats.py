@@ -9,10 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import shipped
 from builders_run import make_run, simulated_probabilities
 from tinylens.errors import RecipeError, RunError
 from tinylens.recipe import Recipe
-from tinylens.repeats import fold_numbers, out_of_fold, summarize, train_folds, train_seeds
+from tinylens.repeats import (
+    fold_numbers,
+    mean_answers,
+    out_of_fold,
+    pool_of,
+    summarize,
+    train_folds,
+    train_seeds,
+)
 from tinylens.scores import Score
 from tinylens.testing import tiny_splits
 
@@ -75,7 +84,7 @@ def test_too_many_folds_are_refused():
 
 def test_each_picture_is_held_out_once_and_answered_by_a_run_that_had_not_seen_it(splits, tmp_path):
     train = Trained()
-    found = train_folds(splits, RECIPE, 4, tmp_path / "cv", train)
+    found = train_folds(pool_of(splits.train, splits.val), RECIPE, 4, tmp_path / "cv", train)
     pool = np.concatenate([splits.train.images, splits.val.images])
     held_out = np.concatenate([data.test.images for data, _, _ in train.calls])
     assert sorted(map(bytes, held_out)) == sorted(map(bytes, pool))
@@ -93,8 +102,29 @@ def test_each_picture_is_held_out_once_and_answered_by_a_run_that_had_not_seen_i
 
 def test_without_a_val_share_nothing_is_carved(splits, tmp_path):
     train = Trained()
-    train_folds(splits, RECIPE.override({"data.val": 0}), 2, tmp_path / "cv", train)
+    train_folds(splits.train, RECIPE.override({"data.val": 0}), 2, tmp_path / "cv", train)
     assert all(data.val is None for data, _, _ in train.calls)
+
+
+def test_parts_become_a_pool_in_their_order(splits):
+    pool = pool_of(splits.train, None, splits.val)
+    assert np.array_equal(pool.labels, np.r_[splits.train.labels, splits.val.labels])
+    assert np.array_equal(pool.images[len(splits.train) :], splits.val.images)
+    assert pool.paths == ()
+
+
+def test_several_networks_answer_by_their_mean(tmp_path, monkeypatch):
+    images = shipped.some_images(5, shipped.RULE)
+    ordinary, runs, answers = shipped.weights, [], []
+    for factor in (1, -1):
+        monkeypatch.setattr(
+            shipped, "weights", lambda *size, factor=factor: factor * ordinary(*size)
+        )
+        runs.append(make_run(tmp_path / f"{factor}", class_names=shipped.CLASS_NAMES))
+        runs[-1].model.write_bytes(shipped.model_bytes())
+        answers.append(shipped.linear_answers(images, shipped.RULE))
+    assert np.abs(answers[0] - answers[1]).max() > 0.1
+    assert np.allclose(mean_answers(runs, images), np.mean(answers, axis=0), atol=1e-5)
 
 
 def test_unfinished_folds_have_no_answers(tmp_path):
@@ -125,7 +155,7 @@ def test_a_series_goes_on_and_another_one_does_not_take_its_folder(splits, tmp_p
     with pytest.raises(RunError, match="holds another series of trainings, of another count;"):
         train_seeds(splits, RECIPE, 3, tmp_path / "series", Trained())
     with pytest.raises(RunError, match="of another kind, fingerprint;"):
-        train_folds(splits, RECIPE, 2, tmp_path / "series", Trained())
+        train_folds(splits.train, RECIPE, 2, tmp_path / "series", Trained())
 
 
 @pytest.mark.parametrize("count", [0, 1, 101])

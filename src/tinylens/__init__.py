@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tinylens.auditing import audit as audit
     from tinylens.classifier import Classifier as Classifier
     from tinylens.comparison import Comparison as Comparison
     from tinylens.comparison import compare as compare
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tinylens.data.dataset import Splits as Splits
     from tinylens.data.sources import load as load
     from tinylens.evaluation import evaluate as evaluate
+    from tinylens.findings import Audit as Audit
     from tinylens.recipe import Recipe as Recipe
     from tinylens.run import Run as Run
     from tinylens.scores import Evaluation as Evaluation
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Audit": "tinylens.findings",
     "Classifier": "tinylens.classifier",
     "Comparison": "tinylens.comparison",
     "Dataset": "tinylens.data.dataset",
@@ -30,6 +33,7 @@ _HOMES = {
     "Recipe": "tinylens.recipe",
     "Run": "tinylens.run",
     "Splits": "tinylens.data.dataset",
+    "audit": "tinylens.auditing",
     "compare": "tinylens.comparison",
     "evaluate": "tinylens.evaluation",
     "load": "tinylens.data.sources",
@@ -37,6 +41,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Audit",
     "Classifier",
     "Comparison",
     "Dataset",
@@ -44,6 +49,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Splits",
+    "audit",
     "compare",
     "evaluate",
     "load",

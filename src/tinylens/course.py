@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tinylens.recipe import TrainSection
 
+Paces = Mapping[str, Sequence[float]]
+
+STAGES_DIFFER = 0.15  # small pictures take so much longer for their pixels than whole ones, at most
 SMALLEST_EARLY = 24  # pixels: at 21 for 28 Fashion-MNIST lost more than the time saved brought back
 
 
@@ -64,6 +68,32 @@ class Course:
             return self.share(place)
         height, width = self.size
         return self.share(place) * self.early_size[0] * self.early_size[1] / (height * width)
+
+    def stage(self, place: int) -> str:
+        """Return "early" for an epoch of smaller pictures, else "whole"."""
+        return "early" if self.is_early(place) else "whole"
+
+    def without_room(self, place: int, paces: Paces, seconds: float) -> int:
+        """Return for how many of the epochs from `place` on there is no time; the last one stays.
+
+        Args:
+            place: of the next epoch.
+            paces: seconds that a pass over all whole pictures would have taken, by stage, going by
+                epochs that are done; by their mean, since one may have met other work.
+            seconds: that are left.
+        """
+        known = {stage: sum(found) / len(found) for stage, found in paces.items() if found}
+        if not known:
+            return 0
+        left = range(place, self.spec.epochs)
+        if any(self.stage(later) not in known for later in left):
+            seconds *= 1 + STAGES_DIFFER
+        other = max(known.values())
+        needed = [known.get(self.stage(later), other) * self.work(later) for later in left]
+        too_many = 0
+        while too_many < len(left) - 1 and sum(needed[too_many:]) > seconds:
+            too_many += 1
+        return too_many
 
     def total_work(self) -> float:
         """Return the pixels that the whole training sees, in passes over all of them."""

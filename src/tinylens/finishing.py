@@ -16,7 +16,8 @@ from tinylens.data.images import ImageRule
 from tinylens.environment import now, tinylens_version
 from tinylens.modelfile import ModelCard
 from tinylens.recipe import Recipe
-from tinylens.run import Arrays, Run, RunInfo
+from tinylens.run import Arrays, Run
+from tinylens.run_info import RunInfo
 from tinylens.scores import Calibration
 
 if TYPE_CHECKING:

@@ -69,6 +69,7 @@ class State:
         best_loss: the lowest val loss so far, for early stopping.
         stale: epochs since the val loss was lowest.
         dropped: epochs that are left out, so that a deadline is kept.
+        paces: seconds for a pass over whole pictures, epoch by epoch, by stage.
         finished: whether the last epoch is done or early stopping has struck.
         seconds: that `fit` has taken so far, over all resumes.
     """
@@ -82,6 +83,7 @@ class State:
     best_loss: float = math.inf
     stale: int = 0
     dropped: int = 0
+    paces: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     finished: bool = False
     seconds: float = 0.0
 
@@ -108,9 +110,8 @@ def fit(
         run: its folder gets the checkpoints.
         watcher: told of every step and epoch.
         asked_to_stop: asked after every step.
-        deadline: on the clock of `time.monotonic`. Epochs for which it leaves no time are dropped
-            and the learning rate falls to its end without them; if it comes amid an epoch, that
-            epoch is cut short.
+        deadline: on the clock of `time.monotonic`. Epochs for which it leaves no time are dropped,
+            the learning rate falls without them; an epoch amid which it comes is cut short.
 
     Raises:
         TrainingDiverged: the loss is not a number; the last checkpoint stays.
@@ -128,6 +129,7 @@ def fit(
                 _save(trainer, run, state, best)
                 return state
             row = _close_epoch(trainer, state)
+            _note_pace(trainer, state, row["seconds"])
             if spec.best_weights and row.get("val_accuracy", -1.0) > state.best_accuracy:
                 state.best_accuracy, state.best_epoch = row["val_accuracy"], state.epoch
                 best = _averaged_weights(trainer)
@@ -145,26 +147,27 @@ def fit(
 
 
 def _drop_epochs(trainer: Trainer, state: State, seconds_left: float, watcher: Watcher) -> None:
-    """Leave out epochs that the time left has no room for, going by the last one that was done.
+    """Leave out epochs that the time left has no room for, going by those that were done.
 
     The schedule goes on at the place where as many epochs are left as will be trained.
     """
-    before = state.place - 1
-    first_of_its_size = before < 1 or trainer.model_of(before) is not trainer.model_of(before - 1)
-    if state.step or math.isinf(seconds_left) or first_of_its_size:
-        return  # an epoch that was compiled says little of those to come
-    left = range(state.place, trainer.recipe.train.epochs)
-    pace = state.history[-1]["seconds"] / trainer.course.work(before)
-    seconds = [pace * trainer.course.work(place) for place in left]
-    too_many = 0
-    while too_many < len(left) - 1 and sum(seconds[too_many:]) > seconds_left:
-        too_many += 1
+    if state.step or math.isinf(seconds_left):
+        return
+    left = trainer.recipe.train.epochs - state.place
+    too_many = trainer.course.without_room(state.place, state.paces, seconds_left)
     if too_many:
-        skipped = sum(trainer.steps_of(place) for place in left[:too_many])
+        skipped = sum(trainer.steps_of(state.place + number) for number in range(too_many))
         state.dropped += too_many
-        iterations = trainer.model.optimizer.iterations
-        iterations.assign(iterations + skipped)
-        watcher.say(f"slower than planned: {too_many} of the {len(left)} epochs left are dropped")
+        trainer.model.optimizer.iterations.assign_add(skipped)
+        watcher.say(f"slower than planned: {too_many} of the {left} epochs left are dropped")
+
+
+def _note_pace(trainer: Trainer, state: State, seconds: float) -> None:
+    """Note what the epoch just done took; one that was compiled says little of those to come."""
+    place = state.place - 1
+    if place > 0 and trainer.model_of(place) is trainer.model_of(place - 1):
+        pace = seconds / trainer.course.work(place)
+        state.paces.setdefault(trainer.course.stage(place), []).append(pace)
 
 
 def _train_epoch(

@@ -18,7 +18,7 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from tinylens import files
-from tinylens.data.dataset import Dataset, Splits, joined, stratified_split
+from tinylens.data.dataset import Dataset, Images, Splits, joined, stratified_split
 from tinylens.errors import MissingExtra, RecipeError, RunError
 from tinylens.metrics import Interval
 from tinylens.recipe import Recipe
@@ -96,25 +96,25 @@ def train_seeds(data: Splits, recipe: Recipe, count: int, folder: Path, train: T
 
 
 def train_folds(
-    data: Splits,
+    pool: Dataset,
     recipe: Recipe,
     count: int,
     folder: Path,
     train: Train,
     groups: Sequence[Any] | None = None,
 ) -> Summary:
-    """Cross-validate: every picture of train and val is held out of one training, and judged by it.
+    """Cross-validate: every picture is held out of one training, and judged by it.
 
-    The test part is not looked at. Each training carves a val part out of its folds, as the recipe
-    says. The answers on the pictures held out are kept in out_of_fold.npz.
+    Each training carves a val part out of its folds, as the recipe says. The answers on the
+    pictures held out are kept in out_of_fold.npz.
 
     Args:
-        data: the parts.
+        pool: the pictures, such as train and val together: `pool_of`.
         recipe: for every fold.
         count: how many folds.
         folder: of the series; finished runs in it are kept, so a stopped series goes on.
         train: trains one run into a folder, as `tinylens.train` does.
-        groups: of each picture of train and then of val; pictures of one group stay in one fold.
+        groups: of each picture; pictures of one group stay in one fold.
 
     Raises:
         RecipeError: fewer than 2 folds, more than 100, or more than a class has pictures.
@@ -122,7 +122,6 @@ def train_folds(
         MissingExtra: scikit-learn is not installed.
     """
     _check_count("--folds", count)
-    pool = _pool(data)
     numbers = fold_numbers(pool.labels, count, recipe.data.split_seed, groups)
     _claim(folder, "folds", count, recipe, pool.fingerprint)
     runs = [
@@ -131,6 +130,19 @@ def train_folds(
     ]
     _keep_out_of_fold(folder, runs, numbers, pool)
     return _summarized("folds", runs, len(pool), folder)
+
+
+def pool_of(*parts: Dataset | None) -> Dataset:
+    """Return parts of a data set, such as train and val, as one; None is left out."""
+    given = [part for part in parts if part is not None]
+    return replace(
+        given[0],
+        images=joined([part.images for part in given]),
+        labels=np.concatenate([part.labels for part in given]),
+        paths=tuple(path for part in given for path in part.paths)
+        if all(part.paths for part in given)
+        else (),
+    )
 
 
 def fold_numbers(
@@ -193,18 +205,6 @@ def summarize(kind: Kind, scores: Sequence[Score]) -> Spread:
 # --- folds
 
 
-def _pool(data: Splits) -> Dataset:
-    """Return train and val as one part."""
-    if data.val is None:
-        return data.train
-    return replace(
-        data.train,
-        images=joined([data.train.images, data.val.images]),
-        labels=np.concatenate([data.train.labels, data.val.labels]),
-        paths=(*data.train.paths, *data.val.paths),
-    )
-
-
 def _fold_splits(pool: Dataset, numbers: NDArray[np.int64], recipe: Recipe) -> Iterator[Splits]:
     count = int(numbers.max()) + 1
     for number in range(count):
@@ -243,8 +243,8 @@ def out_of_fold(folder: Path) -> Arrays:
     """Return what a series of folds answered on pictures that it had not seen.
 
     Returns:
-        "probabilities" float32 (n, classes), "labels" and "fold" int64 (n,), n the pictures of
-        train and then of val.
+        "probabilities" float32 (n, classes), "labels" and "fold" int64 (n,), in the order of
+        the pictures.
 
     Raises:
         RunError: the series is not finished.
@@ -254,6 +254,20 @@ def out_of_fold(folder: Path) -> Arrays:
         raise RunError(f"{folder} has no out_of_fold.npz: its folds are not all trained yet")
     with path.open("rb") as file, np.load(file) as content:
         return {name: content[name] for name in content.files}
+
+
+def mean_answers(runs: Sequence[Run], images: Images) -> NDArray[np.float32]:
+    """Return the mean of what the networks of several runs answer, float32, shape (n, classes).
+
+    Args:
+        runs: of one series, so that their classes are in one order.
+        images: uint8, that none of them was trained on.
+    """
+    from tinylens.classifier import Classifier
+
+    answers = [Classifier.open(run.model).probabilities(images) for run in runs]
+    mean: NDArray[np.float32] = np.mean(answers, axis=0, dtype=np.float32)
+    return mean
 
 
 # --- the folder of a series

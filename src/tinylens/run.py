@@ -15,19 +15,22 @@ import socket
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinylens import files
 from tinylens.errors import RunError
+from tinylens.findings import Audit
 from tinylens.recipe import Recipe
+from tinylens.run_info import RunInfo
 from tinylens.scores import Evaluation, Robustness
 
 Arrays = dict[str, NDArray[Any]]
+Kept = TypeVar("Kept")
 
 UNREADABLE = (  # what parsers raise on damaged content
     ValueError,  # JSON, UTF-8, numbers
@@ -39,43 +42,6 @@ UNREADABLE = (  # what parsers raise on damaged content
     zipfile.BadZipFile,
 )
 KEPT_CHECKPOINTS = 2  # the newest, and the one before it should the newest prove unreadable
-
-
-@dataclass
-class RunInfo:
-    """What run.json holds: where a run came from and how far it is.
-
-    Attributes:
-        state: "running", "done" or "failed".
-        command: what was typed.
-        dataset: the data set's source in words.
-        fingerprint: SHA-256 of the data set with its splits.
-        splits: "size" and "sha256" by part.
-        notes: how the splits came about, and what the reader of the figures must know.
-        seconds: "load", "train", "evaluate", "export" and "total".
-        plan: with a budget in seconds, "budget" and what `tinylens.planning.Plan.to_json` gives.
-        test_opened: "time" (UTC) and "command" of each look at the test part.
-    """
-
-    state: str = "running"
-    command: str = ""
-    seed: int = 0
-    backend: str = ""
-    precision: str = ""
-    deterministic: bool = False
-    dataset: str = ""
-    fingerprint: str = ""
-    class_names: list[str] = field(default_factory=list[str])
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-    notes: list[str] = field(default_factory=list[str])
-    started: str = ""
-    finished: str = ""
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
-    plan: dict[str, Any] = field(default_factory=dict[str, Any])
-    test_opened: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
-    versions: dict[str, str] = field(default_factory=dict[str, str])
-    hardware: dict[str, Any] = field(default_factory=dict[str, Any])
-    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -257,14 +223,20 @@ class Run:
     @property
     def robustness(self) -> Robustness | None:
         """Accuracy on changed test pictures; None before `tinylens robustness`."""
-        if not (self.path / "robustness.json").is_file():
-            return None
-        with _understood(self.path / "robustness.json"):
-            return Robustness.from_json(self._read_json("robustness.json"))
+        return self._read_if_there("robustness.json", Robustness.from_json)
 
     def write_robustness(self, robustness: Robustness) -> None:
         """Write robustness.json."""
         self._write_json("robustness.json", robustness.to_json())
+
+    @property
+    def audit(self) -> Audit | None:
+        """Faults found in the data set; None before `tinylens audit`."""
+        return self._read_if_there("audit.json", Audit.from_json)
+
+    def write_audit(self, audit: Audit) -> None:
+        """Write audit.json."""
+        self._write_json("audit.json", audit.to_json())
 
     @property
     def predictions(self) -> Arrays:
@@ -342,6 +314,12 @@ class Run:
     def _read_json(self, name: str) -> dict[str, Any]:
         with _understood(self.path / name):
             return dict(json.loads(self._read_text(name)))
+
+    def _read_if_there(self, name: str, parse: Callable[[Mapping[str, Any]], Kept]) -> Kept | None:
+        if not (self.path / name).is_file():
+            return None
+        with _understood(self.path / name):
+            return parse(self._read_json(name))
 
     def _write_json(self, name: str, tree: Mapping[str, Any]) -> None:
         files.write_text(self.path / name, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")

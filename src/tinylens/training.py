@@ -23,7 +23,8 @@ from tinylens.data.dataset import Splits
 from tinylens.environment import now
 from tinylens.errors import RunError, TinylensError
 from tinylens.recipe import Recipe
-from tinylens.run import Run, RunInfo
+from tinylens.run import Run
+from tinylens.run_info import RunInfo
 
 if TYPE_CHECKING:
     from tinylens.fitting import Progress, Watcher
@@ -232,7 +233,10 @@ def _fit_and_finish(
         raise KeyboardInterrupt
     info.seconds["train"] = round(state.seconds, 3)
     if state.dropped:
-        info.notes.append(f"to keep the budget, {state.dropped} epochs of the plan were dropped")
+        info.notes.append(
+            f"to keep the budget, {state.dropped} of the {recipe.train.epochs} epochs planned were "
+            "dropped"
+        )
     finishing.finish(run, data, trainer.network, recipe, info, watcher)
 
 

@@ -13,6 +13,7 @@ import typer
 
 import tinylens
 from tinylens.cli import data, frame
+from tinylens.cli.audit import audit
 from tinylens.cli.compare import compare
 from tinylens.cli.evaluate import evaluate, report
 from tinylens.cli.predict import predict
@@ -27,11 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at data sets, and correct them.", no_args_is_help=True)
 
-for verb in (train, predict, evaluate, compare, robustness, report, recipes):
+for verb in (train, predict, evaluate, compare, robustness, audit, report, recipes):
     app.command()(verb)
 data_app.command()(data.info)
+data_app.command()(data.apply)
 app.add_typer(data_app, name="data")
 
 

@@ -1,4 +1,4 @@
-"""`tinylens data`: look at data sets."""
+"""`tinylens data`: look at data sets, and correct them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from tinylens.cli import frame
 from tinylens.cli.frame import DataDirOption, DatasetArgument, JsonFlag, StrictOption
+from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
     from tinylens.data.summary import Summary
@@ -49,6 +50,41 @@ def info(
         return
     _show_summary(summary)
     typer.echo(f"contact sheet  {sheet}")
+
+
+def apply(
+    dataset: DatasetArgument,
+    fixes: Annotated[Path, typer.Argument(help="The fixes.csv that the page of an audit saved.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The corrected set, an .npz; else DATASET-corrected.npz.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="As it was audited.")] = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Change labels and drop pictures as fixes.csv says; writes a new set, changes no file."""
+    from tinylens.data import arrays, corrections
+    from tinylens.data.encoded import Options
+    from tinylens.data.sources import load_parts
+    from tinylens.files import slug
+
+    out = out or Path(f"{slug(dataset)}-corrected.npz")
+    if out.suffix != ".npz":
+        raise RecipeError(f"--out {out}: expected a file .npz, such as {out.with_suffix('.npz')}")
+    decided = corrections.read(fixes)
+    with frame.progress("decoding") as progress:
+        given = load_parts(dataset, Options(size=size, data_dir=data_dir, progress=progress))
+    corrected = corrections.apply(given, decided)
+    arrays.write_parts(out, corrected)
+    before, after = (
+        {name: len(part) for name, part in each.items()} for each in (given, corrected)
+    )
+    if as_json:
+        frame.print_json({"out": str(out), "fixes": len(decided), "before": before, "after": after})
+        return
+    typer.echo(corrected.notes[-1])
+    sizes = ", ".join(f"{name} {before[name]:,} → {count:,}" for name, count in after.items())
+    typer.echo(f"pictures  {sizes}\nset       {out}")
 
 
 def _show_summary(summary: Summary) -> None:

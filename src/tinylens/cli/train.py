@@ -141,7 +141,8 @@ def _series(
     folder = out or repeats.next_folder(training.RUNS, stem)
     if seeds:
         return folder, repeats.train_seeds(data, recipe, seeds, folder, train_into)
-    return folder, repeats.train_folds(data, recipe, folds or 0, folder, train_into)
+    pool = repeats.pool_of(data.train, data.val)
+    return folder, repeats.train_folds(pool, recipe, folds or 0, folder, train_into)
 
 
 def _show_series(folder: Path, summary: Summary, *, as_json: bool) -> None:

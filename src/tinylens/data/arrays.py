@@ -68,16 +68,24 @@ def write(path: str | Path, data: Dataset | Splits) -> None:
     ...     read(f"{folder}/pets.npz").fingerprint == data.fingerprint
     True
     """
-    arrays: Arrays = {"class_names": np.array(data.class_names)}
     if isinstance(data, Dataset):
-        arrays |= {"images": data.images, "labels": data.labels}
+        _save(Path(path), data, {"images": data.images, "labels": data.labels})
     else:
-        for part, dataset in data.items():
-            x_name, y_name = _PAIRS[part]
-            arrays |= {x_name: dataset.images, y_name: dataset.labels}
-    files.write_with(
-        Path(path), lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
-    )
+        write_parts(path, Parts(data.train, data.val, data.test))
+
+
+def write_parts(path: str | Path, parts: Parts) -> None:
+    """Write parts, of which val and test may be missing, as an .npz file; see `write`."""
+    found: Arrays = {}
+    for name, part in parts.items():
+        x_name, y_name = _PAIRS[name]
+        found |= {x_name: part.images, y_name: part.labels}
+    _save(Path(path), parts.train, found)
+
+
+def _save(path: Path, data: Dataset, arrays: Arrays) -> None:
+    whole: Arrays = {"class_names": np.array(data.class_names), **arrays}
+    files.write_with(path, lambda file: np.savez_compressed(file, allow_pickle=False, **whole))
 
 
 def _load(path: Path) -> Arrays:

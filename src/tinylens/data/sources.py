@@ -62,18 +62,31 @@ def load(
     >>> [(name, len(part)) for name, part in splits.items()]
     [('train', 4500), ('val', 500), ('test', 1000)]
     """
-    _check_options(val, test, size)
+    _check_shares(val, test)
     folder = None if data_dir is None else Path(data_dir)
     options = Options(size=size, strict=strict, data_dir=folder, progress=progress)
-    parts = _resized(_read(source, options), size)
-    return _carved(parts, val, test, split_seed)
+    return _carved(load_parts(source, options), val, test, split_seed)
 
 
-def _check_options(val: float, test: float, size: int | None) -> None:
+def load_parts(source: str | Path, options: Options) -> Parts:
+    """Return a data set's parts as they are given, every row at its own place; see `load`.
+
+    Raises:
+        DataError: when the source cannot be used; says why and what was expected.
+        RecipeError: when the size is impossible.
+    """
+    _check_size(options.size)
+    return _resized(_read(source, options), options.size)
+
+
+def _check_shares(val: float, test: float) -> None:
     if not 0 <= val < 1:
         raise RecipeError(f"val is {val}, expected a share from 0 to under 1, such as 0.1")
     if not 0 < test < 1:
         raise RecipeError(f"test is {test}, expected a share over 0 and under 1, such as 0.15")
+
+
+def _check_size(size: int | None) -> None:
     if size is not None and not 1 <= size <= 4096:
         raise RecipeError(f"size is {size}, expected a side from 1 to 4096 pixels, such as 32")
 

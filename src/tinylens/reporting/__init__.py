@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
 from tinylens import files
+from tinylens.data.dataset import Dataset
 from tinylens.errors import MissingExtra
+from tinylens.findings import Audit
 from tinylens.reporting.contents import Contents
 from tinylens.run import Run
 
@@ -19,14 +25,9 @@ def write(run: Run) -> None:
         RunError: the run has no evaluation of its test part yet, or its files do not fit together.
         MissingExtra: matplotlib or jinja2 is not installed.
     """
-    try:
+    with _installed():
         from tinylens.reporting.page import render
         from tinylens.reporting.plots import NAMES, draw
-    except ImportError as error:
-        raise MissingExtra(
-            f"the report needs {error.name}, which is not installed; "
-            "type: pip install 'tinylens[train]'"
-        ) from None
     contents = Contents.read(run)
     drawn = draw(contents)
     for name, png in drawn.items():
@@ -34,3 +35,26 @@ def write(run: Run) -> None:
     for name in NAMES - drawn.keys():
         (run.plots / f"{name}.png").unlink(missing_ok=True)
     files.write_text(run.report, render(contents))
+
+
+def write_audit(path: Path, audit: Audit, parts: Mapping[str, Dataset]) -> None:
+    """Write audit.html, a page to go through what was found.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+    """
+    with _installed():
+        from tinylens.reporting.auditing import render
+    files.write_text(path, render(audit, parts))
+
+
+@contextlib.contextmanager
+def _installed() -> Iterator[None]:
+    """Turn a missing library into a sentence."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(
+            f"the report needs {error.name}, which is not installed; "
+            "type: pip install 'tinylens[train]'"
+        ) from None

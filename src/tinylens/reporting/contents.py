@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.errors import RunError
+from tinylens.findings import Audit
 from tinylens.recipe import Recipe
-from tinylens.run import Run, RunInfo
+from tinylens.run import Run
+from tinylens.run_info import RunInfo
 from tinylens.scores import Evaluation, Robustness, SplitScores
 
 
@@ -56,6 +58,7 @@ class Contents:
         labels: of test, int64, shape (n,).
         mistakes: the most confident mistakes on test, worst first.
         robustness: accuracy on changed pictures, where that was measured.
+        audit: faults of the data set, where they were looked for.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Contents:
     labels: NDArray[np.int64]
     mistakes: tuple[Mistake, ...]
     robustness: Robustness | None
+    audit: Audit | None
 
     @staticmethod
     def read(run: Run) -> Contents:
@@ -99,6 +103,7 @@ class Contents:
             labels=predictions["test_labels"],
             mistakes=_mistakes(predictions, [scores.name for scores in test.per_class]),
             robustness=run.robustness,
+            audit=run.audit,
         )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -19,11 +20,12 @@ PACKAGE = "tinylens.reporting"
 PICTURE_SIDE = 128  # pixels; larger pictures are shown smaller
 
 
-def document(template: str, **values: Any) -> str:
+def document(template: str, scripts: Sequence[str] = ("report.js",), **values: Any) -> str:
     """Return a page as HTML. Whatever comes from a run is escaped.
 
     Args:
         template: a file of templates/ that extends base.html.jinja.
+        scripts: files of templates/ that run in it.
         values: what it shows.
     """
     environment = jinja2.Environment(
@@ -34,7 +36,7 @@ def document(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "data_uri": data_uri}
-    script = _source("report.js")
+    script = "\n".join(_source(name) for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
         style=_source("report.css"), script=script, script_hash=f"sha256-{digest}", **values

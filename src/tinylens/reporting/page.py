@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinylens.metrics import calibration_bins, wilson_interval
 from tinylens.reporting.charts import Chart, Series, line_chart
@@ -43,6 +44,7 @@ def render(contents: Contents) -> str:
         reliability=_reliability(contents),
         thresholds=_thresholds(contents),
         robustness=_robustness(contents.robustness),
+        audited=_audited(contents),
         curves=_curves(contents),
         recipe_sections=_recipe_sections(contents),
     )
@@ -225,6 +227,44 @@ def _robustness(found: Robustness | None) -> dict[str, Any] | None:
             for name, scores in found.corruptions.items()
         ],
         "small": [{"name": name, **cell(score)} for name, score in small_change_rows(found)],
+    }
+
+
+# --- faults of the data set
+
+
+def _audited(contents: Contents) -> dict[str, Any] | None:
+    """Return the accuracy on test with and without the pictures that an audit found at fault."""
+    audit = contents.audit
+    if audit is None:
+        return None
+    right = contents.probabilities.argmax(axis=1) == contents.labels
+    doubted = "test" in audit.doubted
+    without = [("the whole test part", frozenset[int]())]
+    without.append(("without pictures that are trained on", audit.leaked))
+    if doubted:
+        without.append(("without labels that are probably wrong", audit.suspected))
+        without.append(("without both", audit.leaked | audit.suspected))
+    return {
+        "leaked": len(audit.leaked),
+        "repeated": sum(not twin.leaks for twin in audit.duplicates),
+        "suspected": len(audit.suspected) if doubted else None,
+        "doubted": audit.doubted,
+        "issues": len(audit.label_issues),
+        "outliers": len(audit.outliers) if audit.compared else None,
+        "rows": [{"name": name, **_accuracy_without(right, rows)} for name, rows in without],
+    }
+
+
+def _accuracy_without(right: NDArray[np.bool_], rows: frozenset[int]) -> dict[str, Any]:
+    kept = np.ones(len(right), bool)
+    kept[sorted(rows)] = False
+    count, correct = int(kept.sum()), int(right[kept].sum())
+    low, high = wilson_interval(correct, count)
+    return {
+        "pictures": count,
+        "accuracy": percent(correct / count, 2) if count else "–",
+        "interval": f"{percent(low, 2)}–{percent(high, 2)}" if count else "",
     }
 
 

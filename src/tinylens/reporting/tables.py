@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from tinylens.comparison import SIGNIFICANT, Pair
 from tinylens.errors import RunError
+from tinylens.findings import Audit, Twin
 from tinylens.repeats import Summary
 from tinylens.reporting.wording import (
     FIGURES,
@@ -81,6 +85,66 @@ def differences(pair: Pair) -> Table:
         cells = ("<.001" if p_value < 0.001 else f"{p_value:.3f}", f"{support:,}")
         table.add_row(Text(shortened(name, _NAME_LENGTH), style=style), points, *cells)
     return table
+
+
+def audit(found: Audit) -> Table:
+    """Return how many suspects of each kind there are in each part, with the most suspect one."""
+    table = _table(caption=_audit_caption(found))
+    table.add_column("Found")
+    for name in found.counts:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Most suspect")
+    for title, rows in _suspects(found):
+        counts = Counter(split for split, _ in rows)
+        cells = [f"{counts[name]:,}" if counts[name] else "–" for name in found.counts]
+        table.add_row(title, *cells, Text(rows[0][1]) if rows else "")
+    if found.broken:
+        blank = [""] * len(found.counts)
+        first = found.broken[0]
+        about = Text(f"{len(found.broken):,}, such as {first.path}: {first.reason}")
+        table.add_row("broken files", *blank, about)
+    return table
+
+
+def _suspects(found: Audit) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return for every kind that was looked for its rows, as (part, words)."""
+
+    def twins(pairs: Sequence[Twin]) -> list[tuple[str, str]]:
+        return [(each.splits[1], _twin_words(each)) for each in pairs]
+
+    repeats = [twin for twin in found.duplicates if not twin.leaks]
+    kinds = [
+        ("leaks: test pictures trained on", twins(found.leaks)),
+        ("pictures that occur twice", twins(repeats)),
+        ("… with two labels", twins(found.contradictions)),
+    ]
+    if found.doubted:
+        words = [
+            (each.split, f"{each.split} {each.index}: {each.given}, rather {each.proposed}")
+            for each in found.label_issues
+        ]
+        kinds.append(("labels that are probably wrong", words))
+    oddities = [("odd pictures", found.odd)]
+    if found.compared:
+        oddities.insert(0, ("pictures unlike all others", found.outliers))
+    for title, rows in oddities:
+        words = [(row.split, f"{row.split} {row.index}: {row.given}, {row.reason}") for row in rows]
+        kinds.append((title, words))
+    return kinds
+
+
+def _twin_words(twin: Twin) -> str:
+    pairs = zip(twin.splits, (twin.a, twin.b), twin.labels, strict=True)
+    return " = ".join(f"{split} {row} ({label})" for split, row, label in pairs)
+
+
+def _audit_caption(found: Audit) -> str:
+    if not found.doubted:
+        return "labels were not looked at: --folds 5 trains the networks that it takes"
+    rest = [name for name in found.counts if name not in found.doubted]
+    if rest:
+        return f"labels of {', '.join(rest)} were not looked at: --folds 5 does"
+    return "labels: confident learning on answers of networks that never saw the picture"
 
 
 def corruptions(found: Robustness) -> Table:

@@ -1,0 +1,169 @@
+"""fixes.csv: what a person decided about doubtful pictures, and a data set corrected by it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens.data.dataset import Dataset
+from tinylens.data.parts import Parts
+from tinylens.errors import DataError
+
+ACTIONS = ("keep", "change", "drop")
+COLUMNS = ("split", "index", "picture", "path", "given", "action", "label")
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What is to become of a picture.
+
+    Attributes:
+        split: its part.
+        index: its row in that part.
+        picture: of its pixels: `picture_mark`.
+        given: its class so far.
+        action: "keep", "change" or "drop".
+        label: its class from now on, where it changes.
+        path: where it came from, for the reader; nothing is looked up by it.
+    """
+
+    split: str
+    index: int
+    picture: str
+    given: str
+    action: str
+    label: str
+    path: str = ""
+
+
+def picture_mark(image: NDArray[np.uint8]) -> str:
+    """Return 16 hexadecimal digits that tell a picture from others.
+
+    >>> picture_mark(np.zeros((2, 2, 1), np.uint8))
+    'a9e7c5a1c4bd8d8f'
+    """
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).hexdigest()
+
+
+def read(path: str | Path) -> tuple[Fix, ...]:
+    """Return the rows of a fixes.csv.
+
+    Raises:
+        DataError: naming file and line, where it cannot be read or understood.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not UTF-8 text; expected a fixes.csv") from None
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(
+            f"{path}: has no column {', '.join(missing)}; expected {', '.join(COLUMNS)}, as the "
+            "page of `tinylens audit` writes them"
+        )
+    return tuple(_fix(path, number, row) for number, row in enumerate(reader, start=2))
+
+
+def write(path: Path, fixes: tuple[Fix, ...]) -> None:
+    """Write a fixes.csv."""
+    from tinylens import files
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: getattr(fix, name) for name in COLUMNS} for fix in fixes)
+    files.write_text(path, text.getvalue())
+
+
+def apply(parts: Parts, fixes: tuple[Fix, ...]) -> Parts:
+    """Return the parts with every fix made.
+
+    Raises:
+        DataError: a fix is about another picture or class than stands at its row, names a class
+            that the set does not have, or two fixes of one picture differ.
+    """
+    given = dict(parts.items())
+    changed = {name: part.labels.copy() for name, part in given.items()}
+    kept = {name: np.ones(len(part), bool) for name, part in given.items()}
+    for fix in _agreed(fixes):
+        part = _checked(fix, given, parts.train.source)
+        if fix.action == "drop":
+            kept[fix.split][fix.index] = False
+        elif fix.action == "change":
+            changed[fix.split][fix.index] = part.class_names.index(fix.label)
+    corrected = {
+        name: replace(
+            replace(part, labels=changed[name]).subset(np.flatnonzero(kept[name])),
+            skipped=part.skipped,
+        )
+        for name, part in given.items()
+    }
+    note = _note(fixes)
+    return Parts(
+        corrected["train"], corrected.get("val"), corrected.get("test"), (*parts.notes, note)
+    )
+
+
+def _fix(path: Path, number: int, row: Mapping[str, str | None]) -> Fix:
+    where = f"{path}, line {number}"
+    values = {name: (row[name] or "").strip() for name in COLUMNS}
+    if values["action"] not in ACTIONS:
+        raise DataError(f"{where}: action {values['action']!r}, expected {', '.join(ACTIONS)}")
+    if not values["index"].isdecimal():
+        raise DataError(f"{where}: index {values['index']!r}, expected a row's number from 0")
+    if values["action"] == "change" and not values["label"]:
+        raise DataError(f"{where}: says change, but names no label to change to")
+    return Fix(**{**values, "index": int(values["index"])})  # type: ignore[arg-type]
+
+
+def _agreed(fixes: tuple[Fix, ...]) -> list[Fix]:
+    """Return one fix a picture."""
+    by_place: dict[tuple[str, int], Fix] = {}
+    for fix in fixes:
+        before = by_place.setdefault((fix.split, fix.index), fix)
+        if (before.action, before.label) != (fix.action, fix.label):
+            raise DataError(
+                f"two fixes of {fix.split} {fix.index} differ: {before.action} {before.label} and "
+                f"{fix.action} {fix.label}; leave one of them"
+            )
+    return list(by_place.values())
+
+
+def _checked(fix: Fix, given: Mapping[str, Dataset], source: str) -> Dataset:
+    """Return the part that a fix is about, having seen that it is about that picture."""
+    place = f"{fix.split} {fix.index}"
+    if fix.split not in given or fix.index >= len(given[fix.split]):
+        sizes = ", ".join(f"{name} of {len(part):,}" for name, part in given.items())
+        raise DataError(f"{source} has no {place}, which a fix is about; it has {sizes}")
+    part = given[fix.split]
+    label = part.class_names[part.labels[fix.index]]
+    if label != fix.given or picture_mark(part.images[fix.index]) != fix.picture:
+        raise DataError(
+            f"{source}: {place} is another picture or of another class ({label}) than the fix is "
+            f"about ({fix.given}); apply fixes to the set that was audited, before other changes"
+        )
+    if fix.action == "change" and fix.label not in part.class_names:
+        raise DataError(
+            f"the fix of {place} names the class {fix.label!r}; {source} has "
+            f"{', '.join(part.class_names)}"
+        )
+    return part
+
+
+def _note(fixes: tuple[Fix, ...]) -> str:
+    counts = {action: sum(fix.action == action for fix in _agreed(fixes)) for action in ACTIONS}
+    return (
+        f"corrected by hand: {counts['change']:,} labels changed, {counts['drop']:,} pictures "
+        f"dropped, {counts['keep']:,} looked at and kept"
+    )

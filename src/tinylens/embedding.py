@@ -1,0 +1,65 @@
+"""What a trained network sees in a picture: the input of its last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens.data.dataset import Images
+from tinylens.errors import ModelError
+
+BATCH = 500
+
+
+class Embedding:
+    """Features of pictures.
+
+    Args:
+        path: a model.keras that tinylens wrote.
+
+    Raises:
+        ModelError: it cannot be opened, or has no layer called "logits".
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            model = keras.saving.load_model(path, compile=False)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} cannot be opened by Keras: {error}") from None
+        network = next((each for each in _networks(model) if _has_logits(each)), None)
+        if network is None:
+            raise ModelError(
+                f"{path} has no layer called logits, whose input are the features; expected a "
+                "model.keras that tinylens wrote"
+            )
+        self._features = keras.Model(network.input, network.get_layer("logits").input)
+
+    def __call__(self, images: Images) -> NDArray[np.float32]:
+        """Return the features of uint8 pictures, float32, shape (n, features)."""
+        parts = [
+            np.asarray(
+                keras.ops.convert_to_numpy(
+                    self._features.predict_on_batch(images[start : start + BATCH])
+                ),
+                np.float32,
+            )
+            for start in range(0, len(images), BATCH)
+        ]
+        return np.concatenate(parts).reshape(len(images), -1)
+
+
+def _networks(model: Any) -> Iterator[Any]:
+    """Yield a model's own graph and those within it, as a mean over views has."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _networks(layer)
+    yield model
+
+
+def _has_logits(model: Any) -> bool:
+    return any(layer.name == "logits" for layer in model.layers)

@@ -1,0 +1,76 @@
+"""Pictures unlike all others, by what a network sees in them; and pictures that show nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens.data.dataset import Images
+
+NEIGHBOURS = 10
+FENCE = 3.0  # interquartile ranges above the third quartile: Tukey's outer fence
+FLAT = 2.0  # grey levels of standard deviation: below it a picture shows nothing
+MOSTLY = 0.95  # of the pictures are coloured: then a grey one is odd
+BLOCK = 1_000  # pictures compared with all at a time
+
+Features = NDArray[np.float32]
+
+
+def unlikeness(features: Features, reference: Features, *, same: bool) -> NDArray[np.float32]:
+    """Return how far each picture is from its nearest neighbours, float32, shape (n,).
+
+    The mean distance to the nearest few, on the unit sphere (Sun et al. 2022, "Out-of-distribution
+    detection with deep nearest neighbors", arXiv:2204.06507; there the last of them).
+
+    Args:
+        features: of the pictures, shape (n, f).
+        reference: of the pictures that are trained on, shape (m, f).
+        same: whether `features` are `reference`: then a picture is no neighbour of its own.
+    """
+    ours, theirs = _on_the_sphere(features), _on_the_sphere(reference)
+    count = min(NEIGHBOURS, len(theirs) - same)
+    result = np.empty(len(ours), np.float32)
+    for start in range(0, len(ours), BLOCK):
+        alike = ours[start : start + BLOCK] @ theirs.T
+        if same:
+            alike[np.arange(len(alike)), start + np.arange(len(alike))] = -np.inf
+        nearest = -np.partition(-alike, count - 1, axis=1)[:, :count]
+        distances = np.sqrt(np.maximum(2 - 2 * nearest, 0))
+        result[start : start + BLOCK] = distances.mean(axis=1)
+    return result
+
+
+def fence(distances: NDArray[np.float32]) -> float:
+    """Return the distance above which a picture is an outlier, from those of ordinary ones.
+
+    On a logarithmic scale, since distances are positive and their upper tail is long.
+    """
+    logarithms = np.log(np.maximum(distances, 1e-6))
+    low, high = np.quantile(logarithms, [0.25, 0.75])
+    return float(np.exp(high + FENCE * (high - low)))
+
+
+def flat(images: Images) -> NDArray[np.int64]:
+    """Return the rows of pictures of nearly one colour, int64."""
+    spread = np.empty(len(images))
+    for start in range(0, len(images), BLOCK):
+        spread[start : start + BLOCK] = images[start : start + BLOCK].std(axis=(1, 2)).max(axis=1)
+    return np.flatnonzero(spread < FLAT).astype(np.int64)
+
+
+def grey_among_coloured(images: Images) -> NDArray[np.int64]:
+    """Return the rows of pictures without colour where nearly all others have some, int64."""
+    if images.shape[3] == 1:
+        return np.zeros(0, np.int64)
+    grey = np.empty(len(images), bool)
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK]
+        grey[start : start + BLOCK] = (block == block[..., :1]).all(axis=(1, 2, 3))
+    rows = np.flatnonzero(grey).astype(np.int64)
+    return rows if len(rows) <= (1 - MOSTLY) * len(images) else rows[:0]
+
+
+def _on_the_sphere(features: Features) -> Features:
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    result: Features = (features / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return result

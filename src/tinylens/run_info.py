@@ -1,0 +1,43 @@
+"""Where a run came from and how far it is: the schema of run.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class RunInfo:
+    """What run.json holds: where a run came from and how far it is.
+
+    Attributes:
+        state: "running", "done" or "failed".
+        command: what was typed.
+        dataset: the data set's source in words.
+        fingerprint: SHA-256 of the data set with its splits.
+        splits: "size" and "sha256" by part.
+        notes: how the splits came about, and what the reader of the figures must know.
+        seconds: "load", "train", "evaluate", "export" and "total".
+        plan: with a budget in seconds, "budget" and what `tinylens.planning.Plan.to_json` gives.
+        test_opened: "time" (UTC) and "command" of each look at the test part.
+    """
+
+    state: str = "running"
+    command: str = ""
+    seed: int = 0
+    backend: str = ""
+    precision: str = ""
+    deterministic: bool = False
+    dataset: str = ""
+    fingerprint: str = ""
+    class_names: list[str] = field(default_factory=list[str])
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    notes: list[str] = field(default_factory=list[str])
+    started: str = ""
+    finished: str = ""
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    plan: dict[str, Any] = field(default_factory=dict[str, Any])
+    test_opened: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    hardware: dict[str, Any] = field(default_factory=dict[str, Any])
+    error: str = ""

@@ -1,0 +1,82 @@
+"""Labels that are probably wrong, from what networks say that never saw the picture.
+
+Confident learning (Northcutt, Jiang & Chuang 2021, J. of Artificial Intelligence Research 70): a
+label is doubted where another class is answered with at least the confidence that pictures of that
+class get on average, and more of its own than the given class. cleanlab does the counting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens.errors import MissingExtra
+from tinylens.metrics import Labels, Probabilities
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A label that is probably wrong.
+
+    Attributes:
+        row: of the picture.
+        given: its label.
+        proposed: the class that is answered instead.
+        score: how doubtful the label is, from 0 to 1: one minus its probability, which is that of
+            networks that were trained without the picture.
+    """
+
+    row: int
+    given: int
+    proposed: int
+    score: float
+
+
+def doubted_labels(probabilities: Probabilities, labels: Labels) -> list[Doubt]:
+    """Return the labels that are probably wrong, the most doubtful first.
+
+    Args:
+        probabilities: out of fold, float, shape (n, classes).
+        labels: as given, int64, shape (n,). A class that none has is not proposed either.
+
+    Raises:
+        MissingExtra: cleanlab is not installed.
+    """
+    find_label_issues = finder()
+    present, own = np.unique(labels, return_inverse=True)  # cleanlab wants every class to occur
+    if len(present) < 2:
+        return []
+    answers = np.asarray(probabilities[:, present], np.float64)
+    answers /= np.maximum(answers.sum(axis=1, keepdims=True), 1e-12)
+    doubted: NDArray[np.bool_] = find_label_issues(
+        own, answers, filter_by="both", n_jobs=1, min_examples_per_class=0
+    )
+    rows = np.flatnonzero(doubted)
+    own_share = answers[rows, own[rows]]
+    others = answers[rows].copy()
+    others[np.arange(len(rows)), own[rows]] = -1
+    order = np.lexsort((rows, own_share - others.max(axis=1)))
+    proposed = present[others.argmax(axis=1)]
+    return [
+        Doubt(int(rows[k]), int(labels[rows[k]]), int(proposed[k]), float(1 - own_share[k]))
+        for k in order
+    ]
+
+
+def finder() -> Any:
+    """Return cleanlab's function that finds label issues.
+
+    Raises:
+        MissingExtra: cleanlab is not installed.
+    """
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError:
+        raise MissingExtra(
+            "looking for wrong labels needs cleanlab, which is not installed; "
+            "type: pip install 'tinylens[audit]'"
+        ) from None
+    return find_label_issues
