@@ -30,7 +30,8 @@ from shipped import (
 )
 from tinylens.classifier import BATCH, Classifier, Prediction, core_count
 from tinylens.data.images import convert, decode
-from tinylens.errors import DataError, ModelError
+from tinylens.deciding import Deciding, Level, SetLevel
+from tinylens.errors import DataError, ModelError, RecipeError
 from tinylens.modelfile import LARGEST_FILE, GoldenSamples, seal
 from tinylens.run import Run
 
@@ -437,3 +438,56 @@ def test_answering_needs_neither_keras_nor_any_other_large_library(tmp_path):
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == [COLOUR.predict(PNG)[0].label, "set()"]
+
+
+# --- when not to answer
+
+LEVELS = (Level(0.01, 0.6, 0.5), Level(0.1, 0.0, 1.0))
+SETS = (SetLevel(0.9, 0.25),)
+
+
+def knowing(max_error: float | None = None) -> Classifier:
+    known = Deciding(LEVELS, SETS, max_error)
+    return Classifier.from_bytes(model_bytes(RULE, deciding=known), "knowing", threads=1)
+
+
+def test_what_is_not_sure_enough_is_unknown_and_says_why():
+    images = some_images(300, RULE, seed=5)
+    sure = linear_answers(images, RULE).max(axis=1) >= 0.6
+    found = knowing().predict(images, max_error=0.01)
+    assert 0 < sure.sum() < len(sure)
+    assert [prediction.unknown for prediction in found] == (~sure).tolist()
+    unsure = found[int(np.argmin(sure))]
+    assert unsure.label in CLASS_NAMES  # what it would have been is still told
+    assert unsure.reason == (
+        "its confidence is under 0.600, from which on at most 1 % of answers are wrong"
+    )
+    assert unsure.to_json()["reason"] == unsure.reason
+    assert "reason" not in found[int(np.argmax(sure))].to_json()
+
+
+def test_a_model_keeps_what_it_was_trained_to_keep_unless_asked_for_another():
+    images = some_images(300, RULE, seed=5)
+    asked = knowing().predict(images, max_error=0.01)
+    assert knowing(0.01).predict(images) == asked
+    assert not any(
+        prediction.unknown for prediction in knowing(0.01).predict(images, max_error=0.1)
+    )
+    assert not any(prediction.unknown for prediction in knowing().predict(images))
+
+
+def test_sets_name_all_classes_that_are_likely_enough():
+    images = some_images(200, RULE, seed=6)
+    answers = linear_answers(images, RULE)
+    for prediction, answer in zip(knowing().predict(images, coverage=0.9), answers, strict=True):
+        likely = {CLASS_NAMES[column] for column in np.flatnonzero(answer >= 0.25)}
+        assert set(prediction.label_set) == likely | {prediction.label}
+        assert prediction.label_set[0] == prediction.label
+        assert prediction.to_json()["set"] == list(prediction.label_set)
+
+
+def test_what_a_model_cannot_promise_is_refused_by_name():
+    with pytest.raises(RecipeError, match="it has 1%, 10%"):
+        knowing().predict(PIXELS, max_error=0.02)
+    with pytest.raises(RecipeError, match="trained without a val part"):
+        COLOUR.predict(PIXELS, coverage=0.9)

@@ -19,7 +19,8 @@ from shipped import CLASS_NAMES, RULE, linear_answers, model_bytes, some_images
 from tinylens import cli, predicting
 from tinylens.classifier import Classifier, Prediction
 from tinylens.data.image_folder import PICTURE_SUFFIXES
-from tinylens.errors import DataError, MissingExtra, ModelError
+from tinylens.deciding import Deciding, Level, SetLevel
+from tinylens.errors import DataError, MissingExtra, ModelError, RecipeError
 from tinylens.predicting import expand, printable
 
 NOTHING = io.BytesIO(b"")
@@ -240,7 +241,41 @@ def test_a_line_for_people_says_what_a_picture_is_and_what_else_it_could_be():
     ]
 
 
+def test_an_unknown_picture_and_a_set_of_classes_are_shown_as_such():
+    file = io.BytesIO()
+    two = (("coat", 0.5), ("bag", 0.4))
+    unknown = Prediction("a.png", "coat", 0.5, two, unknown=True, reason="its confidence …")
+    either = Prediction("b.png", "coat", 0.5, two, label_set=("coat", "bag"))
+    rows(predicting.lines_for_people(file, CLASS_NAMES), [unknown, either])
+    assert file.getvalue().decode().splitlines()[1:] == [
+        "     50.0%  unknown     a.png  (perhaps coat; or bag 40%)",
+        "     50.0%  coat        b.png  (one of coat, bag)",
+    ]
+
+
 # --- the command
+
+
+def test_sets_have_a_column_where_they_were_asked_for(folder):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    known = Deciding((Level(0.01, 0.999, 0.3),), (SetLevel(0.9, 0.0),))
+    (folder.parent / "m.onnx").write_bytes(model_bytes(deciding=known))
+    write_picture(folder / "1.png")
+    options = ("--max-error", "1%", "--coverage", "90%")
+    result = run("1.png", *options, "--csv", "rows.csv", "--parquet", "rows.parquet", "--json")
+    (row,) = json.loads(result.stdout)
+    assert row["unknown"] and set(row["set"]) == set(CLASS_NAMES)
+    (written,) = csv.DictReader((folder / "rows.csv").read_text("utf-8").splitlines())
+    assert written["set"] == " | ".join(row["set"]) and written["unknown"] == "True"
+    assert parquet.read_table(folder / "rows.parquet")["set"].to_pylist() == [row["set"]]
+
+
+@pytest.mark.parametrize("share", ["2", "0", "one", "101%", "nan"])
+def test_a_share_that_is_none_is_refused(folder, share):
+    write_picture(folder / "1.png")
+    result = run("1.png", "--max-error", share)
+    assert isinstance(result.exception, RecipeError)
+    assert str(result.exception) == f"--max-error {share}: expected a share such as 1% or 0.01"
 
 
 def test_the_command_answers_a_line_a_picture(folder):

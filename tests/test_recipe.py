@@ -82,7 +82,8 @@ batch_size = 0
         "  train.epochs: expected a valid integer, unable to parse string as an integer, "
         "got 'many'\n"
         "  train.batch_size: expected greater than or equal to 1, got 0\n"
-        "  colour: unknown key; a recipe has name, summary, data, model, augment, optimizer, train"
+        "  colour: unknown key; a recipe has name, summary, data, model, augment, optimizer, "
+        "train, answer"
     )
 
 

@@ -14,7 +14,9 @@ from tinylens.scores import (
     ClassScores,
     Evaluation,
     Gap,
+    LevelScores,
     Score,
+    SetScores,
     SplitScores,
 )
 
@@ -34,7 +36,13 @@ EVALUATION = builds(
     splits=st.dictionaries(st.sampled_from(["train", "val", "test"]), SPLIT),
     gap=st.none() | builds(Gap, FIGURE, PAIR, st.text()),
     calibration=builds(
-        Calibration, FIGURE, st.sampled_from(["val", "none"]), st.none() | FIGURE, st.none()
+        Calibration,
+        FIGURE,
+        st.sampled_from(["val", "none"]),
+        st.none() | FIGURE,
+        st.none(),
+        st.lists(st.builds(LevelScores, FIGURE, FIGURE, SCORE, SCORE), max_size=2).map(tuple),
+        st.lists(st.builds(SetScores, FIGURE, FIGURE, SCORE, SCORE, FIGURE), max_size=2).map(tuple),
     ),
 )
 HALF = Score(0.5, (0.25, 0.75))

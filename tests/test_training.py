@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics as sk
 
 import tinylens as tl
-from tinylens.errors import RunError
+from tinylens.errors import RecipeError, RunError
 from tinylens.scores import OVERALL_FIGURES
 from tinylens.testing import tiny_splits
 
@@ -123,6 +123,29 @@ def test_without_a_val_part_nothing_is_chosen(splits: tl.Splits, tmp_path: Path)
     assert run.evaluation.calibration.chosen_on == "none"
     assert any("nothing was chosen" in note for note in run.info.notes)
     assert "val_loss" not in run.history[0]
+
+
+def test_a_rate_of_errors_is_kept_by_what_ships(tmp_path: Path) -> None:
+    large = tiny_splits(count=600)
+    changes = {**SMALL, "train.epochs": 12, "answer.max_error": 0.15}
+    run = tl.train(large, out=tmp_path / "run", overrides=changes)
+    known = tl.Classifier.open(run.model).card.deciding
+    assert known.max_error == 0.15
+    levels = {level.max_error: level for level in run.evaluation.calibration.levels}
+    sure = run.predictions["test_probabilities"].max(axis=1) >= known.level().threshold
+    assert levels[0.15].answered.value == pytest.approx(sure.mean())
+    assert [each.coverage for each in run.evaluation.calibration.sets] == [0.9, 0.95, 0.99]
+    page = run.report.read_text("utf-8")
+    assert "When only sure answers are given" in page and "Right one named" in page
+
+
+def test_a_rate_of_errors_that_cannot_be_kept_is_told(splits: tl.Splits, tmp_path: Path) -> None:
+    run = tl.train(splits, out=tmp_path / "run", overrides={**SMALL, "answer.max_error": 0.001})
+    assert any("keeps the error at 0.1 %" in note for note in run.info.notes)
+    assert tl.Classifier.open(run.model).card.deciding.max_error is None
+    bare = tl.Splits(splits.train, None, splits.test)
+    with pytest.raises(RecipeError, match="there is no val part; train with --val"):
+        tl.train(bare, out=tmp_path / "bare", overrides={**SMALL, "answer.max_error": 0.1})
 
 
 def test_a_folder_of_someone_else_is_not_taken_over(splits: tl.Splits, tmp_path: Path) -> None:

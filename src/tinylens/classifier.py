@@ -21,6 +21,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from tinylens.data.images import ImageRule, convert, decode
+from tinylens.deciding import Level, SetLevel
 from tinylens.errors import DataError, ModelError
 from tinylens.modelfile import LARGEST_FILE, TOLERANCE, ModelCard, unseal
 
@@ -42,8 +43,10 @@ class Prediction:
         label: the most probable class, or None where the picture could not be read.
         confidence: the probability of `label`, calibrated if the model is.
         top: the most probable classes with their probabilities, best first.
-        unknown: whether the picture is unlike what the model was trained on. Always false: no
-            model file records a threshold for it yet.
+        unknown: whether `label` is not sure enough to be given as an answer.
+        reason: why the answer is unknown, or None.
+        label_set: the classes of which the right one is one as often as was asked for, likeliest
+            first; empty where nothing was asked for.
         error: why there is no answer, or None.
         notes: what to know about the picture, such as that it is animated.
     """
@@ -53,11 +56,19 @@ class Prediction:
     confidence: float | None = None
     top: tuple[tuple[str, float], ...] = ()
     unknown: bool = False
+    reason: str | None = None
+    label_set: tuple[str, ...] = ()
     error: str | None = None
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row of `tinylens predict --json`."""
+        """Return the row of `tinylens predict --json`.
+
+        "reason" is in it where the answer is unknown, "set" where a coverage was asked for.
+        """
+        extra: dict[str, Any] = {"reason": self.reason} if self.unknown else {}
+        if self.label_set:
+            extra["set"] = list(self.label_set)
         return {
             "path": self.path,
             "label": self.label,
@@ -65,6 +76,7 @@ class Prediction:
             "top": [{"label": label, "probability": value} for label, value in self.top],
             "unknown": self.unknown,
             "error": self.error,
+            **extra,
         }
 
 
@@ -138,7 +150,14 @@ class Classifier:
             return np.zeros((0, len(self.class_names)), np.float32)
         return np.concatenate(answers)
 
-    def predict(self, items: Picture | Sequence[Picture], *, top: int = 5) -> list[Prediction]:
+    def predict(
+        self,
+        items: Picture | Sequence[Picture],
+        *,
+        top: int = 5,
+        max_error: float | None = None,
+        coverage: float | None = None,
+    ) -> list[Prediction]:
         """Return one prediction a picture; a broken picture's says what is wrong with it.
 
         Args:
@@ -146,14 +165,25 @@ class Classifier:
                 (height, width) or (height, width, channels) with 1, 3 or 4 channels for one
                 picture, otherwise (n, height, width) or (n, height, width, channels).
             top: how many of the most probable classes to give.
+            max_error: share of answers that may be wrong, such as 0.01; less sure ones are marked
+                unknown. None keeps what the model was trained to keep.
+            coverage: how often the right class is to be in `label_set`, such as 0.95.
 
         Raises:
             DataError: `items` is one array of another type or shape.
+            RecipeError: the model has no threshold for `max_error` or `coverage`.
         """
-        return list(self.stream(_each(items), top=top))
+        found = self.stream(_each(items), top=top, max_error=max_error, coverage=coverage)
+        return list(found)
 
     def stream(
-        self, items: Iterable[Picture], *, top: int = 5, workers: int = 1
+        self,
+        items: Iterable[Picture],
+        *,
+        top: int = 5,
+        workers: int = 1,
+        max_error: float | None = None,
+        coverage: float | None = None,
     ) -> Iterator[Prediction]:
         """Yield the predictions for any number of pictures, in their order, as they are ready.
 
@@ -163,13 +193,23 @@ class Classifier:
             items: as those of `predict`, one picture each.
             top: how many of the most probable classes to give.
             workers: threads that read and decode.
+            max_error: as for `predict`.
+            coverage: as for `predict`.
+
+        Raises:
+            RecipeError: as `predict` does.
         """
+        deciding = self.card.deciding
+        level = deciding.level(max_error)
+        set_level = None if coverage is None else deciding.set_level(coverage)
         pictures = _map_ahead(lambda item: _read(item, self.rule), items, workers)
         with contextlib.closing(pictures):
             while batch := list(itertools.islice(pictures, BATCH)):
-                yield from self._answer(batch, top)
+                yield from self._answer(batch, top, level, set_level)
 
-    def _answer(self, pictures: list[_Read], top: int) -> Iterator[Prediction]:
+    def _answer(
+        self, pictures: list[_Read], top: int, level: Level | None, set_level: SetLevel | None
+    ) -> Iterator[Prediction]:
         images = [picture.image for picture in pictures if picture.image is not None]
         answers = iter(self._run(np.stack(images))) if images else iter(())
         for picture in pictures:
@@ -177,10 +217,20 @@ class Classifier:
                 yield Prediction(picture.path, error=picture.error)
                 continue
             answer: NDArray[np.float32] = next(answers)
-            best = np.argsort(-answer, kind="stable")[:top]
-            ranked = tuple((self.class_names[column], float(answer[column])) for column in best)
-            label, confidence = ranked[0]
-            yield Prediction(picture.path, label, confidence, ranked, notes=picture.notes)
+            order = np.argsort(-answer, kind="stable")
+            every = [(self.class_names[column], float(answer[column])) for column in order]
+            label, confidence = every[0]
+            reason = _too_unsure(confidence, level)
+            yield Prediction(
+                picture.path,
+                label,
+                confidence,
+                tuple(every[:top]),
+                unknown=reason is not None,
+                reason=reason,
+                label_set=() if set_level is None else _label_set(every, set_level),
+                notes=picture.notes,
+            )
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         answer: NDArray[np.float32] = self.session.run(["probabilities"], {"image": images})[0]
@@ -219,6 +269,23 @@ class Classifier:
                 f"{difference:.2g}, expected at most {TOLERANCE:g}; export it again, or try "
                 f"another version of onnxruntime than {onnxruntime.__version__}"
             )
+
+
+# --- when not to answer
+
+
+def _too_unsure(confidence: float, level: Level | None) -> str | None:
+    if level is None or confidence >= level.threshold:
+        return None
+    return (
+        f"its confidence is under {level.threshold:.3f}, from which on at most "
+        f"{100 * level.max_error:g} % of answers are wrong"
+    )
+
+
+def _label_set(ranked: list[tuple[str, float]], level: SetLevel) -> tuple[str, ...]:
+    inside = [label for label, probability in ranked if probability >= level.threshold]
+    return tuple(inside or [ranked[0][0]])
 
 
 # --- opening

@@ -16,6 +16,7 @@ from tinylens import bootstrap, metrics
 from tinylens.data.dataset import Dataset, Images, Labels
 from tinylens.data.images import ImageRule
 from tinylens.data.sources import load
+from tinylens.deciding import Deciding, judge_level, judge_set
 from tinylens.environment import now
 from tinylens.errors import DataError, MissingExtra, RunError
 from tinylens.gap import measure_gap
@@ -88,6 +89,7 @@ def assemble(
     parts: Mapping[str, tuple[Probabilities, Labels]],
     class_names: Sequence[str],
     calibration: Calibration,
+    deciding: Deciding | None = None,
     *,
     seed: int = 0,
 ) -> Evaluation:
@@ -97,6 +99,7 @@ def assemble(
         parts: (probabilities, labels) by part, "train", "val" and "test", as `score` takes them.
         class_names: one name a class.
         calibration: how the probabilities were calibrated.
+        deciding: when not to answer, computed on val; it is judged on test.
         seed: of the bootstrap.
 
     Raises:
@@ -108,6 +111,10 @@ def assemble(
     }
     both = "train" in splits and "test" in splits
     gap = measure_gap(splits["train"], splits["test"], splits.get("val")) if both else None
+    if deciding and "test" in parts:
+        levels = tuple(judge_level(*parts["test"], level) for level in deciding.levels)
+        sets = tuple(judge_set(*parts["test"], level) for level in deciding.sets)
+        calibration = replace(calibration, levels=levels, sets=sets)
     return Evaluation(splits=splits, gap=gap, calibration=calibration)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tinylens import evaluation, exporting, files, metrics, models
 from tinylens.data.dataset import Dataset, Images, Splits
 from tinylens.data.images import ImageRule
+from tinylens.deciding import LEAST_ANSWERED, Deciding, decide
 from tinylens.environment import now, tinylens_version
 from tinylens.modelfile import ModelCard
 from tinylens.recipe import Recipe
@@ -59,8 +60,12 @@ def finish(
     rows = {name: _judged_rows(name, len(part), recipe) for name, part in data.items()}
     labels = {name: part.labels[rows[name]] for name, part in data.items()}
     answers = {name: predict(shipped, part.images, rows[name]) for name, part in data.items()}
+    known = _decide(answers, labels, recipe, info, watcher)
     judged = evaluation.assemble(
-        {name: (answers[name], labels[name]) for name in answers}, data.class_names, calibration
+        {name: (answers[name], labels[name]) for name in answers},
+        data.class_names,
+        calibration,
+        known,
     )
     info.seconds["evaluate"] = round(time.monotonic() - begun, 3)
 
@@ -69,7 +74,7 @@ def finish(
     exporting.export_onnx(
         shipped,
         run.model,
-        card=_card(data, recipe, calibration),
+        card=_card(data, recipe, calibration, known),
         check_images=data.test.images,
         check_probabilities=answers["test"],
     )
@@ -150,7 +155,31 @@ def _save_keras(run: Run, shipped: keras.Model) -> None:
     files.fsync_folder(run.path)
 
 
-def _card(data: Splits, recipe: Recipe, calibration: Calibration) -> ModelCard:
+def _decide(
+    answers: dict[str, Probabilities],
+    labels: dict[str, NDArray[np.int64]],
+    recipe: Recipe,
+    info: RunInfo,
+    watcher: Watcher,
+) -> Deciding:
+    """Return when not to answer, going by val; say so where what was asked for cannot be kept."""
+    if "val" not in answers:
+        return Deciding()
+    wanted = recipe.answer.max_error or None
+    known = decide(answers["val"], labels["val"], wanted)
+    if wanted is not None and known.max_error is None:
+        note = (
+            f"no confidence was found that keeps the error at {100 * wanted:g} %: among the "
+            f"{LEAST_ANSWERED:.0%} of val that the network is surest of too many are wrong to "
+            f"promise that, or val, {len(labels['val']):,} pictures, is too small to tell; the "
+            "model answers always"
+        )
+        info.notes.append(note)
+        watcher.say(note)
+    return known
+
+
+def _card(data: Splits, recipe: Recipe, calibration: Calibration, known: Deciding) -> ModelCard:
     height, width, channels = data.train.image_shape
     return ModelCard(
         class_names=data.class_names,
@@ -162,6 +191,7 @@ def _card(data: Splits, recipe: Recipe, calibration: Calibration) -> ModelCard:
         tinylens=tinylens_version(),
         temperature=calibration.temperature,
         chosen_on="" if calibration.chosen_on == "none" else calibration.chosen_on,
+        deciding=known,
     )
 
 

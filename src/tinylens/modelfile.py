@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.data.images import ImageRule
+from tinylens.deciding import ANSWERS_ALWAYS, Deciding
 from tinylens.errors import DataError, ModelError
 
 SCHEMA = 1  # of the model card; raised when an older tinylens could misread the file
@@ -81,6 +82,7 @@ class ModelCard:
         tinylens: the version that wrote the file.
         temperature: what the logits are divided by, already in the weights (Guo et al. 2017).
         chosen_on: the part of the data that the temperature was chosen on, or "" for none.
+        deciding: when not to answer.
         golden: pictures with their answers, or None before export.
 
     Raises:
@@ -96,6 +98,7 @@ class ModelCard:
     tinylens: str
     temperature: float = 1.0
     chosen_on: str = ""
+    deciding: Deciding = ANSWERS_ALWAYS
     golden: GoldenSamples | None = None
 
     def __post_init__(self) -> None:
@@ -120,6 +123,7 @@ class ModelCard:
             "class_names": list(self.class_names),
             "image": self.rule.to_json(),
             "calibration": {"temperature": self.temperature, "chosen_on": self.chosen_on},
+            "deciding": self.deciding.to_json(),
             "data": {"name": self.dataset, "fingerprint": self.fingerprint},
             "golden": golden,
         }
@@ -150,6 +154,10 @@ class ModelCard:
                 tinylens=str(tree["tinylens"]),
                 temperature=float(tree["calibration"]["temperature"]),
                 chosen_on=str(tree["calibration"]["chosen_on"]),
+                # files from before there were such levels answer always
+                deciding=Deciding.from_json(tree["deciding"])
+                if "deciding" in tree
+                else ANSWERS_ALWAYS,
                 golden=golden
                 and GoldenSamples(
                     _array_from_json(golden["images"], np.uint8),

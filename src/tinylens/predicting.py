@@ -57,11 +57,21 @@ def expand(arguments: Sequence[str], standard_input: IO[bytes]) -> list[str]:
 
 
 def predict_paths(
-    classifier: Classifier, paths: Sequence[str], *, top: int = 5
+    classifier: Classifier,
+    paths: Sequence[str],
+    *,
+    top: int = 5,
+    max_error: float | None = None,
+    coverage: float | None = None,
 ) -> Iterator[Prediction]:
-    """Yield the predictions for the pictures at `paths`, in their order, as they are ready."""
+    """Yield the predictions for the pictures at `paths`, in their order, as they are ready.
+
+    See `Classifier.predict`.
+    """
     workers = core_count() if len(paths) > FEW else 1
-    return classifier.stream(paths, top=top, workers=workers)
+    return classifier.stream(
+        paths, top=top, workers=workers, max_error=max_error, coverage=coverage
+    )
 
 
 def write(predictions: Iterable[Prediction], writers: Iterable[Writer]) -> int:
@@ -116,7 +126,7 @@ def lines_for_people(file: IO[bytes], class_names: Iterable[str]) -> Generator[K
 
     The path stands last, so the columns need not wait for the longest one and nothing is cut off.
     """
-    width = max(map(len, map(printable, ("label", *class_names))))
+    width = max(map(len, map(printable, ("unknown", *class_names))))
     file.write(f"{'confidence':>10}  {'label':{width}}  path\n".encode())
     yield lambda prediction: file.write(f"{_line(prediction, width)}\n".encode())
     file.flush()
@@ -140,9 +150,12 @@ def json_list(file: IO[bytes]) -> Generator[Keep]:
 
 
 @contextlib.contextmanager
-def csv_file(path: Path, top: int) -> Generator[Keep]:
-    """Write a CSV file (RFC 4180, UTF-8), which appears at the end of the block."""
-    names = ["path", "label", "confidence", "unknown", "error"]
+def csv_file(path: Path, top: int, *, sets: bool = False) -> Generator[Keep]:
+    """Write a CSV file (RFC 4180, UTF-8), which appears at the end of the block.
+
+    `sets` adds a column of label sets, their classes parted by " | ".
+    """
+    names = ["path", "label", "confidence", "unknown", "error", *(["set"] if sets else [])]
     ranks = range(2, top + 1)
     runners_up = [f"{name}_{rank}" for rank in ranks for name in ("label", "probability")]
     with files.new_file(path) as file:
@@ -151,7 +164,7 @@ def csv_file(path: Path, top: int) -> Generator[Keep]:
         writer.writerow([*names, *runners_up])
 
         def keep(prediction: Prediction) -> None:
-            row = prediction.to_json()
+            row = prediction.to_json() | {"set": " | ".join(prediction.label_set)}
             others = [value for pair in prediction.top[1:] for value in pair]
             writer.writerow([*(row[name] for name in names), *others])
 
@@ -160,8 +173,10 @@ def csv_file(path: Path, top: int) -> Generator[Keep]:
 
 
 @contextlib.contextmanager
-def parquet_file(path: Path) -> Generator[Keep]:
+def parquet_file(path: Path, *, sets: bool = False) -> Generator[Keep]:
     """Write a Parquet file with the fields of `Prediction.to_json`; it appears at the end.
+
+    `sets` adds a column of label sets.
 
     Raises:
         MissingExtra: pyarrow is not installed.
@@ -171,7 +186,7 @@ def parquet_file(path: Path) -> Generator[Keep]:
         import pyarrow.parquet
     except ImportError:
         raise MissingExtra("writing Parquet needs pyarrow; type: pip install pyarrow") from None
-    schema = _schema()
+    schema = _schema(sets=sets)
     rows: list[dict[str, Any]] = []
     with files.new_file(path) as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
 
@@ -188,7 +203,7 @@ def parquet_file(path: Path) -> Generator[Keep]:
         flush()
 
 
-def _schema() -> Any:
+def _schema(*, sets: bool) -> Any:
     import pyarrow
 
     text, number = pyarrow.string(), pyarrow.float64()
@@ -201,6 +216,7 @@ def _schema() -> Any:
             ("top", pyarrow.list_(ranked)),
             ("unknown", pyarrow.bool_()),
             ("error", text),
+            *([("set", pyarrow.list_(text))] if sets else []),
         ]
     )
 
@@ -235,6 +251,12 @@ def _line(prediction: Prediction, width: int) -> str:
         for label, probability in prediction.top[1:]
         if probability >= LEAST_SHOWN
     ]
-    remarks = [*([f"or {', '.join(others)}"] if others else []), *prediction.notes]
+    remarks = [f"or {', '.join(others)}"] if others else []
+    if prediction.unknown:
+        remarks.insert(0, f"perhaps {printable(prediction.label)}")
+    if prediction.label_set:
+        remarks = [f"one of {', '.join(map(printable, prediction.label_set))}"]
+    remarks += prediction.notes
     tail = f"  ({'; '.join(map(printable, remarks))})" if remarks else ""
-    return f"{prediction.confidence:>10.1%}  {printable(prediction.label):{width}}  {path}{tail}"
+    label = "unknown" if prediction.unknown else printable(prediction.label)
+    return f"{prediction.confidence:>10.1%}  {label:{width}}  {path}{tail}"

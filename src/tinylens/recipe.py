@@ -130,6 +130,17 @@ class OptimizerSection(_Section):
         return value
 
 
+class AnswerSection(_Section):
+    """When the model that ships does not answer.
+
+    Attributes:
+        max_error: share of answers that may be wrong; pictures that would need more are answered
+            "unknown". 0 answers always.
+    """
+
+    max_error: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+
 class TrainSection(_Section):
     """How long, in what pieces and from which seed.
 
@@ -190,6 +201,7 @@ class Recipe(_Section):
     augment: AugmentSection = AugmentSection()
     optimizer: OptimizerSection = OptimizerSection()
     train: TrainSection = TrainSection()
+    answer: AnswerSection = AnswerSection()
 
     @staticmethod
     def load(name_or_path: str | Path) -> Recipe:

@@ -90,6 +90,42 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class LevelScores:
+    """How a confidence from which on few answers are wrong, chosen on val, holds on test.
+
+    Attributes:
+        max_error: the share of wrong answers that was asked for.
+        threshold: the confidence.
+        answered: share of test pictures that are answered with at least that.
+        error: share of those answers that is wrong.
+    """
+
+    max_error: float
+    threshold: float
+    answered: Score
+    error: Score
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """How sets that are to hold the right class so often, chosen on val, hold on test.
+
+    Attributes:
+        coverage: how often they are to.
+        threshold: the lowest probability of a class in the set.
+        covered: how often they do.
+        single: share of sets of one class.
+        mean_size: classes in a set.
+    """
+
+    coverage: float
+    threshold: float
+    covered: Score
+    single: Score
+    mean_size: float
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How the probabilities were brought in line with how often they are right.
 
@@ -98,12 +134,27 @@ class Calibration:
         chosen_on: the part it was fitted on, "val", or "none".
         log_loss_before: of that part, without the temperature; None when nothing was fitted.
         log_loss_after: of that part, with it.
+        levels: how thresholds of confidence hold on test.
+        sets: how sets of classes do.
     """
 
     temperature: float
     chosen_on: str
     log_loss_before: float | None = None
     log_loss_after: float | None = None
+    levels: tuple[LevelScores, ...] = ()
+    sets: tuple[SetScores, ...] = ()
+
+    @staticmethod
+    def from_json(tree: Mapping[str, Any]) -> Calibration:
+        """Return the calibration that `dataclasses.asdict` gave, also after a way through JSON."""
+
+        def scored(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+            return {**row, **{name: Score.from_json(row[name]) for name in names}}
+
+        levels = (LevelScores(**scored(row, "answered", "error")) for row in tree.get("levels", ()))
+        sets = (SetScores(**scored(row, "covered", "single")) for row in tree.get("sets", ()))
+        return Calibration(**{**tree, "levels": tuple(levels), "sets": tuple(sets)})
 
 
 @dataclass(frozen=True)
@@ -127,7 +178,7 @@ class Evaluation:
         return Evaluation(
             splits={name: _split_from_json(part) for name, part in tree["splits"].items()},
             gap=_gap_from_json(tree["gap"]),
-            calibration=Calibration(**tree["calibration"]),
+            calibration=Calibration.from_json(tree["calibration"]),
         )
 
     def __str__(self) -> str:

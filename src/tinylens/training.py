@@ -21,7 +21,7 @@ from tinylens import backend as backends
 from tinylens import environment, events, files
 from tinylens.data.dataset import Splits
 from tinylens.environment import now
-from tinylens.errors import RunError, TinylensError
+from tinylens.errors import RecipeError, RunError, TinylensError
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.run_info import RunInfo
@@ -110,6 +110,11 @@ def train(
     choice = backends.activate(backend)
     from tinylens import models
 
+    if resolved.answer.max_error and data.val is None:
+        raise RecipeError(
+            f"answer.max_error {resolved.answer.max_error:g} is kept by a confidence that is "
+            "chosen on val, and there is no val part; train with --val 0.1, or without --max-error"
+        )
     models.check_options(resolved.model.name, resolved.model.options)
     precision = backends.precision(resolved.train.precision, choice.name)
     resolved = resolved.override({"train.precision": precision})

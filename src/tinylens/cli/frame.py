@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shlex
 import sys
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tinylens.errors import TinylensError
+from tinylens.errors import RecipeError, TinylensError
 
 STARTED = time.monotonic()  # as good as the start of the process: this is imported first
 
@@ -26,9 +27,30 @@ DataDirOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="A broken picture is an error, not set aside.")
 ]
+MaxErrorOption = Annotated[
+    str | None,
+    typer.Option(metavar="SHARE", help="Answer only while so few are wrong, such as 1%."),
+]
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
 ]
+
+
+def share(option: str, text: str | None) -> float | None:
+    """Return "1%" or "0.01" as 0.01.
+
+    Raises:
+        RecipeError: it is neither, or not between 0 and 1.
+    """
+    if text is None:
+        return None
+    try:
+        value = float(text.removesuffix("%").strip()) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise RecipeError(f"{option} {text}: expected a share such as 1% or 0.01")
+    return value
 
 
 def command_line() -> str:

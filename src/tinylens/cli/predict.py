@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tinylens.cli import frame
-from tinylens.cli.frame import JsonFlag, ModelArgument
+from tinylens.cli.frame import JsonFlag, MaxErrorOption, ModelArgument
 from tinylens.errors import DataError
 
 MANY = 500  # pictures, which take long enough to want to see how far it is
@@ -23,6 +23,11 @@ def predict(
         list[str], typer.Argument(help="Pictures, folders, patterns; - reads paths, one a line.")
     ],
     top: Annotated[int, typer.Option(min=1, help="How many of the likeliest classes.")] = 5,
+    max_error: MaxErrorOption = None,
+    coverage: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Name the classes that hold the right one so often."),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the rows here, not on stdout.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="The same, as Parquet.")] = None,
     as_json: JsonFlag = False,
@@ -36,13 +41,20 @@ def predict(
     classifier = Classifier.open(model)
     found = predicting.expand(paths, sys.stdin.buffer)
     to_files = bool(csv or parquet)
-    writers = [predicting.csv_file(csv, top)] if csv else []
-    writers += [predicting.parquet_file(parquet)] if parquet else []
+    sets = coverage is not None
+    writers = [predicting.csv_file(csv, top, sets=sets)] if csv else []
+    writers += [predicting.parquet_file(parquet, sets=sets)] if parquet else []
     if as_json:
         writers.append(predicting.json_list(sys.stdout.buffer))
     elif not to_files:
         writers.append(predicting.lines_for_people(sys.stdout.buffer, classifier.class_names))
-    predictions = predicting.predict_paths(classifier, found, top=top)
+    predictions = predicting.predict_paths(
+        classifier,
+        found,
+        top=top,
+        max_error=frame.share("--max-error", max_error),
+        coverage=frame.share("--coverage", coverage),
+    )
     with frame.reader_may_leave():
         shown = _with_progress(predictions, len(found), rows_shown=not to_files)
         answered = predicting.write(shown, writers)

@@ -13,7 +13,13 @@ import typer
 
 from tinylens.cli import frame
 from tinylens.cli.evaluate import print_figures
-from tinylens.cli.frame import DataDirOption, DatasetArgument, JsonFlag, StrictOption
+from tinylens.cli.frame import (
+    DataDirOption,
+    DatasetArgument,
+    JsonFlag,
+    MaxErrorOption,
+    StrictOption,
+)
 from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     from tinylens.recipe import Recipe
     from tinylens.repeats import Summary
     from tinylens.run import Run
+    from tinylens.scores import LevelScores
     from tinylens.training import Silent
 
 RecipeOption = Annotated[
@@ -53,6 +60,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
     val: Annotated[float | None, typer.Option(help="Share of train to choose on; 0: none.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
+    max_error: MaxErrorOption = None,
     seeds: SeedsOption = None,
     folds: FoldsOption = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
@@ -72,7 +80,12 @@ def train(
     from tinylens.training import train as train_network
 
     train_section = {"epochs": epochs, "seed": seed, "precision": precision}
-    overrides = _overrides(changes or [], train=train_section, data={"val": val, "size": size})
+    overrides = _overrides(
+        changes or [],
+        train=train_section,
+        data={"val": val, "size": size},
+        answer={"max_error": frame.share("--max-error", max_error)},
+    )
     _check_series(seeds, folds, budget, fresh=fresh)
     end = None if budget is None else frame.STARTED + parse_seconds(budget)
     resolved = Recipe.load(recipe or ("fast" if budget else "classic")).override(overrides)
@@ -236,10 +249,23 @@ def _show_run(run: Run, *, as_json: bool) -> None:
 
     console, info = Console(), run.info
     print_figures(run.evaluation)
+    wanted = run.recipe.answer.max_error
+    for level in run.evaluation.calibration.levels:
+        if level.max_error == wanted:
+            console.print(f"\n{_kept(level)}", highlight=False)
     seconds = " · ".join(f"{name} {value:.0f} s" for name, value in info.seconds.items())
     console.print(f"\nseconds  {seconds}", highlight=False)
     for name, path in (("report", run.report), ("model", run.model), ("run", run.path)):
         console.print(f"{name:8} {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _kept(level: LevelScores) -> str:
+    wrong = "none" if level.error.value is None else f"{100 * level.error.value:.2f} %"
+    return (
+        f"answered with a confidence of {level.threshold:.3f} or more: "
+        f"{100 * (level.answered.value or 0.0):.1f} % of test, of which {wrong} wrong; wanted at "
+        f"most {100 * level.max_error:g} %"
+    )
 
 
 def recipes(

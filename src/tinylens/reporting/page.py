@@ -22,7 +22,7 @@ from tinylens.reporting.wording import (
     small_change_rows,
     value_text,
 )
-from tinylens.scores import Robustness, Score
+from tinylens.scores import LevelScores, Robustness, Score, SetScores
 
 MOST_NUMBERED = 25  # classes of which a confusion matrix has room for the counts
 SHOWN_CONFUSIONS = 12
@@ -43,6 +43,8 @@ def render(contents: Contents) -> str:
         confusions=contents.confusions[:SHOWN_CONFUSIONS],
         reliability=_reliability(contents),
         thresholds=_thresholds(contents),
+        levels=[_level(level) for level in contents.evaluation.calibration.levels],
+        sets=[_set(each) for each in contents.evaluation.calibration.sets],
         robustness=_robustness(contents.robustness),
         audited=_audited(contents),
         curves=_curves(contents),
@@ -178,6 +180,29 @@ def _reliability(contents: Contents) -> Chart:
         ),
         diagonal=True,
     )
+
+
+def _level(level: LevelScores) -> dict[str, str]:
+    """Return a wanted rate of errors, the confidence that keeps it, and how it held on test."""
+    low, high = level.error.ci95 or (0.0, 1.0)
+    return {
+        "wanted": f"{100 * level.max_error:g}",
+        "threshold": f"{level.threshold:.3f}",
+        "answered": percent(level.answered.value or 0.0),
+        "error": "–" if level.error.value is None else percent(level.error.value, 2),
+        "interval": f"{100 * low:.2f}–{100 * high:.2f}" if level.error.ci95 else "",
+    }
+
+
+def _set(found: SetScores) -> dict[str, str]:
+    low, high = found.covered.ci95 or (0.0, 1.0)
+    return {
+        "wanted": f"{100 * found.coverage:g}",
+        "covered": percent(found.covered.value or 0.0),
+        "interval": f"{100 * low:.1f}–{100 * high:.1f}",
+        "size": f"{found.mean_size:.2f}",
+        "single": percent(found.single.value or 0.0),
+    }
 
 
 def _thresholds(contents: Contents) -> list[dict[str, Any]]:
