@@ -60,6 +60,34 @@ def test_more_time_than_can_be_used_is_left_over(splits):
     assert made.seconds < 100
 
 
+def test_long_trainings_cut_squares_out_and_short_ones_do_not(splits):
+    seconds = {passes: 12.24 + 2.0 + passes * 0.612 for passes in (11.9, 12.1)}
+    assert fitted(splits, seconds[11.9]).recipe.augment.cutout == 0
+    long = fitted(splits, seconds[12.1])
+    assert long.passes == pytest.approx(12.1)
+    assert long.recipe.augment.cutout == 5  # of 16 pixels
+    assert ", squares of 5 pixels cut out ·" in long.words
+    own = PLAIN.override({"augment.cutout": 3})
+    assert planning._fitted(own, splits, PACE, 60.0).recipe.augment.cutout == 3
+
+
+@pytest.mark.parametrize(("passes", "widest"), [(3, 0.25), (10, 0.5), (30, 1.0), (100, 2.0)])
+def test_the_widest_network_with_enough_passes_left_is_taken(splits, monkeypatch, passes, widest):
+    """`passes` fit for the narrowest; twice the widths take twice as long."""
+    tried = []
+
+    def paced(data, recipe, precision):
+        tried.append(recipe.model.options["widths"][0] / 64)
+        return Pace(train=tried[-1] / 0.25 * 1e-3, answer=1e-9, start=0, operations=1e8, busy=0)
+
+    monkeypatch.setattr(planning, "probe", paced)
+    seconds = passes * 600 * 1e-3 / (1 - planning.RESERVE)
+    recipe = PLAIN.override({"model.options": {"widths": [64, 128], "grey_widths": []}})
+    made = planning.plan(splits, recipe, seconds, "float32", Silent())
+    assert made.recipe.model.options["widths"][0] == 64 * widest
+    assert tried == sorted(tried)
+
+
 def test_too_little_time_has_no_plan(splits):
     assert fitted(splits, 1.5 * planning.REPORT_SECONDS + 2.0) is None
     with pytest.raises(RecipeError, match="5 s are too few for 600 pictures"):
@@ -115,8 +143,8 @@ def test_epochs_without_time_are_dropped_and_the_rate_still_falls_to_its_end(tmp
     trainer = compiling.build(splits, SMALL, "float32")
     fitting.fit(trainer, Run(tmp_path / "warm"), Silent(), lambda: False)  # nothing to compile
     trainer.model.optimizer.iterations.assign(0)
-    watcher = Slow(0.1)  # 10 steps an epoch: 1 second and a little more
-    deadline = time.monotonic() + 4.5
+    watcher = Slow(0.2)  # 10 steps an epoch: 2 seconds and a little more
+    deadline = time.monotonic() + 8.5
     state = fitting.fit(trainer, Run(tmp_path / "cut"), watcher, lambda: False, deadline)
     assert time.monotonic() < deadline + 3  # the last look at val, on a busy machine
     assert state.finished
