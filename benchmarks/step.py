@@ -59,7 +59,7 @@ SUBJECTS = {  # extend here: a name for the table, a recipe, a shape
     "fast, grey 28": Subject("fast", (28, 28, 1)),
     "fast, colour 32": Subject("fast", (32, 32, 3)),
     "fast with ReLU alone, colour 32": Subject(
-        "fast", (32, 32, 3), (("model.options", {"smooth_from": 3}),)
+        "fast", (32, 32, 3), (("model.options.smooth_from", 3),)
     ),
     "classic-augmented, --no-deterministic": Subject(
         "classic-augmented", (32, 32, 3), deterministic=False
