@@ -28,7 +28,8 @@ from shipped import (
     model_bytes,
     some_images,
 )
-from tinylens.classifier import BATCH, Classifier, Prediction, core_count
+from tinylens.classifier import BATCH, Classifier, Prediction
+from tinylens.cores import core_count
 from tinylens.data.images import convert, decode
 from tinylens.deciding import Deciding, Level, SetLevel
 from tinylens.errors import DataError, ModelError, RecipeError

@@ -61,10 +61,10 @@ def test_more_time_than_can_be_used_is_left_over(splits):
 
 
 def test_long_trainings_cut_squares_out_and_short_ones_do_not(splits):
-    seconds = {passes: 12.24 + 2.0 + passes * 0.612 for passes in (11.9, 12.1)}
-    assert fitted(splits, seconds[11.9]).recipe.augment.cutout == 0
-    long = fitted(splits, seconds[12.1])
-    assert long.passes == pytest.approx(12.1)
+    seconds = {passes: 12.24 + 2.0 + passes * 0.612 for passes in (17.9, 18.1)}
+    assert fitted(splits, seconds[17.9]).recipe.augment.cutout == 0
+    long = fitted(splits, seconds[18.1])
+    assert long.passes == pytest.approx(18.1)
     assert long.recipe.augment.cutout == 5  # of 16 pixels
     assert ", squares of 5 pixels cut out ·" in long.words
     own = PLAIN.override({"augment.cutout": 3})

@@ -199,13 +199,15 @@ def test_load_finds_built_in_recipes_and_files(tmp_path):
 
 def test_load_of_an_unknown_name_offers_the_near_one():
     told = mistakes_of(Recipe.load, "clasic")
-    assert told.startswith("no recipe 'clasic', did you mean classic?; built-in recipes: classic")
+    assert told.startswith(
+        "no recipe 'clasic', did you mean classic?; built-in recipes: accurate, "
+    )
     assert told.endswith("a recipe of your own is a path that ends in .toml")
 
 
 def test_load_of_a_missing_file_lists_the_built_in_recipes(tmp_path):
     told = mistakes_of(Recipe.load, tmp_path / "none.toml")
-    assert told.startswith(f"no recipe file {tmp_path / 'none.toml'}; built-in recipes: classic")
+    assert told.startswith(f"no recipe file {tmp_path / 'none.toml'}; built-in recipes: accurate, ")
 
 
 def test_load_of_a_file_that_is_no_text_names_it(tmp_path):

@@ -7,17 +7,28 @@ intervals of 60,000 pictures of 10 classes together take 0.8 s on one core of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.metrics import Floats, Interval, Labels, Probabilities, calibration_bins, losses
+from tinylens.metrics import (
+    CalibrationBins,
+    Floats,
+    Interval,
+    Labels,
+    Probabilities,
+    calibration_bins,
+    losses,
+)
 
 PERCENTILES = (2.5, 97.5)
 RESAMPLES = 1000
+SMOOTHED_OVER = 6  # bins to either side whose miscalibration is taken to be alike
+WARMER = 1.1  # a temperature that is off by so much
+HALVINGS = 20  # of the range in which an end of an interval lies
 
 _BLOCK_BYTES = 16 << 20  # of resampling weights at a time: stays near the processor's caches
 
@@ -177,7 +188,12 @@ def probability_intervals(
         areas = _areas(counts, above, below, expected)
     return ProbabilityIntervals(
         log_loss=_interval(sums[:, 0] / n),
-        ece=_calibration_interval(sums[:, 1 : 1 + len(bins.count)] / n, excess.mean(axis=0)),
+        ece=_calibration_interval(
+            sums[:, 1 : 1 + len(bins.count)] / n,
+            excess.mean(axis=0),
+            _spread_of_error(probabilities, bins, excess.mean(axis=0)),
+            _calibrated_figures(probabilities.max(axis=1), bins, resamples, seed),
+        ),
         roc_auc_macro=None if areas is None else _interval(areas),
     )
 
@@ -252,22 +268,95 @@ def _interval(values: Floats) -> Interval:
     return float(low), float(high)
 
 
-def _calibration_interval(drawn: Floats, excess: Floats) -> Interval:
+def _calibration_interval(
+    drawn: Floats, excess: Floats, shape: Floats, calibrated: Floats
+) -> Interval:
     """Return the interval of the expected calibration error.
 
-    Noise only ever adds to a sum of distances, so the error of every resample lies above the
-    figure, as the figure lies above the truth: on a well calibrated network the plain percentile
-    interval misses every time. So the resamples are mirrored at the figure (the "basic" interval,
-    Davison & Hinkley 1997, §5.2), and the lower end is 0 where noise alone reaches the figure in 1
-    resample of 20 (Bröcker & Smith 2007, Weather and Forecasting 22). Of 1,600 simulated networks,
-    86 % of those judged on 500 pictures and 93 % of those on 5,000 had the truth inside.
+    Noise only ever adds to a sum of distances, so the figure lies above the truth, and the errors
+    of resamples above the figure: their percentiles would miss a well calibrated network every
+    time. So the truths are asked for under which the figure is ordinary, neither among the 2.5 %
+    largest nor the 2.5 % smallest that noise would give (the grid bootstrap, Hansen 1999, Review of
+    Economics and Statistics 81). Perfect calibration is among them where 1 calibrated network in 20
+    would get such a figure; the upper end is then the figure at least.
 
     Args:
         drawn: mean of confidence minus right over all pictures, by bin, shape (resamples, bins).
         excess: the same of the pictures themselves, shape (bins,).
+        shape: how an error is taken to be spread over the bins, absolute values adding up to 1.
+        calibrated: the figures of calibrated networks of these confidences, shape (resamples,).
     """
-    figure = float(np.abs(excess).sum())
-    low, high = _interval(np.abs(drawn).sum(axis=1))
-    noise = np.percentile(np.abs(drawn - excess).sum(axis=1), 95)
-    lower = 0.0 if figure <= noise else max(min(2 * figure - high, figure), 0.0)
-    return lower, max(2 * figure - low, figure)
+    figure, noise = float(np.abs(excess).sum()), drawn - excess
+
+    def end(percentile: float, limit: float) -> float:
+        def rising(truth: float) -> float:
+            drawn_at = np.abs(truth * shape + noise).sum(axis=1)
+            return float(np.percentile(drawn_at, percentile)) - figure
+
+        return _crossing(rising, 0.0, limit)
+
+    low, high = PERCENTILES
+    lower, upper = 0.0, end(low, 2 * figure + 1e-9)
+    if figure > np.percentile(calibrated, high - low):
+        lower = end(high, figure) or end(high - low, figure)
+    return lower, upper if lower > 0 else max(upper, figure)
+
+
+def _spread_of_error(probabilities: Probabilities, bins: CalibrationBins, excess: Floats) -> Floats:
+    """Return how miscalibration is taken to be spread over the bins, adding up to 1.
+
+    Half by what the pictures show, smoothed, since neighbouring confidences are off alike; half as
+    a temperature that is off would spread it, as it mostly is.
+    """
+    logits = np.log(np.maximum(probabilities, 1e-30)) / WARMER
+    warmer = np.exp(logits - logits.max(axis=1, keepdims=True))
+    warmer /= warmer.sum(axis=1, keepdims=True)
+    lost = probabilities.max(axis=1) - warmer.max(axis=1)
+    by_temperature = np.bincount(bins.number, lost, minlength=len(excess))
+    seen = _smoothed(excess)
+    if by_temperature @ excess < 0:
+        by_temperature = -by_temperature
+    halves = [each / max(np.abs(each).sum(), 1e-12) for each in (seen, by_temperature)]
+    whole: Floats = halves[0] + halves[1]
+    return whole / max(float(np.abs(whole).sum()), 1e-12)
+
+
+def _calibrated_figures(
+    confidence: NDArray[Any], bins: CalibrationBins, resamples: int, seed: int
+) -> Floats:
+    """Return the calibration errors that noise alone gives a calibrated network.
+
+    Each picture is right with the probability that its confidence says, and judged:
+    consistency resampling (Bröcker & Smith 2007, Weather and Forecasting 22).
+    """
+    random, n = np.random.default_rng([seed, 1]), len(confidence)
+    order = np.argsort(bins.number, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(bins.count)[:-1]])
+    ordered = confidence[order].astype(np.float32)
+    expected = np.add.reduceat(ordered.astype(np.float64), starts)
+    rows_at_once = max(1, _BLOCK_BYTES // (4 * n))
+    figures = []
+    for start in range(0, resamples, rows_at_once):
+        rows = min(rows_at_once, resamples - start)
+        right = random.random((rows, n), dtype=np.float32) < ordered
+        counts = np.add.reduceat(right, starts, axis=1, dtype=np.int64)
+        figures.append(np.abs(counts - expected).sum(axis=1) / n)
+    return np.concatenate(figures)
+
+
+def _smoothed(values: Floats) -> Floats:
+    """Return a moving mean that weighs neighbours by their nearness, float64, the same shape."""
+    places = np.arange(len(values))
+    weights = np.maximum(SMOOTHED_OVER - np.abs(places[:, None] - places), 0).astype(np.float64)
+    smoothed: Floats = weights @ values / weights.sum(axis=1)
+    return smoothed
+
+
+def _crossing(rising: Callable[[float], float], start: float, end: float) -> float:
+    """Return where a rising function becomes positive, by bisection; `start` if it is there."""
+    if rising(start) >= 0:
+        return start
+    for _ in range(HALVINGS):
+        middle = (start + end) / 2
+        start, end = (start, middle) if rising(middle) >= 0 else (middle, end)
+    return (start + end) / 2

@@ -10,7 +10,6 @@ import collections
 import contextlib
 import itertools
 import os
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from tinylens.cores import core_count
 from tinylens.data.images import ImageRule, convert, decode
 from tinylens.deciding import Level, SetLevel
 from tinylens.errors import DataError, ModelError
@@ -315,29 +315,6 @@ def _session(content: bytes, name: str, threads: int) -> onnxruntime.InferenceSe
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen types that share no base
         raise ModelError(f"{name} cannot be run: {error}") from None
-
-
-def core_count() -> int:
-    """Return how many processor cores this process may use; two threads of a core are one."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    cores = set()
-    for processor in os.sched_getaffinity(0):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
-        try:
-            cores.add(siblings.read_text(encoding="ascii"))
-        except OSError:  # not told in this container
-            cores.add(str(processor))
-    return min(len(cores), _quota())
-
-
-def _quota() -> int:
-    """Return the processors that a container's limit leaves, rounded up."""
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, -(-int(limit) // int(period)))
-    except (OSError, ValueError):  # no limit
-        return sys.maxsize
 
 
 # --- reading pictures

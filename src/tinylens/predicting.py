@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from tinylens import files
-from tinylens.classifier import Classifier, Prediction, core_count
+from tinylens.classifier import Classifier, Prediction
+from tinylens.cores import core_count
 from tinylens.errors import DataError, MissingExtra
 
 PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})

@@ -80,12 +80,8 @@ def train(
     from tinylens.training import train as train_network
 
     train_section = {"epochs": epochs, "seed": seed, "precision": precision}
-    overrides = _overrides(
-        changes or [],
-        train=train_section,
-        data={"val": val, "size": size},
-        answer={"max_error": frame.share("--max-error", max_error)},
-    )
+    answer, data = {"max_error": frame.share("--max-error", max_error)}, {"val": val, "size": size}
+    overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
     _check_series(seeds, folds, budget, fresh=fresh)
     end = None if budget is None else frame.STARTED + parse_seconds(budget)
     resolved = Recipe.load(recipe or ("fast" if budget else "classic")).override(overrides)
