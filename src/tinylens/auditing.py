@@ -94,20 +94,18 @@ def _duplicates(parts: Mapping[str, Dataset], progress: Progress | None) -> tupl
 
 def _outliers(parts: Mapping[str, Dataset], embed: Embed) -> tuple[Oddity, ...]:
     reference = embed(parts["train"].images)
-    ordinary = outliers.unlikeness(reference, reference, same=True)
-    limit = outliers.fence(ordinary)
-    found = []
-    for name, part in parts.items():
-        distances = (
-            ordinary
-            if name == "train"
-            else outliers.unlikeness(embed(part.images), reference, same=False)
-        )
-        reason = "unlike what is trained on"
-        found += [
-            _oddity(name, part, int(row), reason, float(distances[row]) / limit)
-            for row in np.flatnonzero(distances > limit)
-        ]
+    distances = {"train": outliers.unlikeness(reference, reference, same=True)}
+    for name in parts.keys() - {"train"}:
+        features = embed(parts[name].images)
+        distances[name] = outliers.unlikeness(features, reference, same=False)
+    # to its network train looks more alike than new pictures do: val says better what is ordinary
+    limit = outliers.fence(distances["val" if "val" in parts else "train"])
+    reason = "unlike what is trained on"
+    found = [
+        _oddity(name, part, int(row), reason, float(distances[name][row]) / limit)
+        for name, part in parts.items()
+        for row in np.flatnonzero(distances[name] > limit)
+    ]
     return tuple(sorted(found, key=lambda each: -each.score))
 
 

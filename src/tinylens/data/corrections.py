@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tinylens import files
 from tinylens.data.dataset import Dataset
 from tinylens.data.parts import Parts
 from tinylens.errors import DataError
@@ -77,8 +78,6 @@ def read(path: str | Path) -> tuple[Fix, ...]:
 
 def write(path: Path, fixes: tuple[Fix, ...]) -> None:
     """Write a fixes.csv."""
-    from tinylens import files
-
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -124,7 +123,8 @@ def _fix(path: Path, number: int, row: Mapping[str, str | None]) -> Fix:
         raise DataError(f"{where}: index {values['index']!r}, expected a row's number from 0")
     if values["action"] == "change" and not values["label"]:
         raise DataError(f"{where}: says change, but names no label to change to")
-    return Fix(**{**values, "index": int(values["index"])})  # type: ignore[arg-type]
+    index = int(values.pop("index"))
+    return Fix(index=index, **values)
 
 
 def _agreed(fixes: tuple[Fix, ...]) -> list[Fix]:
