@@ -31,7 +31,7 @@ from shipped import (
 from tinylens.classifier import BATCH, Classifier, Prediction
 from tinylens.cores import core_count
 from tinylens.data.images import convert, decode
-from tinylens.deciding import Deciding, Level, SetLevel
+from tinylens.deciding import SHARES, Deciding, Level, SetLevel
 from tinylens.errors import DataError, ModelError, RecipeError
 from tinylens.modelfile import LARGEST_FILE, GoldenSamples, seal
 from tinylens.run import Run
@@ -118,6 +118,7 @@ def test_the_json_row_has_the_promised_keys(tmp_path):
         "confidence": prediction.confidence,
         "top": [{"label": prediction.label, "probability": prediction.confidence}],
         "unknown": False,
+        "strangeness": None,
         "error": None,
     }
 
@@ -475,6 +476,13 @@ def test_a_model_keeps_what_it_was_trained_to_keep_unless_asked_for_another():
         prediction.unknown for prediction in knowing(0.01).predict(images, max_error=0.1)
     )
     assert not any(prediction.unknown for prediction in knowing().predict(images))
+
+
+def test_a_card_that_promises_strangeness_needs_the_output():
+    with pytest.raises(ModelError, match="strangeness"):
+        Classifier.from_bytes(
+            model_bytes(RULE, deciding=Deciding(ordinary=tuple(range(len(SHARES))))), "lacking"
+        )
 
 
 def test_sets_name_all_classes_that_are_likely_enough():

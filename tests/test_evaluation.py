@@ -28,6 +28,9 @@ def test_every_figure_equals_scikit_learns(classes, n, seed):
     expected = {
         "accuracy": sklearn.metrics.accuracy_score(labels, answers),
         "log_loss": sklearn.metrics.log_loss(labels, probabilities, labels=range(classes)),
+        "brier": sklearn.metrics.brier_score_loss(
+            np.eye(classes)[labels], probabilities, scale_by_half=False
+        ),
         "mcc": 0.0,
     }
     if len({*labels, *answers}) > 1:  # of a single class scikit-learn warns

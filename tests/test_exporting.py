@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tinylens import strangers
 from tinylens.classifier import Classifier
 from tinylens.data.images import ImageRule
+from tinylens.deciding import Deciding
 from tinylens.errors import ModelError
 from tinylens.modelfile import ModelCard, unseal
 
@@ -168,6 +170,53 @@ def test_the_file_has_our_names_and_takes_batches_of_any_size(tmp_path):
         images = images_of(model, count)
         (given,) = session.run(None, {"image": images})
         np.testing.assert_allclose(given, answers_of(model, images), atol=1e-5)
+
+
+def strangeness_of(model: Any) -> Any:
+    """Return strangeness fitted on some answers, and the model that gives logits."""
+    logits = keras.Model(model.input, model.get_layer("logits").output)
+    answers = answers_of(logits, images_of(model, 200, seed=2))
+    return strangers.fit(answers, np.arange(200) % CLASSES, answers), logits
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "foreign"])
+def test_strangeness_is_a_second_output(name, tmp_path):
+    shape, body = NETWORKS.get(name, ((8, 8, 3), foreign))
+    model = network(shape, body)
+    known, logits = strangeness_of(model)
+    of_checked = known.of(answers_of(logits, images_of(model, 40)))
+    deciding = Deciding(ordinary=strangers.quantiles(of_checked))
+    export(
+        model,
+        tmp_path / "m.onnx",
+        card=card_of(model, deciding=deciding),
+        strangeness=(known, of_checked),
+    )
+    classifier = Classifier.open(tmp_path / "m.onnx", threads=1)
+    others = images_of(model, 300, seed=1)
+    probabilities, given = classifier.judged(others)
+    np.testing.assert_allclose(probabilities, answers_of(model, others), atol=1e-5)
+    if keras.backend.backend() == "jax" and name == "foreign":  # jax2onnx takes softmax apart
+        assert given is None and not classifier.card.deciding.ordinary
+        return
+    np.testing.assert_allclose(given, known.of(answers_of(logits, others)), rtol=1e-3, atol=1e-3)
+    strangest = classifier.predict(others[int(given.argmax())], refused=0.1)[0]
+    assert strangest.unknown == (given.max() > deciding.strangest(0.1))
+
+
+def test_a_file_with_another_strangeness_is_not_kept(tmp_path):
+    model = network(*NETWORKS["plain grey"])
+    known, logits = strangeness_of(model)
+    of_checked = known.of(answers_of(logits, images_of(model, 40)))
+    deciding = Deciding(ordinary=strangers.quantiles(of_checked))
+    with pytest.raises(ModelError, match="its strangeness differs by up to"):
+        export(
+            model,
+            tmp_path / "m.onnx",
+            card=card_of(model, deciding=deciding),
+            strangeness=(known, of_checked + 1),
+        )
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_the_file_holds_little_more_than_its_weights(tmp_path):

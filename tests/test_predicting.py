@@ -168,14 +168,17 @@ def test_a_csv_file_gives_back_every_row(tmp_path_factory, given_rows):
     rows(predicting.csv_file(path, top=2), given_rows)
     with path.open(newline="", encoding="utf-8") as file:
         header, *read = csv.reader(file)
-    assert header == ["path", "label", "confidence", "unknown", "error", "label_2", "probability_2"]
+    assert header == [
+        *("path", "label", "confidence", "unknown", "strangeness", "error"),
+        *("label_2", "probability_2"),
+    ]
     for row, prediction in zip(read, given_rows, strict=True):
         assert row[0] == utf8(prediction.path)
         if prediction.error:
-            assert row[1:] == ["", "", "False", utf8(prediction.error)]
+            assert row[1:] == ["", "", "False", "", utf8(prediction.error)]
         else:
             (label, value), (second, second_value) = prediction.top
-            assert row[1:] == [label, str(value), "False", "", second, str(second_value)]
+            assert row[1:] == [label, str(value), "False", "", "", second, str(second_value)]
 
 
 def utf8(text: str | None) -> str:
@@ -298,7 +301,9 @@ def test_a_broken_picture_is_a_row_and_not_an_abort(folder):
     read = json.loads(result.stdout)
     assert [row["error"] for row in read] == [None, "empty file", None, "no such file"]
     assert [len(row["top"]) for row in read] == [2, 0, 2, 0]
-    assert list(read[0]) == ["path", "label", "confidence", "top", "unknown", "error"]
+    assert list(read[0]) == [
+        *("path", "label", "confidence", "top", "unknown", "strangeness", "error")
+    ]
 
 
 def test_no_answer_at_all_ends_with_4_and_still_gives_the_rows(folder):

@@ -18,6 +18,7 @@ from tinylens.scores import (
     Score,
     SetScores,
     SplitScores,
+    StrangerScores,
 )
 
 FIGURE = st.floats(allow_nan=False, allow_infinity=False)
@@ -40,10 +41,13 @@ EVALUATION = builds(
         FIGURE,
         st.sampled_from(["val", "none"]),
         st.none() | FIGURE,
-        st.none(),
+        *[st.none()] * 5,
         st.lists(st.builds(LevelScores, FIGURE, FIGURE, SCORE, SCORE), max_size=2).map(tuple),
         st.lists(st.builds(SetScores, FIGURE, FIGURE, SCORE, SCORE, FIGURE), max_size=2).map(tuple),
     ),
+    strangers=st.lists(
+        st.builds(StrangerScores, st.text(), st.integers(0), SCORE, SCORE, FIGURE), max_size=2
+    ).map(tuple),
 )
 HALF = Score(0.5, (0.25, 0.75))
 
@@ -64,11 +68,19 @@ def test_json_round_trip(evaluation):
 def test_json_has_the_keys_of_the_contract():
     row = ClassScores("cat", HALF, HALF, HALF, support=4)
     tree = Evaluation({"test": split(row)}, None, Calibration(1.0, "none")).to_json()
-    assert tree.keys() == {"splits", "gap", "calibration"}
+    assert tree.keys() == {"splits", "gap", "calibration", "strangers"}
     part = tree["splits"]["test"]
     assert part.keys() == {"n", *OVERALL_FIGURES, "per_class", "confusion"}
     assert part["accuracy"] == {"value": 0.5, "ci95": (0.25, 0.75)}
     assert part["per_class"][0].keys() == {"name", "precision", "recall", "f1", "support"}
+
+
+def test_files_from_before_there_were_brier_scores_and_strangers_can_be_read():
+    tree = Evaluation({"test": split()}, None, Calibration(1.0, "none")).to_json()
+    del tree["strangers"], tree["splits"]["test"]["brier"]
+    read = Evaluation.from_json(tree)
+    assert read.strangers == () and read.splits["test"].brier == Score(None, None)
+    assert read.splits["test"].accuracy == HALF
 
 
 def test_a_score_prints_with_its_interval_or_says_that_it_has_none():

@@ -10,6 +10,7 @@ import pytest
 from sklearn import metrics as sk
 
 import tinylens as tl
+from tinylens import strangers
 from tinylens.errors import RecipeError, RunError
 from tinylens.scores import OVERALL_FIGURES
 from tinylens.testing import tiny_splits
@@ -47,6 +48,9 @@ def figures_of_scikit_learn(probabilities: np.ndarray, labels: np.ndarray) -> di
     return averages | {
         "accuracy": sk.accuracy_score(labels, answers),
         "log_loss": sk.log_loss(labels, probabilities, labels=classes),
+        "brier": sk.brier_score_loss(
+            np.eye(len(classes))[labels], probabilities, scale_by_half=False
+        ),
         "mcc": sk.matthews_corrcoef(labels, answers),
         "roc_auc_macro": sk.roc_auc_score(labels, probabilities, multi_class="ovr", labels=classes),
     }
@@ -59,7 +63,8 @@ def test_every_figure_is_scikit_learns_on_the_saved_predictions(run: tl.Run) -> 
         probabilities, labels = saved[f"{name}_probabilities"], saved[f"{name}_labels"]
         expected = figures_of_scikit_learn(probabilities, labels)
         for figure, value in expected.items():
-            assert getattr(scores, figure).value == pytest.approx(value, abs=1e-12), figure
+            off = 1e-7 if figure == "brier" else 1e-12  # scikit-learn adds up in float32
+            assert getattr(scores, figure).value == pytest.approx(value, abs=off), figure
         assert set(OVERALL_FIGURES) - expected.keys() == {"top5", "ece"}
         answers = probabilities.argmax(axis=1)
         rows = sk.precision_recall_fscore_support(labels, answers, zero_division=0)
@@ -75,6 +80,27 @@ def test_the_shipped_file_answers_as_keras_did(run: tl.Run, splits: tl.Splits) -
     probabilities = classifier.probabilities(splits.test.images)
     assert np.abs(probabilities - run.predictions["test_probabilities"]).max() < 1e-5
     assert classifier.class_names == splits.class_names
+
+
+def test_strangers_are_judged_and_the_file_tells_them(run: tl.Run, splits: tl.Splits) -> None:
+    judged = run.evaluation.strangers
+    assert [kind.name for kind in judged][:2] == ["noise", "its own pictures, cut up and scrambled"]
+    classifier = tl.Classifier.open(run.model)
+    known = classifier.card.deciding
+    assert known.ordinary == tuple(sorted(known.ordinary)) and known.refused is None
+    noise = dict(strangers.strangers(splits.test.images, splits.class_names))["noise"]
+    _, theirs = classifier.judged(noise)
+    _, ours = classifier.judged(splits.test.images)
+    area = strangers.area(ours.astype(np.float64), theirs.astype(np.float64))
+    assert judged[0].roc_auc.value == pytest.approx(area.value, abs=1e-3)
+    refused = (theirs > known.strangest(0.01)).mean()
+    assert judged[0].refused.value == pytest.approx(refused, abs=4e-3)
+
+
+def test_a_model_that_is_to_refuse_strangers_needs_a_val_part(splits, tmp_path) -> None:
+    without = tl.Splits(splits.train, None, splits.test)
+    with pytest.raises(RecipeError, match=r"answer\.refused 0\.01.*--val 0\.1"):
+        tl.train(without, out=tmp_path / "r", overrides={**SMALL, "answer.refused": 0.01})
 
 
 def test_the_run_says_where_it_came_from(run: tl.Run, splits: tl.Splits) -> None:

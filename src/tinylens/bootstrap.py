@@ -20,6 +20,7 @@ from tinylens.metrics import (
     Interval,
     Labels,
     Probabilities,
+    brier_scores,
     calibration_bins,
     losses,
 )
@@ -143,6 +144,7 @@ class ProbabilityIntervals:
     """
 
     log_loss: Interval
+    brier: Interval
     ece: Interval
     roc_auc_macro: Interval | None
 
@@ -150,12 +152,12 @@ class ProbabilityIntervals:
 def probability_intervals(
     probabilities: Probabilities, labels: Labels, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> ProbabilityIntervals:
-    """Return the bootstrap intervals of log loss, calibration error and macro ROC AUC.
+    """Return the intervals of log loss, Brier score, calibration error and macro ROC AUC.
 
     Each figure is made of sums over pictures, so all resamples together are one matrix product:
     how often each picture was drawn (resamples × n) times what it adds to each sum (n × sums).
 
-    - Log loss: the sum of the losses; exact.
+    - Log loss and Brier score: the sums of what pictures add to them; exact.
     - Calibration error: the sum of confidence minus right in each bin of `calibration_bins`, the
       bins held fixed; see `_calibration_interval`.
     - ROC AUC, one against the rest: the share of misordered pairs is an average over positives of
@@ -174,7 +176,8 @@ def probability_intervals(
     right = probabilities.argmax(axis=1) == labels
     excess = _spread(probabilities.max(axis=1) - right, bins.number, len(bins.count))
     everything_occurs = bool(np.bincount(labels, minlength=classes).all())
-    blocks = [losses(probabilities, labels)[:, None], excess]
+    each = np.stack([losses(probabilities, labels), brier_scores(probabilities, labels)], axis=1)
+    blocks = [each, excess]
     if everything_occurs:
         misordered = misordered_shares(probabilities, labels)
         blocks += [_spread(np.ones(n), labels, classes), misordered]
@@ -188,8 +191,9 @@ def probability_intervals(
         areas = _areas(counts, above, below, expected)
     return ProbabilityIntervals(
         log_loss=_interval(sums[:, 0] / n),
+        brier=_interval(sums[:, 1] / n),
         ece=_calibration_interval(
-            sums[:, 1 : 1 + len(bins.count)] / n,
+            sums[:, 2 : 2 + len(bins.count)] / n,
             excess.mean(axis=0),
             _spread_of_error(probabilities, bins, excess.mean(axis=0)),
             _calibrated_figures(probabilities.max(axis=1), bins, resamples, seed),
@@ -216,13 +220,13 @@ def misordered_shares(probabilities: Probabilities, labels: Labels) -> Floats:
     for label in range(classes):
         scores, positive = probabilities[:, label], labels == label
         ours, others = np.sort(scores[positive]), np.sort(scores[~positive])
-        below = _mean_rank(others, scores[positive]) / max(len(others), 1)
+        below = mean_rank(others, scores[positive]) / max(len(others), 1)
         shares[label, positive] = 1 - below if len(others) else 0
-        shares[classes + label, ~positive] = _mean_rank(ours, scores[~positive]) / len(ours)
+        shares[classes + label, ~positive] = mean_rank(ours, scores[~positive]) / len(ours)
     return shares.T
 
 
-def _mean_rank(ascending: NDArray[Any], values: NDArray[Any]) -> Floats:
+def mean_rank(ascending: NDArray[Any], values: NDArray[Any]) -> Floats:
     """Return how many of `ascending` lie below each value, a tie counting half."""
     below = np.searchsorted(ascending, values, side="left")
     return (below + np.searchsorted(ascending, values, side="right")) / 2

@@ -6,32 +6,26 @@ onnxruntime and never Keras, so it starts in a fraction of a second.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from tinylens.cores import core_count
-from tinylens.data.images import ImageRule, convert, decode
+from tinylens.data.images import ImageRule, convert
 from tinylens.deciding import Level, SetLevel
-from tinylens.errors import DataError, ModelError
+from tinylens.errors import ModelError
 from tinylens.modelfile import LARGEST_FILE, TOLERANCE, ModelCard, unseal
-
-Picture = str | os.PathLike[str] | bytes | NDArray[np.uint8]  # a path, a file's content or pixels
+from tinylens.reading import Picture, Read, each, map_ahead, read
 
 BATCH = 256  # pictures at once: larger batches were no faster and take more memory
-LARGEST_PICTURE_FILE = 256 * 2**20  # bytes; the decoder's limit of pixels takes up less, raw
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -43,10 +37,13 @@ class Prediction:
         label: the most probable class, or None where the picture could not be read.
         confidence: the probability of `label`, calibrated if the model is.
         top: the most probable classes with their probabilities, best first.
-        unknown: whether `label` is not sure enough to be given as an answer.
+        unknown: whether `label` is not sure enough to be given as an answer, or the picture is too
+            unlike those trained on.
         reason: why the answer is unknown, or None.
         label_set: the classes of which the right one is one as often as was asked for, likeliest
             first; empty where nothing was asked for.
+        strangeness: share of ordinary pictures, val's, that are less unlike those trained on, 0 to
+            1; None where the model does not know.
         error: why there is no answer, or None.
         notes: what to know about the picture, such as that it is animated.
     """
@@ -58,6 +55,7 @@ class Prediction:
     unknown: bool = False
     reason: str | None = None
     label_set: tuple[str, ...] = ()
+    strangeness: float | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -75,6 +73,7 @@ class Prediction:
             "confidence": self.confidence,
             "top": [{"label": label, "probability": value} for label, value in self.top],
             "unknown": self.unknown,
+            "strangeness": self.strangeness,
             "error": self.error,
             **extra,
         }
@@ -144,11 +143,27 @@ class Classifier:
         Raises:
             DataError: another type or shape.
         """
+        return self.judged(images)[0]
+
+    def judged(
+        self, images: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return the probabilities, and the strangeness as the file gives it, shape (n,).
+
+        None instead of the latter where the model does not tell it; see `tinylens.strangers`.
+
+        Args:
+            images: as for `probabilities`.
+
+        Raises:
+            DataError: another type or shape.
+        """
         batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
         answers = [self._run(convert(batch, self.rule)) for batch in batches]
         if not answers:
-            return np.zeros((0, len(self.class_names)), np.float32)
-        return np.concatenate(answers)
+            return np.zeros((0, len(self.class_names)), np.float32), None
+        probabilities, *strange = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return probabilities, strange[0] if strange else None
 
     def predict(
         self,
@@ -157,6 +172,7 @@ class Classifier:
         top: int = 5,
         max_error: float | None = None,
         coverage: float | None = None,
+        refused: float | None = None,
     ) -> list[Prediction]:
         """Return one prediction a picture; a broken picture's says what is wrong with it.
 
@@ -168,12 +184,16 @@ class Classifier:
             max_error: share of answers that may be wrong, such as 0.01; less sure ones are marked
                 unknown. None keeps what the model was trained to keep.
             coverage: how often the right class is to be in `label_set`, such as 0.95.
+            refused: share of ordinary pictures that may be marked unknown for being unlike those
+                trained on, such as 0.01. None keeps what the model was trained to do.
 
         Raises:
             DataError: `items` is one array of another type or shape.
-            RecipeError: the model has no threshold for `max_error` or `coverage`.
+            RecipeError: the model has no threshold for `max_error`, `coverage` or `refused`.
         """
-        found = self.stream(_each(items), top=top, max_error=max_error, coverage=coverage)
+        found = self.stream(
+            each(items), top=top, max_error=max_error, coverage=coverage, refused=refused
+        )
         return list(found)
 
     def stream(
@@ -184,6 +204,7 @@ class Classifier:
         workers: int = 1,
         max_error: float | None = None,
         coverage: float | None = None,
+        refused: float | None = None,
     ) -> Iterator[Prediction]:
         """Yield the predictions for any number of pictures, in their order, as they are ready.
 
@@ -195,46 +216,54 @@ class Classifier:
             workers: threads that read and decode.
             max_error: as for `predict`.
             coverage: as for `predict`.
+            refused: as for `predict`.
 
         Raises:
             RecipeError: as `predict` does.
         """
         deciding = self.card.deciding
-        level = deciding.level(max_error)
-        set_level = None if coverage is None else deciding.set_level(coverage)
-        pictures = _map_ahead(lambda item: _read(item, self.rule), items, workers)
+        asked = _Asked(
+            top,
+            deciding.level(max_error),
+            None if coverage is None else deciding.set_level(coverage),
+            deciding.strangest(refused),
+        )
+        pictures = map_ahead(lambda item: read(item, self.rule), items, workers, 2 * BATCH)
         with contextlib.closing(pictures):
             while batch := list(itertools.islice(pictures, BATCH)):
-                yield from self._answer(batch, top, level, set_level)
+                yield from self._answer(batch, asked)
 
-    def _answer(
-        self, pictures: list[_Read], top: int, level: Level | None, set_level: SetLevel | None
-    ) -> Iterator[Prediction]:
+    def _answer(self, pictures: list[Read], asked: _Asked) -> Iterator[Prediction]:
         images = [picture.image for picture in pictures if picture.image is not None]
-        answers = iter(self._run(np.stack(images))) if images else iter(())
+        answers = zip(*self._run(np.stack(images)), strict=True) if images else iter(())
         for picture in pictures:
             if picture.image is None:
                 yield Prediction(picture.path, error=picture.error)
                 continue
-            answer: NDArray[np.float32] = next(answers)
+            answer, *strange = next(answers)
             order = np.argsort(-answer, kind="stable")
             every = [(self.class_names[column], float(answer[column])) for column in order]
             label, confidence = every[0]
-            reason = _too_unsure(confidence, level)
+            strangeness = self.card.deciding.less_strange(float(strange[0])) if strange else None
+            reason = _too_unsure(confidence, asked.level)
+            if strange and _too_strange(float(strange[0]), asked.strangest):
+                reason = _STRANGE.format(100 * (strangeness or 0.0))
             yield Prediction(
                 picture.path,
                 label,
                 confidence,
-                tuple(every[:top]),
+                tuple(every[: asked.top]),
                 unknown=reason is not None,
                 reason=reason,
-                label_set=() if set_level is None else _label_set(every, set_level),
+                label_set=() if asked.set_level is None else _label_set(every, asked.set_level),
+                strangeness=strangeness,
                 notes=picture.notes,
             )
 
-    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        answer: NDArray[np.float32] = self.session.run(["probabilities"], {"image": images})[0]
-        return answer
+    def _run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return the probabilities and, where the file tells it, the strangeness."""
+        answers: list[NDArray[np.float32]] = self.session.run(None, {"image": images})
+        return answers
 
     def _check_shapes(self, name: str) -> None:
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
@@ -243,6 +272,8 @@ class Classifier:
             ("image", "tensor(uint8)", list(self.rule.shape)),
             ("probabilities", "tensor(float)", [len(self.class_names)]),
         ]
+        if self.card.deciding.ordinary:
+            expected.append(("strangeness", "tensor(float)", []))
         if found != expected:
             raise ModelError(
                 f"{name} has the inputs and outputs {found}, but its card, with "
@@ -259,7 +290,7 @@ class Classifier:
         ):
             raise ModelError(f"{name} has golden samples of another shape; export it again")
         try:
-            answers = self._run(golden.images)
+            answers = self._run(golden.images)[0]
         except Exception as error:  # onnxruntime raises a dozen types that share no base
             raise ModelError(f"{name} cannot be run: {error}") from None
         difference = float(np.abs(answers - golden.probabilities).max())
@@ -273,6 +304,18 @@ class Classifier:
 
 # --- when not to answer
 
+_STRANGE = "it is unlike what the model was trained on: stranger than {:.1f} % of ordinary pictures"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What an answer is to say, and when it is not to be given."""
+
+    top: int
+    level: Level | None
+    set_level: SetLevel | None
+    strangest: float | None
+
 
 def _too_unsure(confidence: float, level: Level | None) -> str | None:
     if level is None or confidence >= level.threshold:
@@ -281,6 +324,11 @@ def _too_unsure(confidence: float, level: Level | None) -> str | None:
         f"its confidence is under {level.threshold:.3f}, from which on at most "
         f"{100 * level.max_error:g} % of answers are wrong"
     )
+
+
+def _too_strange(strangeness: float, limit: float | None) -> bool:
+    # also what is not a number, as infinite logits would give
+    return limit is not None and not strangeness <= limit
 
 
 def _label_set(ranked: list[tuple[str, float]], level: SetLevel) -> tuple[str, ...]:
@@ -315,79 +363,3 @@ def _session(content: bytes, name: str, threads: int) -> onnxruntime.InferenceSe
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen types that share no base
         raise ModelError(f"{name} cannot be run: {error}") from None
-
-
-# --- reading pictures
-
-
-@dataclass(frozen=True, eq=False)
-class _Read:
-    """A picture as the network wants it, or why it could not be read."""
-
-    path: str | None
-    image: NDArray[np.uint8] | None = None
-    notes: tuple[str, ...] = ()
-    error: str | None = None
-
-
-def _each(items: Picture | Sequence[Picture]) -> Sequence[Picture]:
-    if isinstance(items, str | os.PathLike | bytes):
-        return [items]
-    if not isinstance(items, np.ndarray):
-        return items
-    one = items.ndim == 2 or (items.ndim == 3 and items.shape[2] in (1, 3, 4))
-    pictures = items[None] if one else items
-    if items.ndim not in (2, 3, 4) or items.dtype != np.uint8:
-        raise DataError(
-            f"the array is {items.dtype} of shape {items.shape}, expected uint8 from 0 to 255, "
-            "(height, width, channels) for one picture or (n, height, width, channels)"
-        )
-    return list(pictures)
-
-
-def _read(item: Picture, rule: ImageRule) -> _Read:
-    path = os.fspath(item) if isinstance(item, str | os.PathLike) else None
-    try:
-        if isinstance(item, np.ndarray):
-            return _Read(None, convert(item[None], rule)[0])
-        decoded = decode(item if isinstance(item, bytes) else _content(Path(item)), rule)
-    except DataError as error:
-        return _Read(path, error=str(error))
-    return _Read(path, decoded.image, decoded.notes)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_PICTURE_FILE + 1)
-    except FileNotFoundError:
-        raise DataError("no such file") from None
-    except IsADirectoryError:
-        raise DataError("a folder, expected a picture") from None
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > LARGEST_PICTURE_FILE:
-        raise DataError(f"larger than {LARGEST_PICTURE_FILE // 2**20} MiB")
-    return content
-
-
-def _map_ahead(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
-) -> Generator[_Result]:
-    """Yield function(item) in order; threads work up to two batches ahead of the reader."""
-    if workers == 1:
-        yield from map(function, items)
-        return
-    from concurrent.futures import Future, ThreadPoolExecutor  # 10 ms that one picture saves
-
-    pending: collections.deque[Future[_Result]] = collections.deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= 2 * BATCH:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

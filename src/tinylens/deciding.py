@@ -1,13 +1,14 @@
 """When not to answer: thresholds for a wanted rate of errors, sets for a wanted coverage.
 
-Both are computed on val, on calibrated probabilities, and hold for pictures like val's.
+Both are computed on val, on calibrated probabilities, and hold for pictures like val's. Which
+pictures are not like those is told by their strangeness (see `tinylens.strangers`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ COVERAGES = (0.9, 0.95, 0.99)
 RISK = 0.1  # that more than the wanted share of all such answers is wrong
 LEAST_ANSWERED = 0.2  # of val: fewer pictures say too little about the errors among them
 STEP = 0.005  # of val, from one threshold that is tried to the next
+# of ordinary pictures are less strange than the quantiles that a model keeps: dense at the end
+SHARES = (*(tenth / 10 for tenth in range(10)), 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,17 @@ class Deciding:
         levels: for some rates of errors, those that can be kept at all.
         sets: for some coverages.
         max_error: the rate that is kept where nobody asks for another; None answers always.
+        ordinary: how strange val's pictures are: quantiles of their strangeness at SHARES,
+            ascending; empty where that is not known.
+        refused: share of ordinary pictures that may be refused as strangers, where nobody asks for
+            another; None refuses none.
     """
 
     levels: tuple[Level, ...] = ()
     sets: tuple[SetLevel, ...] = ()
     max_error: float | None = None
+    ordinary: tuple[float, ...] = ()
+    refused: float | None = None
 
     def level(self, max_error: float | None = None) -> Level | None:
         """Return what keeps that rate of errors, or the model's own; None where it answers always.
@@ -100,6 +109,39 @@ class Deciding:
             f"{known or 'none, since it was trained without a val part'}"
         )
 
+    def strangest(self, refused: float | None = None) -> float | None:
+        """Return the strangeness above which pictures are refused; None where none are.
+
+        Args:
+            refused: share of ordinary pictures that may be; None takes the model's own.
+
+        Raises:
+            RecipeError: the model cannot tell strangers.
+        """
+        wanted = self.refused if refused is None else refused
+        if wanted is None:
+            return None
+        if not self.ordinary:
+            raise RecipeError(
+                f"--refuse-strangers {100 * wanted:g}%: the model cannot tell strangers, since it "
+                "was trained without a val part or by an older tinylens; train again with --val 10%"
+            )
+        return float(np.interp(1 - wanted, SHARES, self.ordinary))
+
+    def less_strange(self, strangeness: float) -> float | None:
+        """Return the share of ordinary pictures that are less strange; None where not known.
+
+        >>> Deciding(ordinary=tuple(range(len(SHARES)))).less_strange(0.5)
+        0.05
+        """
+        if not self.ordinary:
+            return None
+        return float(np.interp(strangeness, self.ordinary, SHARES))
+
+    def without_strangeness(self) -> Deciding:
+        """Return the same for a model that cannot tell strangers."""
+        return replace(self, ordinary=(), refused=None)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists and numbers."""
         return asdict(self)
@@ -111,6 +153,9 @@ class Deciding:
             levels=tuple(Level(**row) for row in tree["levels"]),
             sets=tuple(SetLevel(**row) for row in tree["sets"]),
             max_error=tree["max_error"],
+            # files from before there was strangeness cannot tell it
+            ordinary=tuple(tree.get("ordinary", ())),
+            refused=tree.get("refused"),
         )
 
 

@@ -72,6 +72,7 @@ def score(
             float(sklearn_metrics.log_loss(labels, probabilities, labels=range(len(class_names)))),
             ranges.log_loss,
         ),
+        brier=Score(float(metrics.brier_scores(probabilities, labels).mean()), ranges.brier),
         ece=Score(metrics.expected_calibration_error(probabilities, labels), ranges.ece),
         mcc=_between(_matthews(sklearn_metrics, labels, answers), drawn.mcc),
         roc_auc_macro=Score(

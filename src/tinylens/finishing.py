@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 import scipy.special
 from numpy.typing import NDArray
 
-from tinylens import evaluation, exporting, files, metrics, models
+from tinylens import evaluation, exporting, files, metrics, models, strangers
 from tinylens.data.dataset import Dataset, Images, Splits
 from tinylens.data.images import ImageRule
 from tinylens.deciding import LEAST_ANSWERED, Deciding, decide
@@ -19,7 +20,8 @@ from tinylens.modelfile import ModelCard
 from tinylens.recipe import Recipe
 from tinylens.run import Arrays, Run
 from tinylens.run_info import RunInfo
-from tinylens.scores import Calibration
+from tinylens.scores import Calibration, StrangerScores
+from tinylens.strangers import Strangeness
 
 if TYPE_CHECKING:
     from tinylens.fitting import Watcher
@@ -57,17 +59,24 @@ def finish(
     info.test_opened.append({"time": now(), "command": info.command})
     info.notes += _notes(data, recipe)
     run.write_info(info)  # before the look, so that none goes unrecorded
-    rows = {name: _judged_rows(name, len(part), recipe) for name, part in data.items()}
-    labels = {name: part.labels[rows[name]] for name, part in data.items()}
-    answers = {name: predict(shipped, part.images, rows[name]) for name, part in data.items()}
-    known = _decide(answers, labels, recipe, info, watcher)
+    answering = with_logits(shipped)
+    answers = _answer_all(answering, data, recipe)
+    known = _decide(answers, recipe, info, watcher)
     judged = evaluation.assemble(
-        {name: (answers[name], labels[name]) for name in answers},
+        {name: (answers.probabilities[name], answers.labels[name]) for name in answers.rows},
         data.class_names,
         calibration,
         known,
     )
     info.seconds["evaluate"] = round(time.monotonic() - begun, 3)
+
+    watcher.phase("showing it pictures from elsewhere")
+    begun = time.monotonic()
+    told = _tell_strangers(answering, data.test, answers)
+    if told is not None:
+        known = replace(known, ordinary=told.ordinary, refused=recipe.answer.refused or None)
+        judged = replace(judged, strangers=told.scores)
+    info.seconds["strangers"] = round(time.monotonic() - begun, 3)
 
     watcher.phase("exporting, and checking the file on every test picture")
     begun = time.monotonic()
@@ -76,11 +85,59 @@ def finish(
         run.model,
         card=_card(data, recipe, calibration, known),
         check_images=data.test.images,
-        check_probabilities=answers["test"],
+        check_probabilities=answers.probabilities["test"],
+        strangeness=None if told is None else (told.strangeness, told.of_test),
     )
     info.seconds["export"] = round(time.monotonic() - begun, 3)
-    run.write_predictions(_predictions(data, answers, rows))
+    run.write_predictions(_predictions(data, answers))
     run.write_evaluation(judged)
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """What the network answers on each part: rows judged, their labels, and the answers."""
+
+    rows: dict[str, NDArray[np.int64]]
+    labels: dict[str, NDArray[np.int64]]
+    probabilities: dict[str, Probabilities]
+    logits: dict[str, Probabilities]
+
+
+def _answer_all(answering: keras.Model, data: Splits, recipe: Recipe) -> _Answers:
+    answers = _Answers({}, {}, {}, {})
+    for name, part in data.items():
+        rows = _judged_rows(name, len(part), recipe)
+        answers.rows[name], answers.labels[name] = rows, part.labels[rows]
+        answers.probabilities[name], answers.logits[name] = answer(answering, part.images, rows)
+    return answers
+
+
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """How pictures from elsewhere are told, how strange val and test are, and how well it goes."""
+
+    strangeness: Strangeness
+    ordinary: tuple[float, ...]
+    of_test: NDArray[np.float64]
+    scores: tuple[StrangerScores, ...]
+
+
+def _tell_strangers(answering: keras.Model, test: Dataset, answers: _Answers) -> _Told | None:
+    """Return what tells strangers; None where there is no val part to say what is ordinary."""
+    if "val" not in answers.logits:
+        return None
+    strangeness = strangers.fit(
+        answers.logits["train"], answers.labels["train"], answers.logits["val"]
+    )
+    if strangeness is None:
+        return None
+    ordinary = strangers.quantiles(strangeness.of(answers.logits["val"]))
+    of_test = strangeness.of(answers.logits["test"])
+    scores = []
+    for name, pictures in strangers.strangers(test.images, test.class_names):
+        _, logits = answer(answering, pictures, np.arange(len(pictures)))
+        scores.append(strangers.judge(name, strangeness.of(logits), of_test, ordinary))
+    return _Told(strangeness, ordinary, of_test, tuple(scores))
 
 
 def _judged_rows(name: str, count: int, recipe: Recipe) -> NDArray[np.int64]:
@@ -121,26 +178,49 @@ def calibrate(network: keras.Model, val: Dataset | None, views: int = 1) -> Cali
         chosen_on="val",
         log_loss_before=metrics.log_loss(before, val.labels),
         log_loss_after=metrics.log_loss(after, val.labels),
+        brier_before=float(metrics.brier_scores(before, val.labels).mean()),
+        brier_after=float(metrics.brier_scores(after, val.labels).mean()),
+        ece_before=metrics.expected_calibration_error(before, val.labels),
+        ece_after=metrics.expected_calibration_error(after, val.labels),
     )
 
 
-def predict(
-    shipped: keras.Model, images: Images, rows: NDArray[np.int64] | None = None
-) -> Probabilities:
+def predict(shipped: keras.Model, images: Images) -> Probabilities:
     """Return Keras's probabilities, float32, shape (n, classes), for uint8 pictures.
 
     Args:
         shipped: from uint8 pictures to probabilities.
         images: uint8, shape (n, height, width, channels).
-        rows: which of them, in order; None takes all.
     """
-    count = len(images) if rows is None else len(rows)
-    stretches = []
-    for start in range(0, count, PREDICT_STRETCH):  # Keras copies what it is given, in float32
-        chosen = slice(start, start + PREDICT_STRETCH)
-        pictures = images[chosen] if rows is None else images[rows[chosen]]
-        stretches.append(shipped.predict(pictures, batch_size=PREDICT_BATCH, verbose=0))
+    stretches = [
+        shipped.predict(images[start : start + PREDICT_STRETCH], PREDICT_BATCH, verbose=0)
+        for start in range(0, len(images), PREDICT_STRETCH)  # Keras copies it all, in float32
+    ]
     return np.concatenate(stretches)
+
+
+def with_logits(shipped: keras.Model) -> keras.Model:
+    """Return a model of the same layers that gives probabilities and logits."""
+    softmax = shipped.get_layer("probabilities")
+    return keras.Model(shipped.input, [softmax.output, softmax.input])
+
+
+def answer(
+    answering: keras.Model, images: Images, rows: NDArray[np.int64]
+) -> tuple[Probabilities, Probabilities]:
+    """Return Keras's probabilities and logits, both float32, shape (n, classes).
+
+    Args:
+        answering: of `with_logits`.
+        images: uint8, shape (n, height, width, channels).
+        rows: which of them, in order.
+    """
+    stretches = [
+        answering.predict(images[rows[start : start + PREDICT_STRETCH]], PREDICT_BATCH, verbose=0)
+        for start in range(0, len(rows), PREDICT_STRETCH)
+    ]
+    probabilities, logits = (np.concatenate(parts) for parts in zip(*stretches, strict=True))
+    return probabilities, logits
 
 
 def _save_keras(run: Run, shipped: keras.Model) -> None:
@@ -155,23 +235,18 @@ def _save_keras(run: Run, shipped: keras.Model) -> None:
     files.fsync_folder(run.path)
 
 
-def _decide(
-    answers: dict[str, Probabilities],
-    labels: dict[str, NDArray[np.int64]],
-    recipe: Recipe,
-    info: RunInfo,
-    watcher: Watcher,
-) -> Deciding:
+def _decide(answers: _Answers, recipe: Recipe, info: RunInfo, watcher: Watcher) -> Deciding:
     """Return when not to answer, going by val; say so where what was asked for cannot be kept."""
-    if "val" not in answers:
+    if "val" not in answers.labels:
         return Deciding()
+    labels = answers.labels["val"]
     wanted = recipe.answer.max_error or None
-    known = decide(answers["val"], labels["val"], wanted)
+    known = decide(answers.probabilities["val"], labels, wanted)
     if wanted is not None and known.max_error is None:
         note = (
             f"no confidence was found that keeps the error at {100 * wanted:g} %: among the "
             f"{LEAST_ANSWERED:.0%} of val that the network is surest of too many are wrong to "
-            f"promise that, or val, {len(labels['val']):,} pictures, is too small to tell; the "
+            f"promise that, or val, {len(labels):,} pictures, is too small to tell; the "
             "model answers always"
         )
         info.notes.append(note)
@@ -195,13 +270,11 @@ def _card(data: Splits, recipe: Recipe, calibration: Calibration, known: Decidin
     )
 
 
-def _predictions(
-    data: Splits, answers: dict[str, Probabilities], rows: dict[str, NDArray[np.int64]]
-) -> Arrays:
+def _predictions(data: Splits, answers: _Answers) -> Arrays:
     arrays: Arrays = {}
-    for name, part in data.items():
-        arrays[f"{name}_probabilities"] = answers[name]
-        arrays[f"{name}_labels"] = part.labels[rows[name]]
-        arrays[f"{name}_indices"] = rows[name]
-    worst = evaluation.worst_mistakes(answers["test"], data.test.labels)
+    for name in answers.rows:
+        arrays[f"{name}_probabilities"] = answers.probabilities[name]
+        arrays[f"{name}_labels"] = answers.labels[name]
+        arrays[f"{name}_indices"] = answers.rows[name]
+    worst = evaluation.worst_mistakes(answers.probabilities["test"], data.test.labels)
     return arrays | {"worst_indices": worst, "worst_images": np.array(data.test.images[worst])}

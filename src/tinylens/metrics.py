@@ -188,6 +188,20 @@ def log_loss(probabilities: Probabilities, labels: Labels) -> float:
     return float(np.mean(losses(probabilities, labels)))
 
 
+def brier_scores(probabilities: Probabilities, labels: Labels) -> Floats:
+    """Return each picture's squared distance from the right answer, float64, shape (n,).
+
+    Summed over the classes, 0 to 2 (Brier 1950, Monthly Weather Review 78).
+
+    >>> brier_scores(np.array([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]]), np.array([0, 0, 1])).tolist()
+    [0.0, 0.5, 2.0]
+    """
+    missed = probabilities.astype(np.float64)
+    missed[np.arange(len(labels)), labels] -= 1
+    distances: Floats = (missed**2).sum(axis=1)
+    return distances
+
+
 def losses(probabilities: Probabilities, labels: Labels) -> Floats:
     """Return the negative logarithm of each true class's probability, float64, shape (n,).
 

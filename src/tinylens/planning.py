@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tinylens import compiling, models
+from tinylens import compiling, models, strangers
 from tinylens.course import Course
 from tinylens.data.dataset import Splits
 from tinylens.errors import RecipeError
@@ -200,8 +200,8 @@ def _fitted(recipe: Recipe, data: Splits, pace: Pace, seconds: float) -> Plan | 
     """Return as many epochs as fit into `seconds`; None where not even a tenth of one does."""
     n_val, n_train = len(data.val) if data.val else 0, len(data.train)
     scored = min(recipe.train.score_train or n_train, n_train)
-    # val once, train and test once in Keras, test once more in the exported file
-    answers = n_val + scored + 2 * len(data.test)
+    # val once, train and test once in Keras, test once more in the exported file, strangers once
+    answers = n_val + scored + 2 * len(data.test) + strangers.MOST_SHOWN
     finish = pace.answer * answers + pace.busy * REPORT_SECONDS
     left = seconds - finish - 2 * pace.start  # two sizes of pictures are compiled
     looks = 1 / recipe.train.val_every if data.val else 0.0

@@ -64,6 +64,7 @@ def predict_paths(
     top: int = 5,
     max_error: float | None = None,
     coverage: float | None = None,
+    refused: float | None = None,
 ) -> Iterator[Prediction]:
     """Yield the predictions for the pictures at `paths`, in their order, as they are ready.
 
@@ -71,7 +72,12 @@ def predict_paths(
     """
     workers = core_count() if len(paths) > FEW else 1
     return classifier.stream(
-        paths, top=top, workers=workers, max_error=max_error, coverage=coverage
+        paths,
+        top=top,
+        workers=workers,
+        max_error=max_error,
+        coverage=coverage,
+        refused=refused,
     )
 
 
@@ -156,7 +162,8 @@ def csv_file(path: Path, top: int, *, sets: bool = False) -> Generator[Keep]:
 
     `sets` adds a column of label sets, their classes parted by " | ".
     """
-    names = ["path", "label", "confidence", "unknown", "error", *(["set"] if sets else [])]
+    names = ["path", "label", "confidence", "unknown", "strangeness", "error"]
+    names += ["set"] if sets else []
     ranks = range(2, top + 1)
     runners_up = [f"{name}_{rank}" for rank in ranks for name in ("label", "probability")]
     with files.new_file(path) as file:
@@ -216,6 +223,7 @@ def _schema(*, sets: bool) -> Any:
             ("confidence", number),
             ("top", pyarrow.list_(ranked)),
             ("unknown", pyarrow.bool_()),
+            ("strangeness", number),
             ("error", text),
             *([("set", pyarrow.list_(text))] if sets else []),
         ]

@@ -136,9 +136,12 @@ class AnswerSection(_Section):
     Attributes:
         max_error: share of answers that may be wrong; pictures that would need more are answered
             "unknown". 0 answers always.
+        refused: share of ordinary pictures, such as those of val, that may be answered "unknown"
+            for being unlike what was trained on, so that strangers are. 0 refuses none.
     """
 
     max_error: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    refused: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
 class TrainSection(_Section):

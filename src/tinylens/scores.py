@@ -67,6 +67,7 @@ class SplitScores:
     accuracy: Score
     top5: Score
     log_loss: Score
+    brier: Score
     ece: Score
     precision_macro: Score
     recall_macro: Score
@@ -126,6 +127,31 @@ class SetScores:
 
 
 @dataclass(frozen=True)
+class StrangerScores:
+    """How pictures from elsewhere are told from those of test, by their strangeness.
+
+    Attributes:
+        name: what they are, in words.
+        pictures: how many.
+        roc_auc: the share of pairs, one of test and one of them, in which theirs is the stranger.
+        refused: share of them that is refused where `at` of ordinary pictures would be.
+        at: that share.
+    """
+
+    name: str
+    pictures: int
+    roc_auc: Score
+    refused: Score
+    at: float
+
+    @staticmethod
+    def from_json(tree: Mapping[str, Any]) -> StrangerScores:
+        """Return the scores that `dataclasses.asdict` gave, also after a way through JSON."""
+        figures = {name: Score.from_json(tree[name]) for name in ("roc_auc", "refused")}
+        return StrangerScores(**{**tree, **figures})
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How the probabilities were brought in line with how often they are right.
 
@@ -134,6 +160,8 @@ class Calibration:
         chosen_on: the part it was fitted on, "val", or "none".
         log_loss_before: of that part, without the temperature; None when nothing was fitted.
         log_loss_after: of that part, with it.
+        brier_before, brier_after: its Brier score, likewise.
+        ece_before, ece_after: its expected calibration error, likewise.
         levels: how thresholds of confidence hold on test.
         sets: how sets of classes do.
     """
@@ -142,6 +170,10 @@ class Calibration:
     chosen_on: str
     log_loss_before: float | None = None
     log_loss_after: float | None = None
+    brier_before: float | None = None
+    brier_after: float | None = None
+    ece_before: float | None = None
+    ece_after: float | None = None
     levels: tuple[LevelScores, ...] = ()
     sets: tuple[SetScores, ...] = ()
 
@@ -162,11 +194,18 @@ class Evaluation:
     """All figures of a run, as evaluation.json holds them.
 
     Printing it gives a table of the splits, the per-class figures of test and the gap in words.
+
+    Attributes:
+        splits: the figures of each part.
+        gap: from train to test, where there are both.
+        calibration: of the probabilities.
+        strangers: how pictures from elsewhere are told, where the model can tell them.
     """
 
     splits: Mapping[str, SplitScores]
     gap: Gap | None
     calibration: Calibration
+    strangers: tuple[StrangerScores, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists and numbers, ready for `json.dumps`."""
@@ -179,6 +218,7 @@ class Evaluation:
             splits={name: _split_from_json(part) for name, part in tree["splits"].items()},
             gap=_gap_from_json(tree["gap"]),
             calibration=Calibration.from_json(tree["calibration"]),
+            strangers=tuple(map(StrangerScores.from_json, tree.get("strangers", ()))),
         )
 
     def __str__(self) -> str:
@@ -208,6 +248,7 @@ OVERALL_FIGURES = (
     "accuracy",
     "top5",
     "log_loss",
+    "brier",
     "ece",
     "precision_macro",
     "recall_macro",
@@ -218,6 +259,7 @@ OVERALL_FIGURES = (
     "mcc",
     "roc_auc_macro",
 )
+NOT_MEASURED = {"value": None, "ci95": None}
 
 
 @dataclass(frozen=True)
@@ -274,7 +316,8 @@ class Robustness:
 def _split_from_json(tree: Mapping[str, Any]) -> SplitScores:
     return SplitScores(
         n=tree["n"],
-        **{figure: Score.from_json(tree[figure]) for figure in OVERALL_FIGURES},
+        # "brier" is not in files from before it was measured
+        **{figure: Score.from_json(tree.get(figure, NOT_MEASURED)) for figure in OVERALL_FIGURES},
         per_class=tuple(
             ClassScores(
                 name=row["name"],

@@ -115,6 +115,12 @@ def train(
             f"answer.max_error {resolved.answer.max_error:g} is kept by a confidence that is "
             "chosen on val, and there is no val part; train with --val 0.1, or without --max-error"
         )
+    if resolved.answer.refused and data.val is None:
+        raise RecipeError(
+            f"answer.refused {resolved.answer.refused:g}: which pictures are ordinary is learned "
+            "from val, and there is no val part; train with --val 0.1, or without "
+            "--refuse-strangers"
+        )
     models.check_options(resolved.model.name, resolved.model.options)
     precision = backends.precision(resolved.train.precision, choice.name)
     resolved = resolved.override({"train.precision": precision})

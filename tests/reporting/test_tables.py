@@ -32,8 +32,8 @@ def test_overview_has_a_column_a_part_and_the_figures_with_intervals():
     assert lines[3].endswith(f"{value} ({low}–{high})")
     titles = [line.split("  ")[0].strip() for line in lines[2:-1]]
     assert titles == [
-        "Pictures", "Accuracy %", "Log loss", "ECE %", "Precision %", "Recall %", "F1 %", "MCC",
-        "ROC AUC",
+        "Pictures", "Accuracy %", "Log loss", "Brier", "ECE %", "Precision %", "Recall %", "F1 %",
+        "MCC", "ROC AUC",
     ]  # fmt: skip
 
 

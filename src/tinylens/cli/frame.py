@@ -31,6 +31,14 @@ MaxErrorOption = Annotated[
     str | None,
     typer.Option(metavar="SHARE", help="Answer only while so few are wrong, such as 1%."),
 ]
+RefuseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--refuse-strangers",
+        metavar="SHARE",
+        help="Answer unknown where a picture is stranger than all but so many ordinary ones.",
+    ),
+]
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
 ]
@@ -51,6 +59,18 @@ def share(option: str, text: str | None) -> float | None:
     if not 0 < value < 1:
         raise RecipeError(f"{option} {text}: expected a share such as 1% or 0.01")
     return value
+
+
+def when_to_answer(max_error: str | None, refused: str | None) -> dict[str, float | None]:
+    """Return the shares that were typed for --max-error and --refuse-strangers.
+
+    Raises:
+        RecipeError: one is no share.
+    """
+    return {
+        "max_error": share("--max-error", max_error),
+        "refused": share("--refuse-strangers", refused),
+    }
 
 
 def command_line() -> str:

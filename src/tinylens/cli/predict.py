@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tinylens.cli import frame
-from tinylens.cli.frame import JsonFlag, MaxErrorOption, ModelArgument
+from tinylens.cli.frame import JsonFlag, MaxErrorOption, ModelArgument, RefuseOption
 from tinylens.errors import DataError
 
 MANY = 500  # pictures, which take long enough to want to see how far it is
@@ -24,6 +24,7 @@ def predict(
     ],
     top: Annotated[int, typer.Option(min=1, help="How many of the likeliest classes.")] = 5,
     max_error: MaxErrorOption = None,
+    refused: RefuseOption = None,
     coverage: Annotated[
         str | None,
         typer.Option(metavar="SHARE", help="Name the classes that hold the right one so often."),
@@ -52,8 +53,8 @@ def predict(
         classifier,
         found,
         top=top,
-        max_error=frame.share("--max-error", max_error),
         coverage=frame.share("--coverage", coverage),
+        **frame.when_to_answer(max_error, refused),
     )
     with frame.reader_may_leave():
         shown = _with_progress(predictions, len(found), rows_shown=not to_files)

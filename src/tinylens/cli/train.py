@@ -18,6 +18,7 @@ from tinylens.cli.frame import (
     DatasetArgument,
     JsonFlag,
     MaxErrorOption,
+    RefuseOption,
     StrictOption,
 )
 from tinylens.errors import RecipeError
@@ -61,6 +62,7 @@ def train(
     val: Annotated[float | None, typer.Option(help="Share of train to choose on; 0: none.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
     max_error: MaxErrorOption = None,
+    refused: RefuseOption = None,
     seeds: SeedsOption = None,
     folds: FoldsOption = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
@@ -75,12 +77,11 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a network; leaves a run folder with model.onnx, its figures and a report."""
-    from tinylens import watching
+    from tinylens import training, watching
     from tinylens.recipe import Recipe
-    from tinylens.training import train as train_network
 
     train_section = {"epochs": epochs, "seed": seed, "precision": precision}
-    answer, data = {"max_error": frame.share("--max-error", max_error)}, {"val": val, "size": size}
+    answer, data = frame.when_to_answer(max_error, refused), {"val": val, "size": size}
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
     _check_series(seeds, folds, budget, fresh=fresh)
     end = None if budget is None else frame.STARTED + parse_seconds(budget)
@@ -92,7 +93,7 @@ def train(
         watcher.say(headline)
 
         def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
-            return train_network(
+            return training.train(
                 data,
                 recipe,
                 out=folder,

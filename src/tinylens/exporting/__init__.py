@@ -22,10 +22,13 @@ from tinylens.classifier import Classifier
 from tinylens.errors import ModelError
 from tinylens.exporting.direct import INPUT, OUTPUT, onnx_model
 from tinylens.exporting.graph import UnknownLayer
+from tinylens.exporting.strangeness import add_strangeness
 from tinylens.modelfile import TOLERANCE, GoldenSamples, ModelCard, seal
+from tinylens.strangers import Strangeness
 
 MOST_GOLDEN_SAMPLES = 16
 MOST_GOLDEN_BYTES = 49_152  # of pixels: 16 pictures of 32×32 RGB; a third more as base64
+STRANGENESS_TOLERANCE = 1e-3  # relative: logits differ by 1e-4, and their squares add up
 TIE = 1e-5  # two probabilities nearer than this are equal as far as float32 can tell
 
 
@@ -59,12 +62,15 @@ def export_onnx(
     card: ModelCard,
     check_images: NDArray[np.uint8],
     check_probabilities: NDArray[np.float32],
+    strangeness: tuple[Strangeness, NDArray[np.float64]] | None = None,
 ) -> ExportCheck:
     """Write `network` to `path`, once it answers there as it does in Keras.
 
     The file has the input "image", uint8 (batch, height, width, channels), and the output
     "probabilities", float32 (batch, classes), for batches of any size. Up to 16 of the pictures
-    go into it with their answers, as golden samples.
+    go into it with their answers, as golden samples. It has a second output "strangeness", float32
+    (batch,), where that is known and the file ends with a softmax; otherwise its card forgets how
+    strange ordinary pictures are.
 
     Args:
         network: float32, from uint8 pictures to probabilities.
@@ -72,6 +78,7 @@ def export_onnx(
         card: what the file says about itself; its golden samples are chosen here.
         check_images: uint8, shape (n, height, width, channels): the pictures to compare on.
         check_probabilities: float32, shape (n, classes): Keras's answers to them.
+        strangeness: how strange pictures are told, and how strange those are, float64, shape (n,).
 
     Raises:
         ModelError: the network does not fit its card, cannot be exported, or the exported file
@@ -80,12 +87,17 @@ def export_onnx(
     start = time.perf_counter()
     _check_fits(network, card, check_images, check_probabilities)
     proto, writer = _onnx_of(network, card)
+    told = strangeness is not None and add_strangeness(proto, strangeness[0])
+    if not told:
+        card = replace(card, deciding=card.deciding.without_strangeness())
     golden = choose_golden(check_images, check_probabilities)
     body = proto.SerializeToString()
     content = seal(replace(card, golden=golden), body)
     try:
-        given = Classifier.from_bytes(content, path.name).probabilities(check_images)
+        given, strange = Classifier.from_bytes(content, path.name).judged(check_images)
         ties, difference = _compare(check_probabilities, given)
+        if strangeness is not None and strange is not None:
+            _compare_strangeness(strangeness[1], strange)
     except ModelError as error:
         raise ModelError(f"{network.name} was not exported: {error}") from None
     files.write_bytes(path, content)
@@ -156,6 +168,15 @@ def _compare(expected: NDArray[np.float32], given: NDArray[np.float32]) -> tuple
             f"{len(expected)} pictures, expected the same class for all"
         )
     return len(rows), difference
+
+
+def _compare_strangeness(expected: NDArray[np.float64], given: NDArray[np.float32]) -> None:
+    off = float((np.abs(expected - given) / (1 + np.abs(expected))).max())
+    if not off <= STRANGENESS_TOLERANCE:  # also when it is not a number
+        raise ModelError(
+            f"its strangeness differs by up to {off:.2g} of itself from what was computed on "
+            f"{len(expected)} pictures, expected at most {STRANGENESS_TOLERANCE:g}"
+        )
 
 
 def _onnx_of(network: keras.Model, card: ModelCard) -> tuple[onnx.ModelProto, str]:

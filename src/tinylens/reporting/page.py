@@ -22,7 +22,7 @@ from tinylens.reporting.wording import (
     small_change_rows,
     value_text,
 )
-from tinylens.scores import LevelScores, Robustness, Score, SetScores
+from tinylens.scores import LevelScores, Robustness, Score, SetScores, StrangerScores
 
 MOST_NUMBERED = 25  # classes of which a confusion matrix has room for the counts
 SHOWN_CONFUSIONS = 12
@@ -45,6 +45,7 @@ def render(contents: Contents) -> str:
         thresholds=_thresholds(contents),
         levels=[_level(level) for level in contents.evaluation.calibration.levels],
         sets=[_set(each) for each in contents.evaluation.calibration.sets],
+        strangers=[_stranger(each) for each in contents.evaluation.strangers],
         robustness=_robustness(contents.robustness),
         audited=_audited(contents),
         curves=_curves(contents),
@@ -202,6 +203,18 @@ def _set(found: SetScores) -> dict[str, str]:
         "interval": f"{100 * low:.1f}–{100 * high:.1f}",
         "size": f"{found.mean_size:.2f}",
         "single": percent(found.single.value or 0.0),
+    }
+
+
+def _stranger(found: StrangerScores) -> dict[str, str]:
+    """Return how a kind of pictures from elsewhere is told."""
+    low, high = found.roc_auc.ci95 or (0.0, 1.0)
+    return {
+        "name": found.name,
+        "area": f"{found.roc_auc.value or 0.0:.3f}",
+        "interval": f"{low:.3f}–{high:.3f}",
+        "refused": percent(found.refused.value or 0.0, 0),
+        "at": f"{100 * found.at:g}",
     }
 
 

@@ -37,6 +37,7 @@ FIGURES = (
     Figure(
         "log_loss", "Log loss", "Log loss", "mean −log of the true class's probability", 3, False
     ),
+    Figure("brier", "Brier", "Brier score", "squared distance from the right answer", 3, False),
     Figure("ece", "ECE", "Calibration error", "how far confidence is from accuracy, on average"),
     Figure("precision_macro", "Precision", "Precision, macro", "right among a class's answers"),
     Figure("recall_macro", "Recall", "Recall, macro", "right among a class's pictures"),
