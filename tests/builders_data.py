@@ -168,6 +168,7 @@ def parquet(
     names: Sequence[str] = ("cat", "dog"),
     image_column: str = "image",
     label_column: str = "label",
+    **others: Sequence[Any],
 ) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -175,7 +176,8 @@ def parquet(
     cells = [None if p is None else {"bytes": p, "path": None} for p in pictures]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     features = {label_column: {"names": list(names), "_type": "ClassLabel"}}
-    table = pa.table({image_column: pa.array(cells, kind), label_column: pa.array(labels)})
+    columns = {image_column: pa.array(cells, kind), label_column: pa.array(labels), **others}
+    table = pa.table(columns)
     if names:
         told = json.dumps({"info": {"features": features}})
         table = table.replace_schema_metadata({"huggingface": told})

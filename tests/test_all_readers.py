@@ -32,6 +32,7 @@ NOT_READERS = {  # modules that have no format of their own
     "decode_worker",
     "download",
     "encoded",
+    "groups",
     "image_headers",
     "images",
     "known",

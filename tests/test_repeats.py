@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import shipped
 from builders_run import make_run, simulated_probabilities
-from tinylens.errors import RecipeError, RunError
+from tinylens.data.dataset import Dataset
+from tinylens.errors import DataError, RecipeError, RunError
 from tinylens.recipe import Recipe
 from tinylens.repeats import (
     fold_numbers,
@@ -56,11 +57,17 @@ class Trained:
 # --- folds
 
 
+def pool_with(labels, groups=()):
+    images = np.zeros((len(labels), 2, 2, 1), np.uint8)
+    return Dataset(images, labels, tuple("abcd"), source="test", groups=tuple(map(str, groups)))
+
+
 @given(st.lists(st.integers(0, 3), min_size=20, max_size=120), st.integers(2, 4), st.integers(0, 9))
 def test_every_class_is_spread_evenly_over_the_folds(labels, count, seed):
     labels = np.array(labels + [0, 1, 2, 3] * count)
-    numbers = fold_numbers(labels, count, seed)
-    assert np.array_equal(numbers, fold_numbers(labels, count, seed))
+    pool = pool_with(labels)
+    numbers = fold_numbers(pool, count, seed)
+    assert np.array_equal(numbers, fold_numbers(pool, count, seed))
     for label in range(4):
         sizes = np.bincount(numbers[labels == label], minlength=count)
         assert sizes.max() - sizes.min() <= 1
@@ -69,7 +76,7 @@ def test_every_class_is_spread_evenly_over_the_folds(labels, count, seed):
 def test_pictures_of_one_group_stay_together():
     labels = np.tile([0, 1], 60)
     groups = np.repeat(np.arange(30), 4)
-    numbers = fold_numbers(labels, 5, 0, groups.tolist())
+    numbers = fold_numbers(pool_with(labels, groups), 5, 0)
     assert all(len(set(numbers[groups == group])) == 1 for group in range(30))
     assert set(numbers) == set(range(5))
 
@@ -77,9 +84,9 @@ def test_pictures_of_one_group_stay_together():
 def test_too_many_folds_are_refused():
     labels = np.array([0] * 10 + [1] * 3)
     with pytest.raises(RecipeError, match="--folds 5: a class has 3 pictures, expected at least 5"):
-        fold_numbers(labels, 5, 0)
-    with pytest.raises(RecipeError, match="there are only 2 groups"):
-        fold_numbers(np.tile([0, 1], 9), 3, 0, ["a", "b"] * 9)
+        fold_numbers(pool_with(labels), 5, 0)
+    with pytest.raises(DataError, match="there are 2 groups, and 3 parts are to be made"):
+        fold_numbers(pool_with(np.tile([0, 1], 9), ["a", "b"] * 9), 3, 0)
 
 
 def test_each_picture_is_held_out_once_and_answered_by_a_run_that_had_not_seen_it(splits, tmp_path):

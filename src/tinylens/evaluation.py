@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinylens import bootstrap, metrics
 from tinylens.data.dataset import Dataset, Images, Labels
 from tinylens.data.images import ImageRule
-from tinylens.data.sources import load
+from tinylens.data.sources import load_by
 from tinylens.deciding import Deciding, judge_level, judge_set
 from tinylens.environment import now
 from tinylens.errors import DataError, MissingExtra, RunError
@@ -161,14 +161,8 @@ def load_part(
         DataError: the data set cannot be used, or has no such part.
     """
     carving = run.recipe.data if run.started else DataSection()
-    splits = load(
-        dataset,
-        val=carving.val,
-        test=carving.test,
-        split_seed=carving.split_seed,
-        size=rule.height if rule.height == rule.width else None,
-        data_dir=data_dir,
-    )
+    side = rule.height if rule.height == rule.width else None
+    splits = load_by(carving, dataset, size=side, data_dir=data_dir)
     parts = dict(splits.items())
     if split not in parts:
         raise DataError(f"{dataset} has no part {split}; --split takes {', '.join(parts)}")

@@ -40,12 +40,15 @@ class DataSection(_Section):
             seeds are judged on the same pictures.
         size: height and width in pixels to which a folder's pictures are brought; None takes the
             pictures' own size where they agree.
+        groups: what tells which pictures belong together and are not parted, such as those of one
+            product: a column, an array or a pattern; see `tinylens.data.groups`.
     """
 
     val: Fraction = 0.1
     test: Fraction = 0.15
     split_seed: Annotated[int, Field(ge=0)] = 0
     size: Annotated[int, Field(ge=8, le=256)] | None = None
+    groups: str = ""
 
 
 class ModelSection(_Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinylens.data.dataset import Splits
-from tinylens.data.sources import load
+from tinylens.data.sources import load_by
 from tinylens.errors import DataError
 from tinylens.run import Run
 
@@ -24,14 +24,7 @@ def reopen(run: Run, source: str | Path | None = None, data_dir: Path | None = N
     """
     info, section = run.info, run.recipe.data
     try:
-        splits = load(
-            source or info.dataset,
-            val=section.val,
-            test=section.test,
-            split_seed=section.split_seed,
-            size=section.size,
-            data_dir=data_dir,
-        )
+        splits = load_by(section, source or info.dataset, data_dir=data_dir)
     except DataError as error:
         raise DataError(
             f"the pictures of {run.path} cannot be opened: {error}; say where they are with --data"

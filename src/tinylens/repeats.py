@@ -18,6 +18,7 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from tinylens import files
+from tinylens.data import groups
 from tinylens.data.dataset import Dataset, Images, Splits, joined, stratified_split
 from tinylens.errors import MissingExtra, RecipeError, RunError
 from tinylens.metrics import Interval
@@ -101,7 +102,6 @@ def train_folds(
     count: int,
     folder: Path,
     train: Train,
-    groups: Sequence[Any] | None = None,
 ) -> Summary:
     """Cross-validate: every picture is held out of one training, and judged by it.
 
@@ -114,7 +114,6 @@ def train_folds(
         count: how many folds.
         folder: of the series; finished runs in it are kept, so a stopped series goes on.
         train: trains one run into a folder, as `tinylens.train` does.
-        groups: of each picture; pictures of one group stay in one fold.
 
     Raises:
         RecipeError: fewer than 2 folds, more than 100, or more than a class has pictures.
@@ -122,7 +121,7 @@ def train_folds(
         MissingExtra: scikit-learn is not installed.
     """
     _check_count("--folds", count)
-    numbers = fold_numbers(pool.labels, count, recipe.data.split_seed, groups)
+    numbers = fold_numbers(pool, count, recipe.data.split_seed)
     _claim(folder, "folds", count, recipe, pool.fingerprint)
     runs = [
         train(splits, recipe, folder / f"fold-{number + 1}")
@@ -142,24 +141,27 @@ def pool_of(*parts: Dataset | None) -> Dataset:
         paths=tuple(path for part in given for path in part.paths)
         if all(part.paths for part in given)
         else (),
+        groups=tuple(group for part in given for group in part.groups),
     )
 
 
-def fold_numbers(
-    labels: NDArray[np.int64], count: int, seed: int, groups: Sequence[Any] | None = None
-) -> NDArray[np.int64]:
+def fold_numbers(pool: Dataset, count: int, seed: int) -> NDArray[np.int64]:
     """Return the fold of each picture, from 0, every class spread evenly; int64, shape (n,).
 
+    Pictures of one group stay in one fold.
+
     Raises:
-        RecipeError: a class has fewer pictures, or there are fewer groups, than folds.
+        RecipeError: a class has fewer pictures than folds.
+        DataError: there are fewer groups than folds.
         MissingExtra: scikit-learn is not installed.
     """
     try:
-        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+        from sklearn.model_selection import StratifiedKFold
     except ImportError:
         raise MissingExtra(
             "folds need scikit-learn, which is not installed; type: pip install 'tinylens[train]'"
         ) from None
+    labels = pool.labels
     present = np.bincount(labels)
     fewest = int(present[present > 0].min())
     if fewest < count:
@@ -167,12 +169,11 @@ def fold_numbers(
             f"--folds {count}: a class has {fewest} pictures, expected at least {count}, one for "
             "each fold: take fewer folds"
         )
-    if groups is not None and len(set(groups)) < count:
-        raise RecipeError(f"--folds {count}: there are only {len(set(groups))} groups")
-    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    folds = splitter(count, shuffle=True, random_state=seed)
+    if pool.groups:
+        return groups.fold_numbers(labels, pool.groups, count, seed)
+    folds = StratifiedKFold(count, shuffle=True, random_state=seed)
     numbers = np.empty(len(labels), np.int64)
-    for number, (_, held_out) in enumerate(folds.split(labels, labels, groups)):
+    for number, (_, held_out) in enumerate(folds.split(labels, labels)):
         numbers[held_out] = number
     return numbers
 
@@ -210,8 +211,7 @@ def _fold_splits(pool: Dataset, numbers: NDArray[np.int64], recipe: Recipe) -> I
     for number in range(count):
         rows = {"train": np.flatnonzero(numbers != number)}
         if recipe.data.val:
-            labels = pool.labels[rows["train"]]
-            rest, val = stratified_split(labels, recipe.data.val, recipe.data.split_seed)
+            rest, val = _val_of(pool, rows["train"], recipe)
             rows = {"train": rows["train"][rest], "val": rows["train"][val]}
         parts = pool.split(rows)
         note = (
@@ -220,6 +220,15 @@ def _fold_splits(pool: Dataset, numbers: NDArray[np.int64], recipe: Recipe) -> I
         )
         held_out = pool.subset(np.flatnonzero(numbers == number))
         yield Splits(parts["train"], parts.get("val"), held_out, (note,))
+
+
+def _val_of(
+    pool: Dataset, rows: NDArray[np.int64], recipe: Recipe
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    labels, share, seed = pool.labels[rows], recipe.data.val, recipe.data.split_seed
+    if pool.groups:
+        return groups.carve(labels, [pool.groups[row] for row in rows], share, seed)
+    return stratified_split(labels, share, seed)
 
 
 def _keep_out_of_fold(

@@ -45,6 +45,10 @@ SeedsOption = Annotated[
 FoldsOption = Annotated[
     int | None, typer.Option(help="Cross-validate in so many folds; test stays sealed.")
 ]
+GroupsOption = Annotated[
+    str | None,
+    typer.Option(help="Never part these: a column, an array, or a pattern of folders' paths."),
+]
 BudgetOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
 ]
@@ -61,6 +65,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
     val: Annotated[float | None, typer.Option(help="Share of train to choose on; 0: none.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
+    groups: GroupsOption = None,
     max_error: MaxErrorOption = None,
     refused: RefuseOption = None,
     seeds: SeedsOption = None,
@@ -81,7 +86,8 @@ def train(
     from tinylens.recipe import Recipe
 
     train_section = {"epochs": epochs, "seed": seed, "precision": precision}
-    answer, data = frame.when_to_answer(max_error, refused), {"val": val, "size": size}
+    answer = frame.when_to_answer(max_error, refused)
+    data = {"val": val, "size": size, "groups": groups}
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
     _check_series(seeds, folds, budget, fresh=fresh)
     end = None if budget is None else frame.STARTED + parse_seconds(budget)
@@ -106,14 +112,12 @@ def train(
                 watcher=watcher,
             )
 
-        if not (seeds or folds):
-            run = train_into(splits, resolved, out)
+        finished: Run | tuple[Path, Summary]
+        if seeds or folds:
+            finished = _series(splits, resolved, (seeds, folds), out, train_into)
         else:
-            series = _series(splits, resolved, (seeds, folds), out, train_into)
-    if not (seeds or folds):
-        _show_run(run, as_json=as_json)
-    else:
-        _show_series(*series, as_json=as_json)
+            finished = train_into(splits, resolved, out)
+    _show(finished, as_json=as_json)
 
 
 def _overrides(changes: list[str], **sections: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +159,13 @@ def _series(
     return folder, repeats.train_folds(pool, recipe, folds or 0, folder, train_into)
 
 
+def _show(finished: Run | tuple[Path, Summary], *, as_json: bool) -> None:
+    if isinstance(finished, tuple):
+        _show_series(*finished, as_json=as_json)
+    else:
+        _show_run(finished, as_json=as_json)
+
+
 def _show_series(folder: Path, summary: Summary, *, as_json: bool) -> None:
     if as_json:
         frame.print_json({"folder": str(folder), **summary.to_json()})
@@ -187,19 +198,10 @@ def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:
 def _load(
     dataset: str, recipe: Recipe, watcher: Silent, *, strict: bool, data_dir: Path | None
 ) -> Splits:
-    from tinylens.data.sources import load
+    from tinylens.data.sources import load_by
 
     watcher.phase(f"loading {dataset}")
-    return load(
-        dataset,
-        val=recipe.data.val,
-        test=recipe.data.test,
-        split_seed=recipe.data.split_seed,
-        size=recipe.data.size,
-        strict=strict,
-        data_dir=data_dir,
-        progress=watcher.loading,
-    )
+    return load_by(recipe.data, dataset, strict=strict, data_dir=data_dir, progress=watcher.loading)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,6 +58,32 @@ def read_parts(path: str | Path, class_names: tuple[str, ...] = ()) -> Parts:
     return parts_of(found, str(path))
 
 
+def read_groups(path: Path, name: str) -> dict[str, list[str]]:
+    """Return the group of every picture, by part: the array `name`, or `name`_train and so on.
+
+    Raises:
+        DataError: there is no such array, or it is not one group a picture.
+    """
+    wanted = (name, *(f"{name}_{part}" for part in SPLIT_NAMES))
+    arrays = _load(path, (*_KNOWN, *wanted))
+    pairs = _pairs(path, arrays)
+    split = arrays.get("split")
+    found = {}
+    for part, (_, labels) in pairs.items():
+        groups = arrays.get(f"{name}_{part}")
+        if groups is None and name in arrays and "images" in arrays:
+            groups = arrays[name] if split is None else arrays[name][split == part]
+        if groups is None or groups.shape != labels.shape or groups.dtype.kind not in "iuU":
+            described = "none" if groups is None else f"{groups.dtype} of shape {groups.shape}"
+            raise DataError(
+                f"{path}: groups {name!r} of {part}: {described}, expected whole numbers or text, "
+                f"one for each of its {len(labels)} pictures, as {name} beside images, or as "
+                f"{name}_{part} beside x_{part}"
+            )
+        found[part] = [str(group) for group in groups.tolist()]
+    return found
+
+
 def write(path: str | Path, data: Dataset | Splits) -> None:
     """Write `data` as an .npz file that `read` reads back.
 
@@ -88,11 +114,11 @@ def _save(path: Path, data: Dataset, arrays: Arrays) -> None:
     files.write_with(path, lambda file: np.savez_compressed(file, allow_pickle=False, **whole))
 
 
-def _load(path: Path) -> Arrays:
+def _load(path: Path, wanted: Sequence[str] = _KNOWN) -> Arrays:
     """Return the arrays that have a known name, each as large as the file really holds."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = _members(path, archive)
+            members = _members(path, archive, wanted)
             return {name: _member(path, archive, info) for name, info in members.items()}
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, MemoryError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or "memory is short"
@@ -105,9 +131,11 @@ def _load(path: Path) -> Arrays:
         ) from error
 
 
-def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _members(
+    path: Path, archive: zipfile.ZipFile, wanted: Sequence[str]
+) -> dict[str, zipfile.ZipInfo]:
     infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    members = {name: infos[name] for name in _KNOWN if name in infos}
+    members = {name: infos[name] for name in wanted if name in infos}
     total = sum(info.file_size for info in members.values())
     zipped = sum(info.compress_size for info in members.values())
     bomb = total > SUSPICIOUS_BYTES and total > SUSPICIOUS_RATIO * zipped

@@ -38,6 +38,8 @@ class Dataset:
         source: where it came from, in words: a known set's name or a path.
         paths: where each picture came from, shape (n,), or empty when it came from an array.
         skipped: pictures set aside while reading, with the reason.
+        groups: what each picture belongs to, shape (n,), such as its product; pictures of one group
+            are not parted. Empty where every picture stands alone.
 
     Raises:
         DataError: when shapes, types, counts or labels do not fit together.
@@ -54,17 +56,19 @@ class Dataset:
     source: str
     paths: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "images", _checked_images(self.images, self.source))
         labels = _checked_labels(self.labels, len(self.images), self.class_names, self.source)
         object.__setattr__(self, "labels", labels)
-        if self.paths and len(self.paths) != len(self.images):
-            raise DataError(
-                f"{self.source}: {len(self.images)} pictures but {len(self.paths)} paths; "
-                "give one path a picture, or none"
-            )
+        for what, each in (("path", self.paths), ("group", self.groups)):
+            if each and len(each) != len(self.images):
+                raise DataError(
+                    f"{self.source}: {len(self.images)} pictures but {len(each)} {what}s; "
+                    f"give one {what} a picture, or none"
+                )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,9 +96,16 @@ class Dataset:
     def subset(self, rows: ArrayLike) -> Dataset:
         """Return the pictures at `rows`, int indices of shape (m,), in that order."""
         index = np.asarray(rows, dtype=np.int64)
-        paths = tuple(self.paths[i] for i in index) if self.paths else ()
+        paths, groups = (
+            tuple(each[i] for i in index) if each else () for each in (self.paths, self.groups)
+        )
         return replace(
-            self, images=self.images[index], labels=self.labels[index], paths=paths, skipped=()
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            paths=paths,
+            skipped=(),
+            groups=groups,
         )
 
     def split(self, rows: Mapping[str, ArrayLike]) -> dict[str, Dataset]:
@@ -112,6 +123,7 @@ class Dataset:
                 images=whole.images[start:stop],
                 labels=whole.labels[start:stop],
                 paths=whole.paths[start:stop],
+                groups=whole.groups[start:stop],
             )
             start = stop
         return parts

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from tinylens.data import arrays, cifar, idx, image_folder, known, table
 from tinylens.data.dataset import Dataset, Splits, stratified_split
 from tinylens.data.encoded import Options
+from tinylens.data.groups import carve, with_groups
 from tinylens.data.images import ImageRule, convert
 from tinylens.data.parts import Parts, Progress
 from tinylens.data.synthetic import shapes
 from tinylens.errors import DataError, RecipeError, did_you_mean
+from tinylens.recipe import DataSection
 
 _KNOWN = {
     each.name: each for each in (known.FASHION_MNIST, known.MNIST, known.CIFAR10, known.CIFAR100)
@@ -25,13 +27,14 @@ KNOWN_NAMES = (*_KNOWN, "shapes")
 Rows = NDArray[np.int64]
 
 
-def load(
+def load(  # noqa: PLR0913 - what there is to say of a data set
     source: str | Path,
     *,
     val: float = 0.1,
     test: float = 0.15,
     split_seed: int = 0,
     size: int | None = None,
+    groups: str = "",
     strict: bool = False,
     data_dir: str | Path | None = None,
     progress: Progress | None = None,
@@ -50,6 +53,8 @@ def load(
         split_seed: the same seed carves out the same pictures.
         size: side in pixels that all pictures are stretched to; None keeps their own, or 64 for a
             folder of pictures of many sizes.
+        groups: what tells which pictures belong together, and are not parted: a column, an array or
+            a pattern; see `tinylens.data.groups`.
         strict: a picture that cannot be read is an error, not set aside.
         data_dir: where files are looked for first and kept; None is the user's cache.
         progress: called with steps done and steps in all while pictures are decoded.
@@ -65,7 +70,46 @@ def load(
     _check_shares(val, test)
     folder = None if data_dir is None else Path(data_dir)
     options = Options(size=size, strict=strict, data_dir=folder, progress=progress)
-    return _carved(load_parts(source, options), val, test, split_seed)
+    parts = load_parts(source, options)
+    if groups:
+        parts = with_groups(parts, source, groups)
+    return _carved(parts, val, test, split_seed)
+
+
+def load_by(
+    section: DataSection,
+    source: str | Path,
+    *,
+    size: int | None = None,
+    strict: bool = False,
+    data_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Splits:
+    """Return a data set in the parts that a recipe makes of it.
+
+    Args:
+        section: of the recipe.
+        source: as for `load`.
+        size: instead of the recipe's.
+        strict: as for `load`.
+        data_dir: as for `load`.
+        progress: as for `load`.
+
+    Raises:
+        DataError: as `load` does.
+        RecipeError: as `load` does.
+    """
+    return load(
+        source,
+        val=section.val,
+        test=section.test,
+        split_seed=section.split_seed,
+        size=size or section.size,
+        groups=section.groups,
+        strict=strict,
+        data_dir=data_dir,
+        progress=progress,
+    )
 
 
 def load_parts(source: str | Path, options: Options) -> Parts:
@@ -206,18 +250,17 @@ def _resized(parts: Parts, size: int | None) -> Parts:
 def _carved(parts: Parts, val: float, test: float, seed: int) -> Splits:
     """Return all parts; those carved out of train lie with it in one array, after one copy."""
     whole, notes = parts.train, list(parts.notes)
+    how = "stratified, groups kept whole" if whole.groups else "stratified"
     rows = {"train": np.arange(len(whole))}
     if parts.test is None:
         rows["train"], rows["test"] = _carve(whole, rows["train"], test, seed)
         notes.append(
-            f"no test part was given: {test:.0%} of train, stratified, seed {seed} "
+            f"no test part was given: {test:.0%} of train, {how}, seed {seed} "
             f"({len(rows['test']):,} pictures), was set aside for it"
         )
     if parts.val is None and val > 0:
         rows["train"], rows["val"] = _carve(whole, rows["train"], val, seed)
-        notes.append(
-            f"val: {val:.0%} of train, stratified, seed {seed} ({len(rows['val']):,} pictures)"
-        )
+        notes.append(f"val: {val:.0%} of train, {how}, seed {seed} ({len(rows['val']):,} pictures)")
     carved = {"train": whole}
     if len(rows) > 1:
         order = ("train", "val", "test")  # train beside val: training holds these two together
@@ -238,5 +281,8 @@ def _carve(whole: Dataset, rows: Rows, share: float, seed: int) -> tuple[Rows, R
             f"{whole.source}: one picture alone of class {', '.join(single)}, and {share:.0%} of "
             "each is to be set aside; expected at least 2: add pictures or leave the class out"
         )
-    rest, part = stratified_split(labels, share, seed)
+    if whole.groups:
+        rest, part = carve(labels, [whole.groups[row] for row in rows], share, seed)
+    else:
+        rest, part = stratified_split(labels, share, seed)
     return rows[rest], rows[part]

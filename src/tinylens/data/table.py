@@ -72,6 +72,31 @@ def find_files(path: Path) -> dict[str, list[Path]]:
     return {part or "train": files for part, files in by_part.items()}
 
 
+def read_column(path: Path, column: str) -> dict[str, Any]:
+    """Return a column's cells by the names of their rows, as `Dataset.paths` has them.
+
+    Raises:
+        DataError: a file has no such column, or it holds neither numbers nor text.
+    """
+    import pyarrow.types
+
+    root = path if path.is_dir() else path.parent
+    cells: dict[str, Any] = {}
+    for file in (file for files in find_files(path).values() for file in files):
+        table = _open(file)
+        schema = table.schema_arrow
+        kind = schema.field(column).type if column in schema.names else None
+        if kind is None or not (pyarrow.types.is_integer(kind) or pyarrow.types.is_string(kind)):
+            raise DataError(
+                f"{file}: column {column} is {kind or 'missing'}; expected whole numbers or text "
+                f"in one of the columns {', '.join(schema.names)}"
+            )
+        name = f"{root}/{file.relative_to(root).as_posix()}"
+        values = table.read(columns=[column]).column(column).to_pylist()
+        cells |= {f"{name}:{number}": value for number, value in enumerate(values)}
+    return cells
+
+
 def _parquet_files(path: Path) -> list[Path]:
     try:
         here = sorted(path.glob("*.parquet"))
