@@ -1,4 +1,4 @@
-"""The figures of an evaluation as typed data: the schema of evaluation.json, and its table."""
+"""The figures of an evaluation as typed data: the schemas of evaluation.json and others."""
 
 from __future__ import annotations
 
@@ -268,6 +268,74 @@ class Robustness:
             turns=by_number(tree["turns"]),
             mirrored=Score.from_json(tree["mirrored"]),
             jpeg=by_number(tree["jpeg"]),
+        )
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The error of networks trained on so many pictures.
+
+    Attributes:
+        pictures: trained on.
+        epochs: passes over them.
+        error: the mean over seeds, on val.
+        by_seed: the error of each seed.
+    """
+
+    pictures: int
+    epochs: float
+    error: Score
+    by_seed: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class FittedPoint:
+    """The error that the fitted power laws expect of so many pictures."""
+
+    pictures: int
+    error: Score
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """How the error falls with the number of training pictures, and what more would give.
+
+    Attributes:
+        recipe: what was trained, for few epochs.
+        judged: pictures of val, on which all was judged.
+        points: what was measured, by rising numbers of pictures.
+        fitted: the power laws, from the fewest pictures to twice the most.
+        doubled: what twice the pictures, trained √2 times as long, would add to the accuracy; not
+            defined where the errors do not lie on a power law.
+        words: that in a sentence.
+    """
+
+    recipe: str
+    judged: int
+    points: tuple[CurvePoint, ...]
+    fitted: tuple[FittedPoint, ...]
+    doubled: Score
+    words: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dicts, lists and numbers."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(tree: Mapping[str, Any]) -> LearningCurve:
+        """Return what `to_json` gave, also after a way through JSON."""
+        points = (
+            {**row, "error": Score.from_json(row["error"]), "by_seed": tuple(row["by_seed"])}
+            for row in tree["points"]
+        )
+        fitted = ({**row, "error": Score.from_json(row["error"])} for row in tree["fitted"])
+        return LearningCurve(
+            recipe=tree["recipe"],
+            judged=tree["judged"],
+            points=tuple(CurvePoint(**row) for row in points),
+            fitted=tuple(FittedPoint(**row) for row in fitted),
+            doubled=Score.from_json(tree["doubled"]),
+            words=tree["words"],
         )
 
 
