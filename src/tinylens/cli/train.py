@@ -6,13 +6,14 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinylens.cli import frame
-from tinylens.cli.evaluate import print_figures
+from tinylens.cli.evaluate import explanation_json, print_advice, print_figures
 from tinylens.cli.frame import (
     DataDirOption,
     DatasetArgument,
@@ -20,6 +21,7 @@ from tinylens.cli.frame import (
     MaxErrorOption,
     StrictOption,
 )
+from tinylens.cli.learning_curve import add_curve, check_curve
 from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -47,9 +49,15 @@ FoldsOption = Annotated[
 BudgetOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
 ]
+CurveOption = Annotated[
+    bool, typer.Option("--learning-curve", help="Measure, too, what twice the data would give.")
+]
 DeterministicOption = Annotated[
     bool, typer.Option(help="The same weights from the same command, bit for bit.")
 ]
+
+
+Show = partial[None]  # takes as_json
 
 
 def train(
@@ -63,6 +71,7 @@ def train(
     max_error: MaxErrorOption = None,
     seeds: SeedsOption = None,
     folds: FoldsOption = None,
+    learning_curve: CurveOption = False,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processors to use; else all.")] = None,
@@ -76,20 +85,19 @@ def train(
 ) -> None:
     """Train a network; leaves a run folder with model.onnx, its figures and a report."""
     from tinylens import watching
-    from tinylens.recipe import Recipe
     from tinylens.training import train as train_network
 
     train_section = {"epochs": epochs, "seed": seed, "precision": precision}
     answer, data = {"max_error": frame.share("--max-error", max_error)}, {"val": val, "size": size}
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
-    _check_series(seeds, folds, budget, fresh=fresh)
+    _check_series(seeds, folds, budget, fresh=fresh, curve=learning_curve)
     end = None if budget is None else frame.STARTED + parse_seconds(budget)
-    resolved = Recipe.load(recipe or ("fast" if budget else "classic")).override(overrides)
-    headline = _headline(resolved, backend, threads)
-    started = time.monotonic()
+    resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
-        splits = _load(dataset, resolved, watcher, strict=strict, data_dir=data_dir)
-        watcher.say(headline)
+        watcher.say(_headline(resolved, backend, threads))
+        splits, seconds = _load(dataset, resolved, watcher, strict=strict, data_dir=data_dir)
+        if learning_curve:
+            check_curve(splits)
 
         def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
             return train_network(
@@ -101,18 +109,24 @@ def train(
                 deterministic=deterministic,
                 fresh=fresh,
                 command=frame.command_line(),
-                load_seconds=time.monotonic() - started,
+                load_seconds=seconds,
                 watcher=watcher,
             )
 
-        if not (seeds or folds):
-            run = train_into(splits, resolved, out)
+        if seeds or folds:
+            show = _series(splits, resolved, (seeds, folds), out, train_into)
         else:
-            series = _series(splits, resolved, (seeds, folds), out, train_into)
-    if not (seeds or folds):
-        _show_run(run, as_json=as_json)
-    else:
-        _show_series(*series, as_json=as_json)
+            run = train_into(splits, resolved, out)
+            show = partial(_show_run, run)
+    if learning_curve:
+        add_curve(run, splits, backend)
+    show(as_json=as_json)
+
+
+def _resolved(name: str, overrides: dict[str, Any]) -> Recipe:
+    from tinylens.recipe import Recipe
+
+    return Recipe.load(name).override(overrides)
 
 
 def _overrides(changes: list[str], **sections: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +140,13 @@ def _overrides(changes: list[str], **sections: dict[str, Any]) -> dict[str, Any]
     return parse_changes(changes) | given
 
 
-def _check_series(seeds: int | None, folds: int | None, budget: str | None, *, fresh: bool) -> None:
+def _check_series(
+    seeds: int | None, folds: int | None, budget: str | None, *, fresh: bool, curve: bool
+) -> None:
+    if curve and (seeds or folds):
+        raise RecipeError(
+            "--learning-curve is made of one training's data; leave out --seeds and --folds"
+        )
     if fresh and (seeds or folds):
         raise RecipeError("--fresh is for one training; give a series another --out instead")
     if seeds and folds:
@@ -141,17 +161,19 @@ def _series(
     counts: tuple[int | None, int | None],
     out: Path | None,
     train_into: Callable[[Splits, Recipe, Path], Run],
-) -> tuple[Path, Summary]:
-    """Train with so many seeds or folds; return the folder and what they came to."""
+) -> Show:
+    """Train with so many seeds or folds; return what shows what they came to."""
     from tinylens import files, repeats, training
 
     seeds, folds = counts
     stem = f"{files.slug(data.source)}-{recipe.name}-{'seeds' if seeds else 'folds'}"
     folder = out or repeats.next_folder(training.RUNS, stem)
     if seeds:
-        return folder, repeats.train_seeds(data, recipe, seeds, folder, train_into)
-    pool = repeats.pool_of(data.train, data.val)
-    return folder, repeats.train_folds(pool, recipe, folds or 0, folder, train_into)
+        summary = repeats.train_seeds(data, recipe, seeds, folder, train_into)
+    else:
+        pool = repeats.pool_of(data.train, data.val)
+        summary = repeats.train_folds(pool, recipe, folds or 0, folder, train_into)
+    return partial(_show_series, folder, summary)
 
 
 def _show_series(folder: Path, summary: Summary, *, as_json: bool) -> None:
@@ -185,11 +207,13 @@ def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:
 
 def _load(
     dataset: str, recipe: Recipe, watcher: Silent, *, strict: bool, data_dir: Path | None
-) -> Splits:
+) -> tuple[Splits, float]:
+    """Return the data and the seconds that it took to load them."""
     from tinylens.data.sources import load
 
     watcher.phase(f"loading {dataset}")
-    return load(
+    started = time.monotonic()
+    splits = load(
         dataset,
         val=recipe.data.val,
         test=recipe.data.test,
@@ -199,6 +223,7 @@ def _load(
         data_dir=data_dir,
         progress=watcher.loading,
     )
+    return splits, time.monotonic() - started
 
 
 @contextlib.contextmanager
@@ -234,17 +259,22 @@ def parse_seconds(text: str) -> float:
 
 
 def _show_run(run: Run, *, as_json: bool) -> None:
+    from tinylens import advice
+
     if as_json:
         paths = {"run": run.path, "model": run.model, "report": run.report}
         figures = run.evaluation.to_json()
         frame.print_json(
-            {name: str(path) for name, path in paths.items()} | {"evaluation": figures}
+            {name: str(path) for name, path in paths.items()}
+            | {"evaluation": figures}
+            | explanation_json(advice.explain(run))
         )
         return
     from rich.console import Console
 
     console, info = Console(), run.info
     print_figures(run.evaluation)
+    print_advice(advice.explain(run))
     wanted = run.recipe.answer.max_error
     for level in run.evaluation.calibration.levels:
         if level.max_error == wanted:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.metrics import calibration_bins, wilson_interval
+from tinylens.reporting import why
 from tinylens.reporting.charts import Chart, Series, line_chart
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.document import document
@@ -47,6 +48,7 @@ def render(contents: Contents) -> str:
         sets=[_set(each) for each in contents.evaluation.calibration.sets],
         robustness=_robustness(contents.robustness),
         audited=_audited(contents),
+        why=why.block(contents),
         curves=_curves(contents),
         recipe_sections=_recipe_sections(contents),
     )
