@@ -10,8 +10,8 @@ import pytest
 from tinylens.corruptions import CORRUPTIONS
 from tinylens.data.dataset import Dataset
 from tinylens.errors import RecipeError
+from tinylens.measurements import Robustness
 from tinylens.robustness import measure, shifted, turned
-from tinylens.scores import Robustness
 
 
 @pytest.fixture(scope="module")

@@ -119,6 +119,11 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
     )
 
 
+def forget() -> None:
+    """Let go of all networks built before: those of a series would fill the memory."""
+    keras.backend.clear_session()
+
+
 def _loops(models_by_size: Mapping[bool, keras.Model]) -> Mapping[bool, ManySteps]:
     """Return what takes many steps in a call, where that is faster than Keras's `fit`."""
     if keras.backend.backend() != "jax":

@@ -37,10 +37,10 @@ def _gap_sentence(
     low, high = interval
     if high < 0:
         return (
-            f"{both}: test is better by {_points(-value)} points "
-            f"({_points(-high)} to {_points(-low)})."
+            f"{both}: test is better by {points(-value)} points "
+            f"({points(-high)} to {points(-low)})."
         )
-    gap = f"{both}: the gap is {_points(value)} points ({_points(low)} to {_points(high)})"
+    gap = f"{both}: the gap is {points(value)} points ({points(low)} to {points(high)})"
     if low <= 0:
         return f"{gap}, which {test.n:,} test pictures cannot tell from none."
     return f"{gap}."
@@ -49,8 +49,8 @@ def _gap_sentence(
 def _expectation_sentence(train: SplitScores, test: SplitScores, interval: metrics.Interval) -> str:
     low, high = metrics.wilson_interval(_right(test), test.n)
     expected = (
-        f"On new images like the test set expect {_points(_rate(test))} % right "
-        f"({_points(low)} to {_points(high)})"
+        f"On new images like the test set expect {points(_rate(test))} % right "
+        f"({points(low)} to {points(high)})"
     )
     train_error, test_error = 1 - _rate(train), 1 - _rate(test)
     if interval[1] < 0:
@@ -62,10 +62,10 @@ def _expectation_sentence(train: SplitScores, test: SplitScores, interval: metri
         return f"{expected}; no overfitting can be seen."
     reason = f"{expected}; the train figure overstates it because the network has seen those images"
     if train_error == 0:
-        return f"{reason}: it makes no mistake on them and {_points(test_error)} % on new ones."
+        return f"{reason}: it makes no mistake on them and {points(test_error)} % on new ones."
     return (
         f"{reason}: it makes {test_error / train_error:.1f} times as many mistakes on new ones "
-        f"({_points(test_error)} % against {_points(train_error)} %)."
+        f"({points(test_error)} % against {points(train_error)} %)."
     )
 
 
@@ -80,13 +80,13 @@ def _remedy_sentence(
     if low <= share:
         name = test.per_class[supports.index(max(supports))].name
         return (
-            f"Always answering “{name}” would be right on {_points(share)} % of test: it does not "
+            f"Always answering “{name}” would be right on {points(share)} % of test: it does not "
             "show that the network has learned anything."
         )
     if value <= train_error and test_error > 0:
         return (
-            f"Most of the test error ({_points(min(train_error, test_error))} of "
-            f"{_points(test_error)} points) is there on train, too, which is underfitting or "
+            f"Most of the test error ({points(min(train_error, test_error))} of "
+            f"{points(test_error)} points) is there on train, too, which is underfitting or "
             "unclear labels: a larger network, longer training or cleaner labels have the most to "
             "win."
         )
@@ -94,7 +94,7 @@ def _remedy_sentence(
         return ""
     part = "all" if train_error == 0 else "the larger part"
     return (
-        f"Overfitting is {part} of the test error ({_points(value)} of {_points(test_error)} "
+        f"Overfitting is {part} of the test error ({points(value)} of {points(test_error)} "
         "points): more pictures, augmentation or regularisation have the most to win."
     )
 
@@ -107,7 +107,7 @@ def _rate(scores: SplitScores) -> float:
     return _right(scores) / scores.n
 
 
-def _points(share: float) -> str:
+def points(share: float) -> str:
     """Return a share in percent with one decimal: "-0.04" would be "−0.0", and is "0.0"."""
     text = f"{100 * share:.1f}"
     return "0.0" if text == "-0.0" else text.replace("-", "−")

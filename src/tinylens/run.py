@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from tinylens import files
 from tinylens.errors import RunError
 from tinylens.findings import Audit
+from tinylens.measurements import LearningCurve, Robustness
 from tinylens.recipe import Recipe
 from tinylens.run_info import RunInfo
-from tinylens.scores import Evaluation, Robustness
+from tinylens.scores import Evaluation
 
 Arrays = dict[str, NDArray[Any]]
 Kept = TypeVar("Kept")
@@ -237,6 +238,20 @@ class Run:
     def write_audit(self, audit: Audit) -> None:
         """Write audit.json."""
         self._write_json("audit.json", audit.to_json())
+
+    @property
+    def learning_curve(self) -> LearningCurve | None:
+        """What more pictures would give; None before `tinylens learning-curve`."""
+        return self._read_if_there("learning_curve.json", LearningCurve.from_json)
+
+    def write_learning_curve(self, curve: LearningCurve) -> None:
+        """Write learning_curve.json."""
+        self._write_json("learning_curve.json", curve.to_json())
+
+    @property
+    def curve_runs(self) -> Path:
+        """The folder of the trainings for a learning curve, while it is made."""
+        return self.path / "learning-curve"
 
     @property
     def predictions(self) -> Arrays:

@@ -262,57 +262,6 @@ OVERALL_FIGURES = (
 NOT_MEASURED = {"value": None, "ci95": None}
 
 
-@dataclass(frozen=True)
-class Robustness:
-    """Accuracy on changed test pictures, each with its 95 % interval.
-
-    Attributes:
-        pictures: how many were changed.
-        clean: accuracy on them as they are.
-        corruptions: by name, the accuracy at strengths 1 to 5.
-        mean_corruption_error: the mean error over all of them; not divided by AlexNet's, as it is
-            for ImageNet-C, so it is a share of pictures.
-        shifts: by pixels, the mean accuracy over eight directions.
-        turns: by degrees, over both sides.
-        mirrored: accuracy on mirror images.
-        jpeg: by quality.
-    """
-
-    pictures: int
-    clean: Score
-    corruptions: Mapping[str, tuple[Score, ...]]
-    mean_corruption_error: Score
-    shifts: Mapping[int, Score]
-    turns: Mapping[int, Score]
-    mirrored: Score
-    jpeg: Mapping[int, Score]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain dicts, lists and numbers."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(tree: Mapping[str, Any]) -> Robustness:
-        """Return what `to_json` gave, also after a way through JSON."""
-
-        def by_number(part: Mapping[str, Any]) -> dict[int, Score]:
-            return {int(number): Score.from_json(score) for number, score in part.items()}
-
-        return Robustness(
-            pictures=tree["pictures"],
-            clean=Score.from_json(tree["clean"]),
-            corruptions={
-                name: tuple(map(Score.from_json, scores))
-                for name, scores in tree["corruptions"].items()
-            },
-            mean_corruption_error=Score.from_json(tree["mean_corruption_error"]),
-            shifts=by_number(tree["shifts"]),
-            turns=by_number(tree["turns"]),
-            mirrored=Score.from_json(tree["mirrored"]),
-            jpeg=by_number(tree["jpeg"]),
-        )
-
-
 def _split_from_json(tree: Mapping[str, Any]) -> SplitScores:
     return SplitScores(
         n=tree["n"],

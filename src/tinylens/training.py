@@ -238,7 +238,7 @@ def _fit_and_finish(
         make_deterministic(setting.backend)
     trainer = compiling.build(data, recipe, setting.precision)
     watcher.phase("training")
-    with _signals() as asked:
+    with stop_signals() as asked:
         state = fitting.fit(trainer, run, watcher, asked.is_set, setting.deadline)
     if asked.is_set() or not state.finished:  # also when Ctrl-C came at the last step of all
         raise KeyboardInterrupt
@@ -293,7 +293,7 @@ def make_deterministic(backend: str) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Generator[threading.Event]:
+def stop_signals() -> Generator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into a wish to stop; the second one acts at once.
 
     After the block a wish becomes what the signal means: KeyboardInterrupt, or exit code 143.

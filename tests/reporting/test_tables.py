@@ -1,12 +1,17 @@
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from builders_curve import SIZES, errors_of, simulated
 from builders_run import simulated_parts
 from tinylens import evaluation
 from tinylens.errors import RunError
+from tinylens.gap_parts import take_apart
+from tinylens.learning_curve import Size, assemble
 from tinylens.reporting import tables
+from tinylens.reporting.why import groups
 from tinylens.scores import Calibration
 
 
@@ -68,3 +73,34 @@ def test_a_part_that_was_not_judged_is_named():
 def test_class_names_are_not_read_as_markup():
     lines = lines_of(tables.per_class(evaluated(("[red]cat[/red]", "dog", "owl"))))
     assert lines[2].startswith("[red]cat[/red]")
+
+
+def test_a_learning_curve_has_a_row_a_size_with_every_seed():
+    wrong = simulated(errors_of(0.3, 0.2, 0.08), np.random.default_rng(0))
+    curve = assemble([Size(pictures, 0, 3) for pictures in SIZES], wrong)
+    lines = lines_of(tables.learning_curve(curve))
+    error = curve.points[3].error
+    value, low, high = (f"{100 * x:.1f}" for x in (error.value, *error.ci95))
+    by_seed = [f"{100 * x:.2f}" for x in wrong[3].mean(axis=1)]
+    assert lines[5].split() == ["54,000", "3.0", value, f"({low}–{high})", *by_seed]
+    assert lines[6].rstrip() == "recipe fast, on 6,000 pictures of val"
+
+
+def test_the_gap_is_shown_with_its_parts():
+    parts = take_apart(evaluated())
+    lines = lines_of(tables.gap_parts(parts))
+    unlearnt = parts.test_error.parts[0]
+    value, low, high = (f"{100 * x:.1f}" for x in (unlearnt.size.value, *unlearnt.size.ci95))
+    assert lines[3].split()[:8] == [
+        "wrong",
+        "on",
+        "train,",
+        "too",
+        value,
+        f"({low}",
+        "to",
+        f"{high})",
+    ]
+    assert [line.split()[0] for line in lines[2:]] == [
+        "Error", "wrong", "from", "Gap,", *(row.name for row in groups(parts)[1].rows), "points",
+    ]  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,8 @@ from tinylens.cli.frame import DataDirOption, JsonFlag, ModelArgument
 from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
+    from tinylens.advice import Explained
+    from tinylens.run import Run
     from tinylens.scores import Evaluation
 
 SPLIT_NAMES = ("train", "val", "test")
@@ -34,7 +37,7 @@ def evaluate(
         raise RecipeError(f"--split {split}: expected {', '.join(SPLIT_NAMES)}")
     run = Run(model if model.is_dir() else model.parent)
     if dataset is None:
-        _show_evaluation(run.evaluation, split, {"model": str(model)}, as_json=as_json)
+        _show_run(run, split, {"model": str(model)}, as_json=as_json)
         return
     from tinylens.classifier import Classifier
     from tinylens.scores import Calibration, Evaluation
@@ -50,6 +53,37 @@ def evaluate(
     what = {"model": str(model), "dataset": dataset, "fingerprint": part.fingerprint}
     figures = Evaluation({split: scores}, gap=None, calibration=calibration)
     _show_evaluation(figures, split, what, as_json=as_json)
+
+
+def _show_run(run: Run, split: str, what: dict[str, str], *, as_json: bool) -> None:
+    from tinylens import advice
+
+    judged = run.evaluation
+    explained = advice.explain(run, judged)
+    if as_json:
+        frame.print_json(what | {"evaluation": judged.to_json()} | explanation_json(explained))
+    else:
+        print_figures(judged, split)
+        print_advice(explained)
+
+
+def explanation_json(explained: Explained | None) -> dict[str, Any]:
+    """Return the gap in parts and the advice, ready for JSON."""
+    return {"explained": None if explained is None else asdict(explained)}
+
+
+def print_advice(explained: Explained | None) -> None:
+    """Print the gap in parts and what to do about it."""
+    if explained is None:
+        return
+    from rich.console import Console
+
+    from tinylens.reporting import tables
+
+    console = Console()
+    console.print("", tables.gap_parts(explained.parts), "\nWhat to do, the most to win first:")
+    for number, each in enumerate(explained.advice, start=1):
+        console.print(f"{number}. {each.words}", highlight=False, markup=False)
 
 
 def _show_evaluation(

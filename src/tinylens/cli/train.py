@@ -6,13 +6,14 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinylens.cli import frame
-from tinylens.cli.evaluate import print_figures
+from tinylens.cli.evaluate import explanation_json, print_advice, print_figures
 from tinylens.cli.frame import (
     DataDirOption,
     DatasetArgument,
@@ -21,6 +22,7 @@ from tinylens.cli.frame import (
     RefuseOption,
     StrictOption,
 )
+from tinylens.cli.learning_curve import add_curve, check_curve
 from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -52,9 +54,15 @@ GroupsOption = Annotated[
 BudgetOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
 ]
+CurveOption = Annotated[
+    bool, typer.Option("--learning-curve", help="Measure, too, what twice the data would give.")
+]
 DeterministicOption = Annotated[
     bool, typer.Option(help="The same weights from the same command, bit for bit.")
 ]
+
+
+Show = partial[None]  # takes as_json
 
 
 def train(
@@ -70,6 +78,7 @@ def train(
     refused: RefuseOption = None,
     seeds: SeedsOption = None,
     folds: FoldsOption = None,
+    learning_curve: CurveOption = False,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processors to use; else all.")] = None,
@@ -83,20 +92,18 @@ def train(
 ) -> None:
     """Train a network; leaves a run folder with model.onnx, its figures and a report."""
     from tinylens import training, watching
-    from tinylens.recipe import Recipe
 
     train_section = {"epochs": epochs, "seed": seed, "precision": precision}
     answer = frame.when_to_answer(max_error, refused)
     data = {"val": val, "size": size, "groups": groups}
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
-    _check_series(seeds, folds, budget, fresh=fresh)
+    _check_series(seeds, folds, budget, fresh=fresh, curve=learning_curve)
     end = None if budget is None else frame.STARTED + parse_seconds(budget)
-    resolved = Recipe.load(recipe or ("fast" if budget else "classic")).override(overrides)
-    headline = _headline(resolved, backend, threads)
-    started = time.monotonic()
+    resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
-        splits = _load(dataset, resolved, watcher, strict=strict, data_dir=data_dir)
-        watcher.say(headline)
+        watcher.say(_headline(resolved, backend, threads))
+        loading = {"strict": strict, "data_dir": data_dir, "progress": watcher.loading}
+        splits, seconds = _load(dataset, resolved, watcher, loading, curve=learning_curve)
 
         def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
             return training.train(
@@ -108,16 +115,24 @@ def train(
                 deterministic=deterministic,
                 fresh=fresh,
                 command=frame.command_line(),
-                load_seconds=time.monotonic() - started,
+                load_seconds=seconds,
                 watcher=watcher,
             )
 
-        finished: Run | tuple[Path, Summary]
         if seeds or folds:
-            finished = _series(splits, resolved, (seeds, folds), out, train_into)
+            show = _series(splits, resolved, (seeds, folds), out, train_into)
         else:
-            finished = train_into(splits, resolved, out)
-    _show(finished, as_json=as_json)
+            run = train_into(splits, resolved, out)
+            show = partial(_show_run, run)
+    if learning_curve:
+        add_curve(run, splits, backend)
+    show(as_json=as_json)
+
+
+def _resolved(name: str, overrides: dict[str, Any]) -> Recipe:
+    from tinylens.recipe import Recipe
+
+    return Recipe.load(name).override(overrides)
 
 
 def _overrides(changes: list[str], **sections: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +146,13 @@ def _overrides(changes: list[str], **sections: dict[str, Any]) -> dict[str, Any]
     return parse_changes(changes) | given
 
 
-def _check_series(seeds: int | None, folds: int | None, budget: str | None, *, fresh: bool) -> None:
+def _check_series(
+    seeds: int | None, folds: int | None, budget: str | None, *, fresh: bool, curve: bool
+) -> None:
+    if curve and (seeds or folds):
+        raise RecipeError(
+            "--learning-curve is made of one training's data; leave out --seeds and --folds"
+        )
     if fresh and (seeds or folds):
         raise RecipeError("--fresh is for one training; give a series another --out instead")
     if seeds and folds:
@@ -146,24 +167,19 @@ def _series(
     counts: tuple[int | None, int | None],
     out: Path | None,
     train_into: Callable[[Splits, Recipe, Path], Run],
-) -> tuple[Path, Summary]:
-    """Train with so many seeds or folds; return the folder and what they came to."""
+) -> Show:
+    """Train with so many seeds or folds; return what shows what they came to."""
     from tinylens import files, repeats, training
 
     seeds, folds = counts
     stem = f"{files.slug(data.source)}-{recipe.name}-{'seeds' if seeds else 'folds'}"
     folder = out or repeats.next_folder(training.RUNS, stem)
     if seeds:
-        return folder, repeats.train_seeds(data, recipe, seeds, folder, train_into)
-    pool = repeats.pool_of(data.train, data.val)
-    return folder, repeats.train_folds(pool, recipe, folds or 0, folder, train_into)
-
-
-def _show(finished: Run | tuple[Path, Summary], *, as_json: bool) -> None:
-    if isinstance(finished, tuple):
-        _show_series(*finished, as_json=as_json)
+        summary = repeats.train_seeds(data, recipe, seeds, folder, train_into)
     else:
-        _show_run(finished, as_json=as_json)
+        pool = repeats.pool_of(data.train, data.val)
+        summary = repeats.train_folds(pool, recipe, folds or 0, folder, train_into)
+    return partial(_show_series, folder, summary)
 
 
 def _show_series(folder: Path, summary: Summary, *, as_json: bool) -> None:
@@ -196,12 +212,17 @@ def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:
 
 
 def _load(
-    dataset: str, recipe: Recipe, watcher: Silent, *, strict: bool, data_dir: Path | None
-) -> Splits:
+    dataset: str, recipe: Recipe, watcher: Silent, options: dict[str, Any], *, curve: bool
+) -> tuple[Splits, float]:
+    """Return the data and the seconds that it took to load them."""
     from tinylens.data.sources import load_by
 
     watcher.phase(f"loading {dataset}")
-    return load_by(recipe.data, dataset, strict=strict, data_dir=data_dir, progress=watcher.loading)
+    started = time.monotonic()
+    splits = load_by(recipe.data, dataset, **options)
+    if curve:
+        check_curve(splits)
+    return splits, time.monotonic() - started
 
 
 @contextlib.contextmanager
@@ -237,17 +258,22 @@ def parse_seconds(text: str) -> float:
 
 
 def _show_run(run: Run, *, as_json: bool) -> None:
+    from tinylens import advice
+
     if as_json:
         paths = {"run": run.path, "model": run.model, "report": run.report}
         figures = run.evaluation.to_json()
         frame.print_json(
-            {name: str(path) for name, path in paths.items()} | {"evaluation": figures}
+            {name: str(path) for name, path in paths.items()}
+            | {"evaluation": figures}
+            | explanation_json(advice.explain(run))
         )
         return
     from rich.console import Console
 
     console, info = Console(), run.info
     print_figures(run.evaluation)
+    print_advice(advice.explain(run))
     wanted = run.recipe.answer.max_error
     for level in run.evaluation.calibration.levels:
         if level.max_error == wanted:

@@ -18,8 +18,9 @@ def write(run: Run) -> None:
     """Write the plots and the report of a finished run.
 
     The plots are curves, confusion_matrix, per_class, reliability and worst_mistakes, each a PNG; a
-    run without a history has no curves, and one without a mistake on test no worst mistakes. A plot
-    of an earlier report that has no successor is removed.
+    run without a history has no curves, and one without a mistake on test no worst mistakes; one
+    whose learning curve was measured has a learning_curve. A plot of an earlier report that has no
+    successor is removed.
 
     Raises:
         RunError: the run has no evaluation of its test part yet, or its files do not fit together.

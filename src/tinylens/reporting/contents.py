@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from tinylens.errors import RunError
 from tinylens.findings import Audit
+from tinylens.measurements import LearningCurve, Robustness
 from tinylens.recipe import Recipe
-from tinylens.run import Run
+from tinylens.run import Arrays, Run
 from tinylens.run_info import RunInfo
-from tinylens.scores import Evaluation, Robustness, SplitScores
+from tinylens.scores import Evaluation, SplitScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,8 @@ class Contents:
         mistakes: the most confident mistakes on test, worst first.
         robustness: accuracy on changed pictures, where that was measured.
         audit: faults of the data set, where they were looked for.
+        learning_curve: what more pictures would give, where that was measured.
+        predictions: the arrays that `Run.predictions` gives.
     """
 
     name: str
@@ -71,6 +74,8 @@ class Contents:
     mistakes: tuple[Mistake, ...]
     robustness: Robustness | None
     audit: Audit | None
+    learning_curve: LearningCurve | None
+    predictions: Arrays
 
     @staticmethod
     def read(run: Run) -> Contents:
@@ -104,6 +109,8 @@ class Contents:
             mistakes=_mistakes(predictions, [scores.name for scores in test.per_class]),
             robustness=run.robustness,
             audit=run.audit,
+            learning_curve=run.learning_curve,
+            predictions=predictions,
         )
 
     @property

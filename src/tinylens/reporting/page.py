@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinylens.measurements import Robustness
 from tinylens.metrics import calibration_bins, wilson_interval
+from tinylens.reporting import why
 from tinylens.reporting.charts import Chart, Series, line_chart
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.document import document
@@ -22,7 +24,7 @@ from tinylens.reporting.wording import (
     small_change_rows,
     value_text,
 )
-from tinylens.scores import LevelScores, Robustness, Score, SetScores, StrangerScores
+from tinylens.scores import LevelScores, Score, SetScores, StrangerScores
 
 MOST_NUMBERED = 25  # classes of which a confusion matrix has room for the counts
 SHOWN_CONFUSIONS = 12
@@ -48,6 +50,7 @@ def render(contents: Contents) -> str:
         strangers=[_stranger(each) for each in contents.evaluation.strangers],
         robustness=_robustness(contents.robustness),
         audited=_audited(contents),
+        why=why.block(contents),
         curves=_curves(contents),
         recipe_sections=_recipe_sections(contents),
     )

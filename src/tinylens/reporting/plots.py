@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from tinylens.corruptions import CORRUPTIONS
 from tinylens.metrics import calibration_bins, wilson_interval
@@ -63,6 +63,8 @@ def draw(contents: Contents) -> dict[str, bytes]:
         plots["curves"] = _curves
     if contents.robustness:
         plots["robustness"] = _robustness
+    if contents.learning_curve:
+        plots["learning_curve"] = _learning_curve
     if contents.mistakes:
         plots["worst_mistakes"] = _worst_mistakes
     with mpl.rc_context(STYLE), warnings.catch_warnings():
@@ -72,7 +74,10 @@ def draw(contents: Contents) -> dict[str, bytes]:
 
 
 NAMES = frozenset(
-    {"curves", "confusion_matrix", "per_class", "reliability", "robustness", "worst_mistakes"}
+    {
+        *("curves", "confusion_matrix", "learning_curve", "per_class"),
+        *("reliability", "robustness", "worst_mistakes"),
+    }
 )
 
 
@@ -229,6 +234,40 @@ def _robustness(contents: Contents) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in panels[:, 0]:
         axes.set_ylabel("right, %")
+    return figure
+
+
+def _learning_curve(contents: Contents) -> Figure:
+    """Draw error against pictures on two logarithmic scales: a power law is straight there."""
+    curve = contents.learning_curve
+    figure = new_figure(6.4, 4)
+    axes = figure.subplots()
+    if curve is None:
+        return figure
+    measured = [(point.pictures, point.error) for point in curve.points]
+    expected = [(point.pictures, point.error) for point in curve.fitted]
+    for rows, name, colour in ((expected, "power law", GREY), (measured, "val", ORANGE)):
+        pictures = [n for n, _ in rows]
+        middle = np.array([100 * (error.value or 0) for _, error in rows])
+        ends = 100 * np.array([error.ci95 or (0, 0) for _, error in rows]).reshape(-1, 2)
+        if name == "val":
+            reach = np.abs(ends - middle[:, None]).T
+            axes.errorbar(pictures, middle, reach, fmt="s", capsize=3, color=colour, label=name)
+        elif rows:
+            axes.plot(pictures, middle, color=colour, label=name)
+            axes.fill_between(pictures, ends[:, 0], ends[:, 1], color=colour, alpha=0.2)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())  # errors seldom span a power of ten
+    most = curve.points[-1].pictures
+    places = [*(point.pictures for point in curve.points), 2 * most]
+    axes.set_xticks(places, [f"{place:,}" for place in places])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_title("Wrong by training pictures")
+    axes.set_xlabel("training pictures")
+    axes.set_ylabel("wrong, %")
+    axes.legend()
     return figure
 
 

@@ -12,7 +12,10 @@ from rich.text import Text
 from tinylens.comparison import SIGNIFICANT, Pair
 from tinylens.errors import RunError
 from tinylens.findings import Audit, Twin
+from tinylens.gap_parts import GapParts
+from tinylens.measurements import LearningCurve, Robustness
 from tinylens.repeats import Summary
+from tinylens.reporting.why import groups, leak_words
 from tinylens.reporting.wording import (
     FIGURES,
     SPLIT_ORDER,
@@ -24,9 +27,10 @@ from tinylens.reporting.wording import (
     small_change_rows,
     value_text,
 )
-from tinylens.scores import Evaluation, Robustness, Score
+from tinylens.scores import Evaluation, Score
 
 _SHARE = next(figure for figure in FIGURES if figure.field == "accuracy")
+_PART_LENGTH = 34
 _NAME_LENGTH = 18  # three figures with their intervals leave so much of 80 columns
 
 
@@ -191,6 +195,41 @@ def spread(summary: Summary) -> Table:
         text.append(f" ({low}–{high})", style="dim")
         table.add_row(f"{figure.short} %" if figure.percent else figure.short, text)
     return table
+
+
+def gap_parts(parts: GapParts) -> Table:
+    """Return the error on test and the gap, with the parts that add up to them."""
+    leaks = leak_words(parts)
+    table = _table(caption=f"points of all pictures; (…) 95 % interval. {leaks}".rstrip())
+    table.add_column("In parts")
+    table.add_column("Points", justify="right", no_wrap=True)
+    table.add_column("Share %", justify="right", no_wrap=True)
+    for group in groups(parts):
+        table.add_row(Text(group.title, style="bold"), _aside(group.whole, group.interval))
+        for row in group.rows:
+            name = Text("  " + shortened(row.name, _PART_LENGTH))
+            size, share = _aside(row.size, row.interval), _aside(row.share, row.share_interval)
+            table.add_row(name, size, share)
+    return table
+
+
+def learning_curve(curve: LearningCurve) -> Table:
+    """Return the error of networks trained on parts of train, a row a size."""
+    table = _table(caption=f"recipe {curve.recipe}, on {curve.judged:,} pictures of val")
+    for title in ("Pictures", "Passes", "Wrong %", "by seed"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for point in curve.points:
+        by_seed = " ".join(f"{100 * error:.2f}" for error in point.by_seed)
+        wrong = _cell(_SHARE, point.error)
+        table.add_row(f"{point.pictures:,}", f"{point.epochs:.1f}", wrong, by_seed)
+    return table
+
+
+def _aside(value: str, interval: str) -> Text:
+    text = Text(value)
+    if interval:
+        text.append(f" ({interval})", style="dim")
+    return text
 
 
 def _percent(score: Score) -> str:

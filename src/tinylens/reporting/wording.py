@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tinylens.scores import Robustness, Score
+from tinylens.measurements import Robustness
+from tinylens.scores import Score
 
 SPLIT_ORDER = ("train", "val", "test")
 

@@ -1,0 +1,73 @@
+"""`tinylens learning-curve`, and what `train --learning-curve` does after the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinylens.cli import frame
+from tinylens.cli.evaluate import print_advice
+from tinylens.cli.frame import DataDirOption, JsonFlag
+
+if TYPE_CHECKING:
+    from tinylens.data.dataset import Splits
+    from tinylens.measurements import LearningCurve
+    from tinylens.run import Run
+
+
+def learning_curve(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Where the pictures are; without it, where the run had them."),
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what twice as many training pictures would give: trains on parts, judges on val."""
+    from tinylens import advice
+    from tinylens.reopening import reopen
+    from tinylens.run import Run
+
+    run = Run(run_folder)
+    judged = run.evaluation  # a run that is not finished is refused before its data are read
+    curve = add_curve(run, reopen(run, data, data_dir), backend)
+    if as_json:
+        frame.print_json(
+            {"run": str(run.path), "report": str(run.report), "learning_curve": curve.to_json()}
+        )
+        return
+    from rich.console import Console
+
+    from tinylens.reporting import tables
+
+    console = Console()
+    console.print(tables.learning_curve(curve), "")
+    console.print(curve.words, highlight=False, markup=False)
+    print_advice(advice.explain(run, judged))
+    console.print(f"\nreport  {run.report}", highlight=False, markup=False, soft_wrap=True)
+
+
+def check_curve(data: Splits) -> None:
+    """Refuse data of which no learning curve can be made, before minutes of training."""
+    from tinylens import learning_curve as measuring
+
+    measuring.check(data)
+
+
+def add_curve(run: Run, data: Splits, backend: str | None) -> LearningCurve:
+    """Measure a run's learning curve, and write its report anew."""
+    from tinylens import learning_curve as measuring
+    from tinylens import reporting, watching
+
+    try:
+        with watching.on_terminal() as watcher:
+            curve = measuring.measure(run, data, backend=backend, watcher=watcher)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; tinylens learning-curve {run.path} goes on from there", err=True)
+        raise typer.Exit(130) from None
+    reporting.write(run)
+    return curve
