@@ -98,7 +98,6 @@ def train(
     data = {"val": val, "size": size, "groups": groups}
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
     _check_series(seeds, folds, budget, fresh=fresh, curve=learning_curve)
-    end = None if budget is None else frame.STARTED + parse_seconds(budget)
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
@@ -111,7 +110,7 @@ def train(
                 recipe,
                 out=folder,
                 backend=backend,
-                budget=None if end is None else end - time.monotonic(),
+                budget=_seconds_left(budget),
                 deterministic=deterministic,
                 fresh=fresh,
                 command=frame.command_line(),
@@ -127,6 +126,13 @@ def train(
     if learning_curve:
         add_curve(run, splits, backend)
     show(as_json=as_json)
+
+
+def _seconds_left(budget: str | None) -> float | None:
+    """Return what is left of a budget, whose clock runs from the start of the process."""
+    if budget is None:
+        return None
+    return frame.STARTED + parse_seconds(budget) - time.monotonic()
 
 
 def _resolved(name: str, overrides: dict[str, Any]) -> Recipe:
@@ -159,6 +165,7 @@ def _check_series(
         raise RecipeError("--seeds and --folds: expected one of them; a fold has one seed")
     if budget and (seeds or folds):
         raise RecipeError("--budget plans for one training; leave it out with --seeds or --folds")
+    _seconds_left(budget)  # so that what is no time is refused before anything is loaded
 
 
 def _series(
