@@ -24,6 +24,7 @@ MODULE_OF_VERB = {
     "compare": "comparison",
     "data": "data",
     "evaluate": "evaluation",
+    "explain": "explaining",
     "predict": "predicting",
     "recipes": "recipe",
     "report": "reporting",

@@ -207,8 +207,12 @@ class Classifier:
             while batch := list(itertools.islice(pictures, BATCH)):
                 yield from self._answer(batch, top, level, set_level)
 
+    def read(self, item: Picture) -> Read:
+        """Return a picture as the network sees it, or what is wrong with it."""
+        return _read(item, self.rule)
+
     def _answer(
-        self, pictures: list[_Read], top: int, level: Level | None, set_level: SetLevel | None
+        self, pictures: list[Read], top: int, level: Level | None, set_level: SetLevel | None
     ) -> Iterator[Prediction]:
         images = [picture.image for picture in pictures if picture.image is not None]
         answers = iter(self._run(np.stack(images))) if images else iter(())
@@ -321,7 +325,7 @@ def _session(content: bytes, name: str, threads: int) -> onnxruntime.InferenceSe
 
 
 @dataclass(frozen=True, eq=False)
-class _Read:
+class Read:
     """A picture as the network wants it, or why it could not be read."""
 
     path: str | None
@@ -345,15 +349,15 @@ def _each(items: Picture | Sequence[Picture]) -> Sequence[Picture]:
     return list(pictures)
 
 
-def _read(item: Picture, rule: ImageRule) -> _Read:
+def _read(item: Picture, rule: ImageRule) -> Read:
     path = os.fspath(item) if isinstance(item, str | os.PathLike) else None
     try:
         if isinstance(item, np.ndarray):
-            return _Read(None, convert(item[None], rule)[0])
+            return Read(None, convert(item[None], rule)[0])
         decoded = decode(item if isinstance(item, bytes) else _content(Path(item)), rule)
     except DataError as error:
-        return _Read(path, error=str(error))
-    return _Read(path, decoded.image, decoded.notes)
+        return Read(path, error=str(error))
+    return Read(path, decoded.image, decoded.notes)
 
 
 def _content(path: Path) -> bytes:

@@ -16,6 +16,7 @@ from tinylens.cli import data, frame
 from tinylens.cli.audit import audit
 from tinylens.cli.compare import compare
 from tinylens.cli.evaluate import evaluate, report
+from tinylens.cli.explain import explain
 from tinylens.cli.predict import predict
 from tinylens.cli.robustness import robustness
 from tinylens.cli.train import recipes, train
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at data sets, and correct them.", no_args_is_help=True)
 
-for verb in (train, predict, evaluate, compare, robustness, audit, report, recipes):
+for verb in (train, predict, evaluate, compare, robustness, audit, explain, report, recipes):
     app.command()(verb)
 data_app.command()(data.info)
 data_app.command()(data.apply)
