@@ -25,6 +25,7 @@ MODULE_OF_VERB = {
     "data": "data",
     "evaluate": "evaluation",
     "learning-curve": "learning_curve",
+    "explain": "explaining",
     "predict": "predicting",
     "recipes": "recipe",
     "report": "reporting",

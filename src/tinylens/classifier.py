@@ -233,6 +233,10 @@ class Classifier:
             while batch := list(itertools.islice(pictures, BATCH)):
                 yield from self._answer(batch, asked)
 
+    def read(self, item: Picture) -> Read:
+        """Return a picture as the network sees it, or what is wrong with it."""
+        return read(item, self.rule)
+
     def _answer(self, pictures: list[Read], asked: _Asked) -> Iterator[Prediction]:
         images = [picture.image for picture in pictures if picture.image is not None]
         answers = zip(*self._run(np.stack(images)), strict=True) if images else iter(())

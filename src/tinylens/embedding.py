@@ -27,16 +27,7 @@ class Embedding:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            model = keras.saving.load_model(path, compile=False)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path} cannot be opened by Keras: {error}") from None
-        network = next((each for each in _networks(model) if _has_logits(each)), None)
-        if network is None:
-            raise ModelError(
-                f"{path} has no layer called logits, whose input are the features; expected a "
-                "model.keras that tinylens wrote"
-            )
+        network = open_network(path)
         self._features = keras.Model(network.input, network.get_layer("logits").input)
 
     def __call__(self, images: Images) -> NDArray[np.float32]:
@@ -51,6 +42,27 @@ class Embedding:
             for start in range(0, len(images), BATCH)
         ]
         return np.concatenate(parts).reshape(len(images), -1)
+
+
+def open_network(path: Path) -> keras.Model:
+    """Return the network in a model.keras that ends in the layer called "logits".
+
+    Of a mean over views it is the network that sees each of them.
+
+    Raises:
+        ModelError: the file cannot be opened, or has no such layer.
+    """
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be opened by Keras: {error}") from None
+    network = next((each for each in _networks(model) if _has_logits(each)), None)
+    if network is None:
+        raise ModelError(
+            f"{path} has no layer called logits, whose input are the features; expected a "
+            "model.keras that tinylens wrote"
+        )
+    return network
 
 
 def _networks(model: Any) -> Iterator[Any]:

@@ -6,14 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.data.dataset import Images
+from tinylens.neighbours import Features, nearest
 
 NEIGHBOURS = 10
 FENCE = 3.0  # interquartile ranges above the third quartile: Tukey's outer fence
 FLAT = 2.0  # grey levels of standard deviation: below it a picture shows nothing
 MOSTLY = 0.95  # of the pictures are coloured: then a grey one is odd
-BLOCK = 1_000  # pictures compared with all at a time
-
-Features = NDArray[np.float32]
+BLOCK = 1_000  # pictures looked at at a time
 
 
 def unlikeness(features: Features, reference: Features, *, same: bool) -> NDArray[np.float32]:
@@ -27,17 +26,9 @@ def unlikeness(features: Features, reference: Features, *, same: bool) -> NDArra
         reference: of the pictures that are trained on, shape (m, f).
         same: whether `features` are `reference`: then a picture is no neighbour of its own.
     """
-    ours, theirs = _on_the_sphere(features), _on_the_sphere(reference)
-    count = min(NEIGHBOURS, len(theirs) - same)
-    result = np.empty(len(ours), np.float32)
-    for start in range(0, len(ours), BLOCK):
-        alike = ours[start : start + BLOCK] @ theirs.T
-        if same:
-            alike[np.arange(len(alike)), start + np.arange(len(alike))] = -np.inf
-        nearest = -np.partition(-alike, count - 1, axis=1)[:, :count]
-        distances = np.sqrt(np.maximum(2 - 2 * nearest, 0))
-        result[start : start + BLOCK] = distances.mean(axis=1)
-    return result
+    _, distances = nearest(features, reference, NEIGHBOURS, same=same)
+    mean: NDArray[np.float32] = distances.mean(axis=1)
+    return mean
 
 
 def fence(distances: NDArray[np.float32]) -> float:
@@ -68,9 +59,3 @@ def grey_among_coloured(images: Images) -> NDArray[np.int64]:
         grey[start : start + BLOCK] = (block == block[..., :1]).all(axis=(1, 2, 3))
     rows = np.flatnonzero(grey).astype(np.int64)
     return rows if len(rows) <= (1 - MOSTLY) * len(images) else rows[:0]
-
-
-def _on_the_sphere(features: Features) -> Features:
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    result: Features = (features / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return result

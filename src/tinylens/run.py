@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tinylens import files
 from tinylens.errors import RunError
+from tinylens.explanations import Explanations
 from tinylens.findings import Audit
 from tinylens.measurements import LearningCurve, Robustness
 from tinylens.recipe import Recipe
@@ -101,6 +102,11 @@ class Run:
     def plots(self) -> Path:
         """The folder of PNG plots."""
         return self.path / "plots"
+
+    @property
+    def explanations(self) -> Path:
+        """The page of `tinylens explain`, one self-contained HTML file."""
+        return self.path / "explanations.html"
 
     @property
     def events(self) -> Path:
@@ -238,6 +244,13 @@ class Run:
     def write_audit(self, audit: Audit) -> None:
         """Write audit.json."""
         self._write_json("audit.json", audit.to_json())
+
+    def write_explanations(self, explanations: Explanations) -> None:
+        """Write explanations.json and, by the numbers of its sheets, the maps: explanations.npz."""
+        content: dict[str, Any] = explanations.maps()
+        path = self.path / "explanations.npz"
+        files.write_with(path, lambda file: np.savez_compressed(file, **content))
+        self._write_json("explanations.json", explanations.to_json())
 
     @property
     def learning_curve(self) -> LearningCurve | None:

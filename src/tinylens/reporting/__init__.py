@@ -9,6 +9,7 @@ from pathlib import Path
 from tinylens import files
 from tinylens.data.dataset import Dataset
 from tinylens.errors import MissingExtra
+from tinylens.explanations import Explanations
 from tinylens.findings import Audit
 from tinylens.reporting.contents import Contents
 from tinylens.run import Run
@@ -47,6 +48,19 @@ def write_audit(path: Path, audit: Audit, parts: Mapping[str, Dataset]) -> None:
     with _installed():
         from tinylens.reporting.auditing import render
     files.write_text(path, render(audit, parts))
+
+
+def write_explanations(run: Run, explanations: Explanations) -> None:
+    """Write explanations.html and a plot a sheet into a folder, a run's or another one.
+
+    Plots of earlier explanations are removed.
+
+    Raises:
+        MissingExtra: matplotlib or jinja2 is not installed.
+    """
+    with _installed():
+        from tinylens.reporting.explaining import write as write_page
+    write_page(run.explanations, run.plots, explanations)
 
 
 @contextlib.contextmanager

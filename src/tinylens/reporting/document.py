@@ -20,12 +20,18 @@ PACKAGE = "tinylens.reporting"
 PICTURE_SIDE = 128  # pixels; larger pictures are shown smaller
 
 
-def document(template: str, scripts: Sequence[str] = ("report.js",), **values: Any) -> str:
+def document(
+    template: str,
+    scripts: Sequence[str] = ("report.js",),
+    styles: Sequence[str] = ("report.css",),
+    **values: Any,
+) -> str:
     """Return a page as HTML. Whatever comes from a run is escaped.
 
     Args:
         template: a file of templates/ that extends base.html.jinja.
         scripts: files of templates/ that run in it.
+        styles: files of templates/ that say how it looks, the later ones over the earlier.
         values: what it shows.
     """
     environment = jinja2.Environment(
@@ -37,9 +43,10 @@ def document(template: str, scripts: Sequence[str] = ("report.js",), **values: A
     )
     environment.filters |= {"percent": percent, "data_uri": data_uri}
     script = "\n".join(_source(name) for name in scripts)
+    style = "\n".join(_source(name) for name in styles)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
-        style=_source("report.css"), script=script, script_hash=f"sha256-{digest}", **values
+        style=style, script=script, script_hash=f"sha256-{digest}", **values
     )
 
 

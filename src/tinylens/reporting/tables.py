@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tinylens.comparison import SIGNIFICANT, Pair
 from tinylens.errors import RunError
+from tinylens.explanations import Explanations
 from tinylens.findings import Audit, Twin
 from tinylens.gap_parts import GapParts
 from tinylens.measurements import LearningCurve, Robustness
@@ -176,6 +177,27 @@ def small_changes(found: Robustness) -> Table:
     table.add_column("Accuracy %", justify="right", no_wrap=True)
     for name, score in small_change_rows(found):
         table.add_row(name, _cell(_SHARE, score))
+    return table
+
+
+def explanations(found: Explanations) -> Table:
+    """Return each explained picture with its answer and what the nearest training pictures are."""
+    table = _table()
+    for name in ("Picture", "Class", "Answer", "Nearest training pictures"):
+        table.add_column(name, overflow="fold")
+    table.add_column("Sure %", justify="right", no_wrap=True)
+    for sheet in found.sheets:
+        for each in sheet.pictures:
+            near = Counter(neighbour.label for neighbour in each.neighbours)
+            table.add_row(
+                Text(each.name),
+                Text(each.label or "–"),
+                Text(each.answer),
+                Text(", ".join(f"{count} {label}" for label, count in near.most_common()) or "–"),
+                percent(each.confidence),
+            )
+    for broken in found.broken:
+        table.add_row(Text(broken.path), "–", "–", Text(f"error: {broken.reason}"), "–")
     return table
 
 

@@ -1,0 +1,248 @@
+"""`tinylens explain`."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinylens.cli import frame
+from tinylens.cli.frame import DataDirOption, JsonFlag, ModelArgument
+from tinylens.errors import DataError, RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from tinylens.classifier import Classifier
+    from tinylens.data.dataset import Dataset, Images, Labels
+    from tinylens.explanations import Explanations
+    from tinylens.heatmaps import Heatmaps
+    from tinylens.reasons import Look, NearestPictures
+    from tinylens.run import Run
+
+
+_Where = tuple[str | None, Path | None]  # what --data and --data-dir say
+
+
+class Method(enum.StrEnum):
+    """How to find out where a network looks."""
+
+    GRAD_CAM = "grad-cam"
+    OCCLUSION = "occlusion"
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What finds out where a network looks, and in how many places, where that is coarser."""
+
+    method: str
+    look: Look
+    places: tuple[int, int] | None
+
+
+def explain(
+    model: ModelArgument,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(help="Pictures, folders, patterns; without any, a run's worst mistakes."),
+    ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="Ask about this class, not about the answer.")
+    ] = None,
+    method: Annotated[
+        Method | None, typer.Option(help="Grad-CAM takes a run; occlusion any model.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many confused pairs of classes; else 6.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where a run's pictures are, if they have moved.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the page; else the run's, or one beside it.")
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show where a network looks: in a run's worst mistakes, or in pictures of yours."""
+    from tinylens import reporting
+    from tinylens.classifier import Classifier
+    from tinylens.run import Run
+
+    classifier = Classifier.open(model)
+    run = Run(model) if model.is_dir() else None
+    _check(classifier, run, pictures, class_name, method, top, data)
+    way = _way(method, classifier, run, backend)
+    if run and not pictures:
+        found = _of_mistakes(run, way, top, backend, (data, data_dir))
+    else:
+        near = _near_if_there(run, backend, (data, data_dir)) if run else None
+        found = _of_pictures(model, classifier, pictures or [], class_name, way, near)
+    folder = Run(out or (_beside(model) if pictures else model))
+    folder.write_explanations(found)
+    reporting.write_explanations(folder, found)
+    if as_json:
+        frame.print_json({"folder": str(folder.path), "explanations": found.to_json()})
+        return
+    from rich.console import Console
+
+    from tinylens.reporting import tables
+
+    Console().print(tables.explanations(found))
+    typer.echo(f"\npage  {folder.explanations}")
+
+
+def _check(
+    classifier: Classifier,
+    run: Run | None,
+    pictures: list[str] | None,
+    class_name: str | None,
+    method: Method | None,
+    top: int | None,
+    data: str | None,
+) -> None:
+    """Raise a RecipeError where the arguments do not go together."""
+    if run is None and not pictures:
+        raise RecipeError(
+            "a model alone does not know of its mistakes; name pictures: tinylens explain MODEL "
+            "PICTURE…, or give the folder of its run"
+        )
+    if run is None and method == Method.GRAD_CAM:
+        raise RecipeError(
+            "--method grad-cam takes the network itself, and model.onnx has no gradients; give the "
+            "folder of its run, or leave --method out"
+        )
+    if run is None and data is not None:
+        raise RecipeError("--data is where a run's pictures are; a model alone has none")
+    if class_name is not None and not pictures:
+        raise RecipeError(
+            "--class asks about pictures that are named; a mistake is explained for its own class "
+            "and for its answer"
+        )
+    if top is not None and pictures:
+        raise RecipeError("--top counts confused pairs, but pictures are named; leave one out")
+    names = classifier.class_names
+    if class_name is not None and class_name not in names:
+        raise RecipeError(
+            f"--class {class_name}: no such class{did_you_mean(class_name, names)}; the model has "
+            f"{', '.join(names)}"
+        )
+
+
+def _way(
+    method: Method | None, classifier: Classifier, run: Run | None, backend: str | None
+) -> _Way:
+    """Return Grad-CAM for a run, occlusion for a model alone, or what was asked for."""
+    if run is None or method == Method.OCCLUSION:
+        return _Way("occlusion", _by_occlusion(classifier), None)
+    from tinylens import backend as backends
+
+    backends.activate(backend)
+    from tinylens.embedding import open_network
+    from tinylens.explaining import GradCam
+
+    grad_cam = GradCam(open_network(run.keras_model))
+
+    def look(images: Images, labels: Labels) -> Heatmaps:
+        with frame.progress("pictures looked at") as progress:
+            return grad_cam(images, labels, progress)
+
+    return _Way("grad-cam", look, grad_cam.places)
+
+
+def _by_occlusion(classifier: Classifier) -> Look:
+    from tinylens.occlusion import occlusion
+
+    def look(images: Images, labels: Labels) -> Heatmaps:
+        with frame.progress("pictures looked at") as progress:
+            return occlusion(classifier.probabilities, images, labels, progress)
+
+    return look
+
+
+def _of_mistakes(
+    run: Run, way: _Way, top: int | None, backend: str | None, where: _Where
+) -> Explanations:
+    """Explain the worst mistakes of a run; that test is looked at goes on record."""
+    from tinylens import comparison, evaluation, reasons
+    from tinylens.explanations import Explanations
+    from tinylens.reopening import reopen
+
+    answers, labels = comparison.test_answers(run)
+    splits = reopen(run, *where)
+    evaluation.record_look(run, frame.command_line())
+    near = _near(run, splits.train, backend)
+    pairs = top or reasons.PAIRS
+    sheets = reasons.explain_mistakes(splits.test, answers, way.look, near, pairs=pairs)
+    mistakes = int((answers.argmax(axis=1) != labels).sum())
+    return Explanations(str(run.path), way.method, sheets, way.places, mistakes)
+
+
+def _of_pictures(
+    model: Path,
+    classifier: Classifier,
+    pictures: list[str],
+    class_name: str | None,
+    way: _Way,
+    near: NearestPictures | None,
+) -> Explanations:
+    """Explain pictures that were named; those that cannot be read are told of."""
+    import numpy as np
+
+    from tinylens import predicting, reasons
+    from tinylens.explanations import Explanations
+    from tinylens.findings import Broken
+
+    read = [classifier.read(path) for path in predicting.expand(pictures, sys.stdin.buffer)]
+    broken = tuple(Broken(each.path or "", each.error) for each in read if each.error)
+    shown = [(each.path or "", each.image) for each in read if each.image is not None]
+    if not shown:
+        raise DataError(
+            f"none of the {len(read)} pictures could be read; {broken[0].path}: {broken[0].reason}"
+        )
+    images = np.stack([image for _, image in shown])
+    sheets = reasons.explain_pictures(
+        images,
+        [path for path, _ in shown],
+        classifier.probabilities(images),
+        classifier.class_names,
+        way.look,
+        near,
+        asked=None if class_name is None else classifier.class_names.index(class_name),
+    )
+    return Explanations(str(model), way.method, sheets, way.places, None, broken)
+
+
+def _near_if_there(run: Run, backend: str | None, where: _Where) -> NearestPictures | None:
+    """Return what finds the nearest training pictures; where they are gone, say so."""
+    from tinylens.reopening import reopen
+
+    try:
+        train = reopen(run, *where).train
+    except DataError as error:
+        if where[0] is not None:
+            raise
+        typer.echo(f"no training pictures are shown: {error}", err=True)
+        return None
+    return _near(run, train, backend)
+
+
+def _near(run: Run, train: Dataset, backend: str | None) -> NearestPictures:
+    from tinylens import backend as backends
+
+    backends.activate(backend)
+    from tinylens.embedding import Embedding
+    from tinylens.reasons import NearestPictures
+
+    with frame.progress("training pictures") as progress:
+        return NearestPictures(Embedding(run.keras_model), train, progress)
+
+
+def _beside(model: Path) -> Path:
+    """Return a folder beside a run or a model file."""
+    path = model.resolve()
+    name = path.name if model.is_dir() else path.stem
+    return model.parent / f"{name}-explained"
