@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinylens import strangers
+from tinylens import metrics, strangers
 from tinylens.classifier import Classifier
 from tinylens.data.images import ImageRule
 from tinylens.deciding import Deciding
@@ -24,6 +24,7 @@ import onnx  # noqa: E402 - these need Keras or come with it
 import onnxruntime  # noqa: E402
 from keras import layers  # noqa: E402
 
+from tinylens import finishing, models  # noqa: E402
 from tinylens.exporting import TIE, _compare, choose_golden, export_onnx  # noqa: E402
 from tinylens.exporting.direct import onnx_model  # noqa: E402
 from tinylens.exporting.graph import UnknownLayer  # noqa: E402
@@ -202,6 +203,32 @@ def test_strangeness_is_a_second_output(name, tmp_path):
     np.testing.assert_allclose(given, known.of(answers_of(logits, others)), rtol=1e-3, atol=1e-3)
     strangest = classifier.predict(others[int(given.argmax())], refused=0.1)[0]
     assert strangest.unknown == (given.max() > deciding.strangest(0.1))
+
+
+def test_a_bent_network_is_exported_with_its_strangeness(tmp_path):
+    wanted = models.NetworkShape((16, 16, 3), CLASSES, mean=(120,) * 3, std=(60,) * 3)
+    trained = randomized(models.build("classic", wanted, {}))
+    shipped = models.ship(trained, temperature=1.4, bend=0.3, views=2)
+    answering = finishing.with_logits(shipped)
+    images = images_of(shipped, 200, seed=3)
+    probabilities, logits = answering.predict(images, verbose=0)
+    known = strangers.fit(logits, np.arange(200) % CLASSES, logits)
+    deciding = Deciding(ordinary=strangers.quantiles(known.of(logits)))
+    card = card_of(shipped, temperature=1.4, bend=0.3, deciding=deciding)
+    check = export_onnx(
+        shipped,
+        tmp_path / "m.onnx",
+        card=card,
+        check_images=images,
+        check_probabilities=probabilities,
+        strangeness=(known, known.of(logits)),
+    )
+    assert check.writer == "tinylens"
+    classifier = Classifier.open(tmp_path / "m.onnx", threads=1)
+    assert classifier.card.bend == 0.3
+    given, strange = classifier.judged(images)
+    np.testing.assert_allclose(given, metrics.calibrated(logits, 1.4, 0.3), atol=1e-5)
+    np.testing.assert_allclose(strange, known.of(logits), rtol=1e-3, atol=1e-3)
 
 
 def test_a_file_with_another_strangeness_is_not_kept(tmp_path):

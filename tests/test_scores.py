@@ -44,6 +44,7 @@ EVALUATION = builds(
         *[st.none()] * 5,
         st.lists(st.builds(LevelScores, FIGURE, FIGURE, SCORE, SCORE), max_size=2).map(tuple),
         st.lists(st.builds(SetScores, FIGURE, FIGURE, SCORE, SCORE, FIGURE), max_size=2).map(tuple),
+        bend=FIGURE,
     ),
     strangers=st.lists(
         st.builds(StrangerScores, st.text(), st.integers(0), SCORE, SCORE, FIGURE), max_size=2

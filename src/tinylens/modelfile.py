@@ -80,7 +80,8 @@ class ModelCard:
         fingerprint: SHA-256 of that data set.
         created: UTC, such as "2026-05-04T03:02:01Z".
         tinylens: the version that wrote the file.
-        temperature: what the logits are divided by, already in the weights (Guo et al. 2017).
+        temperature: what the logits are divided by, already in the file (Guo et al. 2017).
+        bend: how much more than a temperature was needed, likewise; see `metrics.fit_bend`.
         chosen_on: the part of the data that the temperature was chosen on, or "" for none.
         deciding: when not to answer.
         golden: pictures with their answers, or None before export.
@@ -100,6 +101,7 @@ class ModelCard:
     chosen_on: str = ""
     deciding: Deciding = ANSWERS_ALWAYS
     golden: GoldenSamples | None = None
+    bend: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -122,7 +124,11 @@ class ModelCard:
             "network": self.network,
             "class_names": list(self.class_names),
             "image": self.rule.to_json(),
-            "calibration": {"temperature": self.temperature, "chosen_on": self.chosen_on},
+            "calibration": {
+                "temperature": self.temperature,
+                "bend": self.bend,
+                "chosen_on": self.chosen_on,
+            },
             "deciding": self.deciding.to_json(),
             "data": {"name": self.dataset, "fingerprint": self.fingerprint},
             "golden": golden,
@@ -153,6 +159,7 @@ class ModelCard:
                 created=str(tree["created"]),
                 tinylens=str(tree["tinylens"]),
                 temperature=float(tree["calibration"]["temperature"]),
+                bend=float(tree["calibration"].get("bend", 0.0)),  # not in older files
                 chosen_on=str(tree["calibration"]["chosen_on"]),
                 # files from before there were such levels answer always
                 deciding=Deciding.from_json(tree["deciding"])

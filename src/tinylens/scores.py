@@ -164,6 +164,8 @@ class Calibration:
         ece_before, ece_after: its expected calibration error, likewise.
         levels: how thresholds of confidence hold on test.
         sets: how sets of classes do.
+        bend: how much more than a temperature was needed; see `tinylens.metrics.fit_bend`. 0 is
+            none.
     """
 
     temperature: float
@@ -176,6 +178,7 @@ class Calibration:
     ece_after: float | None = None
     levels: tuple[LevelScores, ...] = ()
     sets: tuple[SetScores, ...] = ()
+    bend: float = 0.0
 
     @staticmethod
     def from_json(tree: Mapping[str, Any]) -> Calibration:

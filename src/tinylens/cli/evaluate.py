@@ -49,7 +49,7 @@ def evaluate(
         evaluation.record_look(run, frame.command_line())
     scores = evaluation.evaluate(classifier.probabilities, data)
     card = classifier.card
-    calibration = Calibration(card.temperature, card.chosen_on or "none")
+    calibration = Calibration(card.temperature, card.chosen_on or "none", bend=card.bend)
     what = {"model": str(model), "dataset": dataset, "fingerprint": part.fingerprint}
     figures = Evaluation({split: scores}, gap=None, calibration=calibration)
     _show_evaluation(figures, split, what, as_json=as_json)

@@ -87,7 +87,7 @@ def export_onnx(
     start = time.perf_counter()
     _check_fits(network, card, check_images, check_probabilities)
     proto, writer = _onnx_of(network, card)
-    told = strangeness is not None and add_strangeness(proto, strangeness[0])
+    told = strangeness is not None and add_strangeness(proto, strangeness[0], bent=card.bend > 0)
     if not told:
         card = replace(card, deciding=card.deciding.without_strangeness())
     golden = choose_golden(check_images, check_probabilities)

@@ -303,6 +303,7 @@ ACTIVATIONS: dict[Any, Callable[[Graph, Tensor], Tensor]] = {
     keras.activations.gelu: _gelu,
     keras.activations.tanh: _operator("Tanh"),
     keras.activations.softmax: _operator("Softmax", axis=1),
+    keras.activations.log_softmax: _operator("LogSoftmax", axis=1),
 }
 
 WRITERS: dict[type, Callable[..., Tensor]] = {

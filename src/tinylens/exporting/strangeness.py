@@ -17,22 +17,27 @@ STRANGENESS = "strangeness"
 _AXES_ARE_INPUT = {"ReduceSum": 13, "ReduceMin": 18, "ReduceLogSumExp": 18}
 
 
-def add_strangeness(proto: onnx.ModelProto, known: Strangeness) -> bool:
+def add_strangeness(proto: onnx.ModelProto, known: Strangeness, *, bent: bool = False) -> bool:
     """Add the output "strangeness", float32 (batch,), computed from the logits.
 
     Args:
-        proto: a classifier whose output "probabilities" is a softmax of its logits; it is changed.
+        proto: a classifier whose output "probabilities" is a softmax of its logits, or, where it is
+            bent, has one LogSoftmax of them; it is changed.
         known: the figure.
+        bent: whether calibration has bent the log probabilities.
 
     Returns:
-        False where there is no such softmax to take the logits from: then nothing is changed.
+        False where there is no such node to take the logits from: then nothing is changed.
     """
     graph = proto.graph
-    last = next((node for node in graph.node if OUTPUT in node.output), None)
-    if last is None or last.op_type != "Softmax":
+    if bent:
+        takers = [node for node in graph.node if node.op_type == "LogSoftmax"]
+    else:
+        takers = [n for n in graph.node if OUTPUT in n.output and n.op_type == "Softmax"]
+    if len(takers) != 1:
         return False
     opset = max(item.version for item in proto.opset_import if item.domain in ("", "ai.onnx"))
-    _write(_Formula(graph, opset), known, logits=last.input[0])
+    _write(_Formula(graph, opset), known, logits=takers[0].input[0])
     graph.output.append(helper.make_tensor_value_info(STRANGENESS, TensorProto.FLOAT, ["batch"]))
     return True
 

@@ -23,6 +23,8 @@ from tinylens.models.whitened import whitened
 
 __all__ = ["BUILDERS", "NetworkShape", "averaged", "build", "check_options", "defaults", "ship"]
 
+LOG_PROBABILITIES = "log_probabilities"  # a layer of what ships, behind the logits
+
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "classic": classic,
     "resnet20": resnet20,
@@ -74,7 +76,9 @@ def defaults(name: str) -> dict[str, Any]:
     return {each.name: each.default for each in parameters if each.name != "shape"}
 
 
-def ship(network: keras.Model, temperature: float = 1.0, views: int = 1) -> keras.Model:
+def ship(
+    network: keras.Model, temperature: float = 1.0, views: int = 1, bend: float = 0.0
+) -> keras.Model:
     """Return what ships: plain Keras layers in float32, from uint8 pictures to probabilities.
 
     Args:
@@ -82,6 +86,8 @@ def ship(network: keras.Model, temperature: float = 1.0, views: int = 1) -> kera
         temperature: what the logits are divided by (Guo et al. 2017); it goes into the weights of
             the last dense layer, so no reader of the model can leave it out.
         views: of each picture whose logits are averaged; see `tinylens.models.views`.
+        bend: how much more than a temperature is needed; see `tinylens.metrics.fit_bend`. Where it
+            is not 0, it and the temperature go behind the logits instead of into the weights.
     """
     pictures = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     # clone_model would build anew in the policy that is set: `plain` says float32 for each layer
@@ -90,7 +96,19 @@ def ship(network: keras.Model, temperature: float = 1.0, views: int = 1) -> kera
         weights = {variable.name: variable.numpy() for variable in source.weights}
         target.set_weights([weights[variable.name] for variable in target.weights])
     last = copy.layers[-1]
-    last.set_weights([values / temperature for values in last.get_weights()])
+    if not bend:
+        last.set_weights([values / temperature for values in last.get_weights()])
     softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
     answered = copy if views == 1 else averaged(copy, views)
-    return keras.Model(answered.input, softmax(answered.output), name=network.name)
+    logits = _bent(answered.output, temperature, bend) if bend else answered.output
+    return keras.Model(answered.input, softmax(logits), name=network.name)
+
+
+def _bent(logits: Any, temperature: float, bend: float) -> Any:
+    """Return u · (1 - bend - bend · u) / temperature of the log probabilities u."""
+    straight = keras.layers.Activation("log_softmax", dtype="float32", name=LOG_PROBABILITIES)
+    u = straight(logits)
+    slope = keras.layers.Rescaling(
+        -bend / temperature, offset=(1 - bend) / temperature, dtype="float32", name="slope"
+    )
+    return keras.layers.Multiply(dtype="float32", name="bent")([u, slope(u)])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from tinylens import compiling, fitting, models
+from tinylens import compiling, fitting, metrics, models
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
@@ -214,9 +214,19 @@ def check_temperature_divides_the_logits(case: ModelCase) -> None:
     _require_close(_answers(shipped, pictures), expected)
 
 
+def check_a_bend_changes_no_answer(case: ModelCase) -> None:
+    """Bent probabilities are those of `metrics.calibrated`, in the same order as the logits."""
+    pictures = case.pictures.images
+    logits = _answers(case.trained.network, pictures)
+    found = _answers(models.ship(case.trained.network, temperature=1.7, bend=0.3), pictures)
+    _require_close(found, metrics.calibrated(logits, 1.7, 0.3))
+    same = bool(np.array_equal(found.argmax(axis=1), logits.argmax(axis=1)))
+    require(same, "some answers are other ones")
+
+
 def check_what_ships_is_plain_keras(case: ModelCase) -> None:
     """What ships takes uint8, gives probabilities, and has no layer that Keras does not bring."""
-    shipped = models.ship(case.trained.network)
+    shipped = models.ship(case.trained.network, bend=0.1)
     foreign = [layer.name for layer in shipped.layers if not _is_keras(layer)]
     require(not foreign, f"not layers of Keras: {', '.join(foreign)}")
     require(shipped.inputs[0].dtype == "uint8", f"the input is {shipped.inputs[0].dtype}")
@@ -250,6 +260,7 @@ MODEL_CHECKS: tuple[Callable[[ModelCase], None], ...] = (
     check_batch_size_does_not_matter,
     check_what_ships_answers_as_what_was_trained,
     check_temperature_divides_the_logits,
+    check_a_bend_changes_no_answer,
     check_what_ships_is_plain_keras,
     check_saved_and_loaded_is_equal,
 )
