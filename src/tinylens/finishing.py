@@ -10,7 +10,7 @@ import numpy as np
 import scipy.special
 from numpy.typing import NDArray
 
-from tinylens import evaluation, exporting, files, metrics, models
+from tinylens import evaluation, exporting, files, metrics, mistakes, models
 from tinylens.data.dataset import Dataset, Images, Splits
 from tinylens.data.images import ImageRule
 from tinylens.deciding import LEAST_ANSWERED, Deciding, decide
@@ -203,5 +203,12 @@ def _predictions(
         arrays[f"{name}_probabilities"] = answers[name]
         arrays[f"{name}_labels"] = part.labels[rows[name]]
         arrays[f"{name}_indices"] = rows[name]
-    worst = evaluation.worst_mistakes(answers["test"], data.test.labels)
-    return arrays | {"worst_indices": worst, "worst_images": np.array(data.test.images[worst])}
+    test = data.test
+    chosen = {
+        "worst": evaluation.worst_mistakes(answers["test"], test.labels),
+        "confused": mistakes.confused(answers["test"], test.labels, test.image_shape),
+    }
+    for name, picked in chosen.items():
+        arrays[f"{name}_indices"] = picked
+        arrays[f"{name}_images"] = np.array(test.images[picked])
+    return arrays
