@@ -155,6 +155,12 @@ def test_every_column_of_the_classes_sorts_by_click_and_by_key(browser, run):
             assert keys == sorted(keys, key=str.lower if column == 0 else float)
 
 
+def test_on_paper_no_table_runs_over_the_edge(browser, run):
+    with opened(browser, run[1].report, 718) as page:  # A4 less Chromium's own margins
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") == 718
+
+
 def test_without_scripts_the_matrix_is_a_table_whose_cells_open(browser, run):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
