@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinylens import evaluation
+from tinylens import evaluation, mistakes
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.run_info import RunInfo
@@ -102,6 +102,8 @@ def _predictions(parts, test_images):
             random = np.random.default_rng(0)
             test_images = random.integers(0, 256, (len(parts["test"][1]), 12, 12, 3), np.uint8)
         arrays |= {"worst_images": test_images[worst], "worst_indices": worst}
+        rows = mistakes.confused(*parts["test"], test_images.shape[1:])
+        arrays |= {"confused_images": test_images[rows], "confused_indices": rows}
     return arrays
 
 

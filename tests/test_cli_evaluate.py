@@ -114,6 +114,7 @@ def test_report_writes_it_anew_and_says_where(type_in, tmp_path):
     code, out, _ = type_in("report", run.path, "--json")
     tree = json.loads(out)
     assert tree["report"] == str(run.report)
+    assert tree["model_card"] == str(run.model_card) and run.model_card.is_file()
     assert [path.rpartition("/")[2] for path in tree["plots"]] == [
         "confusion_matrix.png", "curves.png", "per_class.png", "reliability.png",
         "worst_mistakes.png",

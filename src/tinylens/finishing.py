@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens import evaluation, exporting, files, metrics, models, strangers
+from tinylens import evaluation, exporting, files, metrics, mistakes, models, strangers
 from tinylens.data.dataset import Dataset, Images, Splits
 from tinylens.data.images import ImageRule
 from tinylens.deciding import LEAST_ANSWERED, Deciding, decide
@@ -288,5 +288,12 @@ def _predictions(data: Splits, answers: _Answers) -> Arrays:
         arrays[f"{name}_probabilities"] = answers.probabilities[name]
         arrays[f"{name}_labels"] = answers.labels[name]
         arrays[f"{name}_indices"] = answers.rows[name]
-    worst = evaluation.worst_mistakes(answers.probabilities["test"], data.test.labels)
-    return arrays | {"worst_indices": worst, "worst_images": np.array(data.test.images[worst])}
+    test, given = data.test, answers.probabilities["test"]
+    chosen = {
+        "worst": evaluation.worst_mistakes(given, test.labels),
+        "confused": mistakes.confused(given, test.labels, test.image_shape),
+    }
+    for name, picked in chosen.items():
+        arrays[f"{name}_indices"] = picked
+        arrays[f"{name}_images"] = np.array(test.images[picked])
+    return arrays

@@ -99,6 +99,11 @@ class Run:
         return self.path / "report.html"
 
     @property
+    def model_card(self) -> Path:
+        """What the model is and how good it is, README.md, as Hugging Face wants it."""
+        return self.path / "README.md"
+
+    @property
     def plots(self) -> Path:
         """The folder of PNG plots."""
         return self.path / "plots"
@@ -273,6 +278,8 @@ class Run:
         For each part P: "P_probabilities" float32 (n, classes), "P_labels" int64 (n,), "P_indices"
         int64 (n,), the picture's row in its part. And "worst_images" uint8 (m, height, width,
         channels) with "worst_indices" int64 (m,): the most confident mistakes on test, worst first.
+        Likewise "confused_images" and "confused_indices": some of every confusion on test; a
+        run of an earlier version may lack them.
         """
         path = self.path / "predictions.npz"
         if not path.is_file():

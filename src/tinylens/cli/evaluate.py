@@ -111,15 +111,15 @@ def report(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw a run's plots and write its report anew."""
+    """Draw a run's plots and write its report and model card anew."""
     from tinylens import reporting
     from tinylens.run import Run
 
     run = Run(run_folder)
     reporting.write(run)
     if as_json:
-        frame.print_json(
-            {"report": str(run.report), "plots": sorted(map(str, run.plots.glob("*.png")))}
-        )
+        plots = sorted(map(str, run.plots.glob("*.png")))
+        written = {"report": str(run.report), "model_card": str(run.model_card)}
+        frame.print_json(written | {"plots": plots})
     else:
         typer.echo(run.report)

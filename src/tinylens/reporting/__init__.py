@@ -1,4 +1,4 @@
-"""Run folder → plots/*.png and one self-contained report.html. Reads only the run."""
+"""Run folder → plots/*.png, one self-contained report.html, README.md. Reads only the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinylens.run import Run
 
 
 def write(run: Run) -> None:
-    """Write the plots and the report of a finished run.
+    """Write the plots, the report and the model card of a finished run.
 
     The plots are curves, confusion_matrix, per_class, reliability and worst_mistakes, each a PNG; a
     run without a history has no curves, and one without a mistake on test no worst mistakes; one
@@ -25,9 +25,11 @@ def write(run: Run) -> None:
 
     Raises:
         RunError: the run has no evaluation of its test part yet, or its files do not fit together.
+        ModelError: its model.onnx was damaged or changed.
         MissingExtra: matplotlib or jinja2 is not installed.
     """
     with _installed():
+        from tinylens.reporting import model_card
         from tinylens.reporting.page import render
         from tinylens.reporting.plots import NAMES, draw
     contents = Contents.read(run)
@@ -37,6 +39,7 @@ def write(run: Run) -> None:
     for name in NAMES - drawn.keys():
         (run.plots / f"{name}.png").unlink(missing_ok=True)
     files.write_text(run.report, render(contents))
+    files.write_text(run.model_card, model_card.render(contents))
 
 
 def write_audit(path: Path, audit: Audit, parts: Mapping[str, Dataset]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from tinylens.errors import RunError
 from tinylens.findings import Audit
 from tinylens.measurements import LearningCurve, Robustness
+from tinylens.modelfile import ModelCard, unseal
 from tinylens.recipe import Recipe
 from tinylens.run import Arrays, Run
 from tinylens.run_info import RunInfo
@@ -58,6 +60,9 @@ class Contents:
         probabilities: of test, float32, shape (n, classes).
         labels: of test, int64, shape (n,).
         mistakes: the most confident mistakes on test, worst first.
+        confused: some mistakes of every confusion on test; none in a run of an earlier version.
+        hashes: SHA-256 of the shipped files by name, of those that are there.
+        model: what model.onnx says of itself, where it is there.
         robustness: accuracy on changed pictures, where that was measured.
         audit: faults of the data set, where they were looked for.
         learning_curve: what more pictures would give, where that was measured.
@@ -72,6 +77,9 @@ class Contents:
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
     mistakes: tuple[Mistake, ...]
+    confused: tuple[Mistake, ...]
+    hashes: dict[str, str]
+    model: ModelCard | None
     robustness: Robustness | None
     audit: Audit | None
     learning_curve: LearningCurve | None
@@ -83,6 +91,7 @@ class Contents:
 
         Raises:
             RunError: a file is missing, or evaluation.json and predictions.npz do not fit together.
+            ModelError: model.onnx was damaged or changed.
         """
         evaluation, predictions = run.evaluation, run.predictions
         test = evaluation.splits.get("test")
@@ -98,6 +107,7 @@ class Contents:
                 f"{len(test.per_class)} classes, predictions.npz has the shape "
                 f"{probabilities.shape}; they are of two trainings: train again into a new folder"
             )
+        names = [scores.name for scores in test.per_class]
         return Contents(
             name=run.path.resolve().name,
             info=run.info,
@@ -106,7 +116,10 @@ class Contents:
             evaluation=evaluation,
             probabilities=probabilities,
             labels=predictions["test_labels"],
-            mistakes=_mistakes(predictions, [scores.name for scores in test.per_class]),
+            mistakes=_mistakes(predictions, "worst", names),
+            confused=_mistakes(predictions, "confused", names),
+            hashes=_hashes(run),
+            model=_model(run),
             robustness=run.robustness,
             audit=run.audit,
             learning_curve=run.learning_curve,
@@ -136,13 +149,29 @@ class Contents:
         return sorted(kinds, key=lambda kind: -kind.count)
 
 
-def _mistakes(predictions: dict[str, NDArray[Any]], names: list[str]) -> tuple[Mistake, ...]:
-    if "worst_images" not in predictions:
+def _hashes(run: Run) -> dict[str, str]:
+    found = {}
+    for path in (run.model, run.keras_model):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _model(run: Run) -> ModelCard | None:
+    return unseal(run.model.read_bytes(), str(run.model)) if run.model.is_file() else None
+
+
+def _mistakes(
+    predictions: dict[str, NDArray[Any]], kind: str, names: list[str]
+) -> tuple[Mistake, ...]:
+    images, rows = predictions.get(f"{kind}_images"), predictions.get(f"{kind}_indices")
+    if images is None or rows is None:
         return ()
     position = {int(row): place for place, row in enumerate(predictions["test_indices"])}
     probabilities, labels = predictions["test_probabilities"], predictions["test_labels"]
     mistakes = []
-    for image, row in zip(predictions["worst_images"], predictions["worst_indices"], strict=True):
+    for image, row in zip(images, rows, strict=True):
         place = position[int(row)]
         answer = int(probabilities[place].argmax())
         mistakes.append(

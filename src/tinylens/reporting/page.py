@@ -14,8 +14,10 @@ from tinylens.measurements import Robustness
 from tinylens.metrics import calibration_bins, wilson_interval
 from tinylens.reporting import why
 from tinylens.reporting.charts import Chart, Series, line_chart
+from tinylens.reporting.confusions import MOST_NUMBERED, frequent, matrix, opened
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.document import document
+from tinylens.reporting.verdict import reach_verdict
 from tinylens.reporting.wording import (
     SPLIT_ORDER,
     interval_text,
@@ -26,8 +28,6 @@ from tinylens.reporting.wording import (
 )
 from tinylens.scores import LevelScores, Score, SetScores, StrangerScores
 
-MOST_NUMBERED = 25  # classes of which a confusion matrix has room for the counts
-SHOWN_CONFUSIONS = 12
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -35,14 +35,17 @@ def render(contents: Contents) -> str:
     """Return the report as HTML. Whatever comes from the run is escaped."""
     return document(
         "report.html.jinja",
+        ("report.js", "matrix.js"),
         contents=contents,
         parts=[name for name in SPLIT_ORDER if name in contents.evaluation.splits],
         figure_rows=_figure_rows(contents),
         part_whiskers=_part_whiskers(contents),
         class_rows=_class_rows(contents),
-        matrix=_matrix(contents),
+        verdict=reach_verdict(contents),
+        matrix=matrix(contents),
         numbered=len(contents.class_names) <= MOST_NUMBERED,
-        confusions=contents.confusions[:SHOWN_CONFUSIONS],
+        kinds=frequent(contents),
+        opened=opened(contents),
         reliability=_reliability(contents),
         thresholds=_thresholds(contents),
         levels=[_level(level) for level in contents.evaluation.calibration.levels],
@@ -135,31 +138,6 @@ def _share_cell(score: Score, start: float) -> Cell:
 
     texts = percent(value), f"{100 * low:.1f}–{100 * high:.1f}"
     return Cell(*texts, value, Whisker(place(value), place(low), place(high)))
-
-
-def _matrix(contents: Contents) -> list[dict[str, Any]]:
-    """Return a row a class: its cells' counts, shares, and strength of colour from 0 to 1.
-
-    Mistakes are coloured on a scale of their own, by the root of their share of the largest one,
-    since beside 95 % right a confusion of 3 % would not be seen.
-    """
-    counts = np.array(contents.test.confusion)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    mistakes = shares * (1 - np.eye(len(counts)))
-    strengths = np.sqrt(mistakes / max(mistakes.max(), 1e-12)) + np.diag(np.diag(shares))
-    return [
-        {
-            "name": name,
-            "label": label,
-            "cells": [
-                {"answer": answer, "count": int(count), "share": share, "strength": strength}
-                for answer, (count, share, strength) in enumerate(
-                    zip(counts[label], shares[label], strengths[label].round(2), strict=True)
-                )
-            ],
-        }
-        for label, name in enumerate(contents.class_names)
-    ]
 
 
 # --- calibration

@@ -15,3 +15,14 @@ for (const button of document.querySelectorAll("table.sortable th button")) {
     table.tBodies[0].append(...(descending ? rows : rows.reverse()));
   });
 }
+
+// What scrolls can be reached by key, also where nothing in it can.
+const reachable = () => {
+  for (const region of document.querySelectorAll(".scroll")) {
+    const scrolls = region.scrollWidth > region.clientWidth || region.scrollHeight > region.clientHeight;
+    if (scrolls) region.tabIndex = 0;
+    else region.removeAttribute("tabindex");
+  }
+};
+reachable();
+addEventListener("resize", reachable);
