@@ -121,3 +121,11 @@ def lock_descriptor(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove temporary files of a killed process from folders, of which some may not be there."""
+    for folder in folders:
+        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            if leftover.is_file():
+                leftover.unlink(missing_ok=True)

@@ -315,7 +315,7 @@ class Run:
             os.ftruncate(descriptor, 0)
             holder = f"process {os.getpid()} on {socket.gethostname()}, started {now}\n"
             os.write(descriptor, holder.encode())
-            self._remove_leftovers()
+            files.remove_leftovers(self.path, self.path / "checkpoints", self.plots)
             yield
         finally:
             os.close(descriptor)
@@ -329,13 +329,6 @@ class Run:
                 return False
             stack.callback(os.close, descriptor)
             return not files.lock_descriptor(descriptor)
-
-    def _remove_leftovers(self) -> None:
-        """Remove temporary files of a killed process."""
-        for folder in (self.path, self.path / "checkpoints", self.plots):
-            for leftover in folder.glob(f"{files.TEMPORARY_PREFIX}*"):
-                if leftover.is_file():
-                    leftover.unlink(missing_ok=True)
 
     # --- plain files
 

@@ -29,7 +29,7 @@ MIXED = ([900, 100, 0], [50, 950, 0], [0, 10, 990])
 
 def test_the_pair_that_is_mixed_up_and_the_weakest_class_are_named(tmp_path):
     found = findings(tmp_path / "run", MIXED, 0.9467)
-    weakness, advice = found["What it mixes up"], found["What to do next"]
+    weakness, advice = found["What it mixes up"], found["Where to look first"]
     assert "cat and dog: 150 of its 160 mistakes" in weakness.words
     assert "recognises worst is cat" in weakness.words
     assert weakness.figure == "90.0 % of cat recognised (88.0–91.7)"

@@ -43,8 +43,8 @@ def test_the_report_tells_the_parts_and_the_advice_below_the_gap(run):
     words, explained = words_of(run), explain(run)
     for each in explained.advice:
         assert each.words in words
-    place = words.index("What to do")
-    assert words.index(run.evaluation.gap.words) < place < words.index("Figures Of the network")
+    gap = words.index(run.evaluation.gap.words)
+    assert gap < words.index("What to do", gap) < words.index("Figures Of the network")
     unlearnt, to_test = explained.parts.test_error.parts
     for part in (unlearnt, to_test):
         low, high = (f"{100 * end:.1f}" for end in part.size.ci95)

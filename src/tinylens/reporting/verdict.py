@@ -135,7 +135,7 @@ def _advice(contents: Contents) -> Finding | None:
             "and it says “unknown” where it is unsure."
         )
         figure = f"it then answers {percent(answered)} %, {percent(wrong)} % of them wrong"
-    return Finding("What to do next", words, figure, "confusions")
+    return Finding("Where to look first", words, figure, "confusions")
 
 
 def _kept_level(contents: Contents) -> LevelScores | None:
