@@ -221,7 +221,7 @@ def area(low: Floats, high: Floats) -> Score:
     that of as many pictures as the smaller group has, all of them in order.
 
     >>> print(area(np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.5, 3.5, 4.5, 5.5])))
-    0.8125 (0.3330–0.9739)
+    0.8125 (0.3293–0.9745)
     """
     below = mean_rank(np.sort(low), high) / len(low)
     above = 1 - mean_rank(np.sort(high), low) / len(high)
