@@ -27,9 +27,10 @@ def the_long_way(logits, labels, ordinary, asked):
     """Return the strangeness by the papers' formulas, picture by picture."""
     logits, ordinary, asked = (each.astype(np.float64) for each in (logits, ordinary, asked))
 
+    ridge = strangers.RIDGE * logits.var(axis=0).mean()
+
     def precision(centred):
         covariance = np.cov(centred.T, bias=True)
-        ridge = strangers.RIDGE * np.trace(covariance) / CLASSES
         return np.linalg.inv(covariance + ridge * np.eye(CLASSES))
 
     means = [logits[labels == label].mean(axis=0) for label in range(CLASSES)]
@@ -65,6 +66,17 @@ def test_faint_and_mixed_answers_are_strange():
     faint, mixed = np.zeros((1, 4), np.float32), np.array([[8, 8, 8, 0]], np.float32)
     assert found.of(faint) > found.of(known) + 3
     assert found.of(mixed) > found.of(known) + 3
+
+
+def test_classes_that_lie_far_apart_stay_within_float32():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, CLASSES, 500)
+    logits = (300 * np.eye(CLASSES)[labels] + random.normal(0, 0.01, (500, CLASSES))).astype("f4")
+    found = strangers.fit(logits, labels, logits)
+    terms = np.abs([found.quadratic.max(), found.towards.max(), found.offsets.max()])
+    largest = np.abs(logits - found.centre).max() ** 2 * terms[0] + 300 * terms[1] + terms[2]
+    spread = np.ptp(found.of(logits))
+    assert largest * np.finfo(np.float32).eps < 1e-3 * (1 + spread)
 
 
 def test_a_class_without_pictures_does_no_harm():
