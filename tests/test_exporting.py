@@ -228,19 +228,21 @@ def test_a_bent_network_is_exported_with_its_strangeness(tmp_path):
     np.testing.assert_allclose(strange, known.of(logits), rtol=1e-3, atol=1e-3)
 
 
-def test_a_file_with_another_strangeness_is_not_kept(tmp_path):
+def test_a_strangeness_that_the_file_tells_otherwise_is_left_out(tmp_path):
     model = network(*NETWORKS["plain grey"])
     known, logits = strangeness_of(model)
     of_checked = known.of(answers_of(logits, images_of(model, 40)))
     deciding = Deciding(ordinary=strangers.quantiles(of_checked))
-    with pytest.raises(ModelError, match="its strangeness differs by up to"):
-        export(
-            model,
-            tmp_path / "m.onnx",
-            card=card_of(model, deciding=deciding),
-            strangeness=(known, of_checked + 1),
-        )
-    assert not (tmp_path / "m.onnx").exists()
+    check = export(
+        model,
+        tmp_path / "m.onnx",
+        card=card_of(model, deciding=deciding),
+        strangeness=(known, of_checked + 1),
+    )
+    assert not check.tells_strangers
+    classifier = Classifier.open(tmp_path / "m.onnx", threads=1)
+    assert classifier.judged(images_of(model, 3))[1] is None
+    assert classifier.card.deciding == Deciding()
 
 
 def test_the_file_holds_little_more_than_its_weights(tmp_path):

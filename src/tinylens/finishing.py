@@ -75,12 +75,11 @@ def finish(
     told = _tell_strangers(answering, data.test, answers)
     if told is not None:
         known = replace(known, ordinary=told.ordinary, refused=recipe.answer.refused or None)
-        judged = replace(judged, strangers=told.scores)
     info.seconds["strangers"] = round(time.monotonic() - begun, 3)
 
     watcher.phase("exporting, and checking the file on every test picture")
     begun = time.monotonic()
-    exporting.export_onnx(
+    check = exporting.export_onnx(
         shipped,
         run.model,
         card=_card(data, recipe, calibration, known),
@@ -89,6 +88,10 @@ def finish(
         strangeness=None if told is None else (told.strangeness, told.of_test),
     )
     info.seconds["export"] = round(time.monotonic() - begun, 3)
+    if told is not None and check.tells_strangers:
+        judged = replace(judged, strangers=told.scores)
+    elif data.val is not None:
+        _say_that_strangers_are_not_told(recipe, info, watcher)
     run.write_predictions(_predictions(data, answers))
     run.write_evaluation(judged)
 
@@ -138,6 +141,17 @@ def _tell_strangers(answering: keras.Model, test: Dataset, answers: _Answers) ->
         _, logits = answer(answering, pictures, np.arange(len(pictures)))
         scores.append(strangers.judge(name, strangeness.of(logits), of_test, ordinary))
     return _Told(strangeness, ordinary, of_test, tuple(scores))
+
+
+def _say_that_strangers_are_not_told(recipe: Recipe, info: RunInfo, watcher: Watcher) -> None:
+    note = (
+        "the model cannot tell strangers: its answers are all alike, or the exported file gives "
+        "another strangeness than was computed"
+    )
+    if recipe.answer.refused:
+        note += f"; answer.refused {recipe.answer.refused:g} is not kept, and nothing is refused"
+    info.notes.append(note)
+    watcher.say(note)
 
 
 def _judged_rows(name: str, count: int, recipe: Recipe) -> NDArray[np.int64]:

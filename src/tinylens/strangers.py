@@ -40,14 +40,12 @@ Logits = NDArray[np.float32]
 class Strangeness:
     """A figure that is the larger, the less a picture is like those trained on; 0 for most.
 
-    With x = logits − centre it is
-    x·(x·quadratic + linear) + min over columns (x·towards + offsets) − coldness·logsumexp(logits)
-    + constant.
+    With x = logits − centre it is x·(x·quadratic) + min over columns (x·towards + offsets)
+    − coldness·logsumexp(logits) + constant.
 
     Attributes:
         centre: float64, shape (classes,).
         quadratic: float64, shape (classes, classes).
-        linear: float64, shape (classes,).
         towards: float64, shape (classes, occurring classes).
         offsets: float64, shape (occurring classes,).
         coldness: weight of the energy.
@@ -56,7 +54,6 @@ class Strangeness:
 
     centre: Floats
     quadratic: Floats
-    linear: Floats
     towards: Floats
     offsets: Floats
     coldness: float
@@ -70,7 +67,7 @@ class Strangeness:
     def _distance(self, logits: Floats) -> Floats:
         x = logits - self.centre
         nearest = (x @ self.towards + self.offsets).min(axis=1)
-        distance: Floats = (x * (x @ self.quadratic + self.linear)).sum(axis=1) + nearest
+        distance: Floats = (x * (x @ self.quadratic)).sum(axis=1) + nearest
         return distance
 
 
@@ -96,7 +93,6 @@ def fit(logits: Logits, labels: NDArray[np.int64], ordinary: Logits) -> Strangen
     return replace(
         distance,
         quadratic=distance.quadratic * far_scale,
-        linear=distance.linear * far_scale,
         towards=distance.towards * far_scale,
         offsets=distance.offsets * far_scale,
         coldness=cold_scale,
@@ -120,7 +116,6 @@ def _relative_distance(logits: Floats, labels: NDArray[np.int64]) -> Strangeness
     return Strangeness(
         centre=centre,
         quadratic=near - all_of_them,
-        linear=np.zeros(len(centre)),
         towards=-2 * near @ means.T,
         offsets=np.einsum("kc,cd,kd->k", means, near, means),
         coldness=0.0,

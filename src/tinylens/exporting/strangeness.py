@@ -46,7 +46,6 @@ def _write(formula: _Formula, known: Strangeness, logits: str) -> None:
     """Write down what `Strangeness.of` computes."""
     x = formula.node("Sub", logits, formula.constant(known.centre))
     slope = formula.node("MatMul", x, formula.constant(known.quadratic))
-    slope = formula.node("Add", slope, formula.constant(known.linear))
     curved = formula.reduce("ReduceSum", formula.node("Mul", x, slope))
     towards = formula.node("MatMul", x, formula.constant(known.towards))
     towards = formula.node("Add", towards, formula.constant(known.offsets))
