@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tinylens.gap import points
+from tinylens.gap import no_better_than_one_answer, points
 from tinylens.gap_parts import OTHER_MIX, GapParts, Part, take_apart
 from tinylens.measurements import LearningCurve
-from tinylens.metrics import wilson_interval
 from tinylens.run import Run
 from tinylens.scores import Evaluation, Score, SplitScores
 
@@ -71,7 +70,7 @@ def advise(
         curve: what more pictures would give, where that was measured.
     """
     test = evaluation.splits["test"]
-    useless = _no_better_than_one_answer(test)
+    useless = _about_nothing_learnt(test)
     if useless is not None:
         return (useless,)
     candidates = (
@@ -85,14 +84,13 @@ def advise(
     return tuple(sorted(found, key=lambda advice: -advice.size)[:MOST]) or (_nothing(parts),)
 
 
-def _no_better_than_one_answer(test: SplitScores) -> Advice | None:
+def _about_nothing_learnt(test: SplitScores) -> Advice | None:
     """Return what to do first about a network that is no better than its most frequent class."""
-    supports = [scores.support for scores in test.per_class]
-    right = sum(row[label] for label, row in enumerate(test.confusion))
-    share = max(supports) / test.n
-    if wilson_interval(right, test.n)[0] > share:
+    useless = no_better_than_one_answer(test)
+    if useless is None:
         return None
-    name = test.per_class[supports.index(max(supports))].name
+    name, share = useless
+    right = sum(row[label] for label, row in enumerate(test.confusion))
     return Advice(
         f"Find out why nothing was learnt: {points(right / test.n)} % of test are right, and "
         f"always answering “{name}” would be right on {points(share)} %. Look whether the loss "

@@ -74,11 +74,9 @@ def _remedy_sentence(
 ) -> str:
     """Say which part of the test error is the larger one, and what would make it smaller."""
     train_error, test_error = 1 - _rate(train), 1 - _rate(test)
-    supports = [scores.support for scores in test.per_class]
-    share = max(supports) / test.n
-    low, _ = metrics.wilson_interval(_right(test), test.n)
-    if low <= share:
-        name = test.per_class[supports.index(max(supports))].name
+    useless = no_better_than_one_answer(test)
+    if useless is not None:
+        name, share = useless
         return (
             f"Always answering “{name}” would be right on {points(share)} % of test: it does not "
             "show that the network has learned anything."
@@ -97,6 +95,14 @@ def _remedy_sentence(
         f"Overfitting is {part} of the test error ({points(value)} of {points(test_error)} "
         "points): more pictures, augmentation or regularisation have the most to win."
     )
+
+
+def no_better_than_one_answer(test: SplitScores) -> tuple[str, float] | None:
+    """Return the largest class and its share where always answering it may do as well; or None."""
+    largest = max(test.per_class, key=lambda scores: scores.support)
+    share = largest.support / test.n
+    low, _ = metrics.wilson_interval(_right(test), test.n)
+    return (largest.name, share) if low <= share else None
 
 
 def _right(scores: SplitScores) -> int:

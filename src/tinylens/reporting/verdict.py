@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinylens.gap import no_better_than_one_answer
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.wording import percent
 from tinylens.scores import ClassScores, LevelScores
@@ -102,16 +103,14 @@ def _confidence(contents: Contents) -> Finding:
 
 def _advice(contents: Contents) -> Finding | None:
     """Return the step that has most to win; a network that is never wrong needs none."""
-    accuracy = contents.test.accuracy
-    low, _ = accuracy.ci95 or (0.0, 1.0)
-    largest = max(contents.test.per_class, key=lambda scores: scores.support)
-    share = largest.support / contents.test.n
-    if low <= share:
+    useless = no_better_than_one_answer(contents.test)
+    if useless is not None:
+        name, share = useless
         return Finding(
             "What to do next",
-            f"Do not use it yet. Always answering {largest.name} would do as well, as far as can "
-            "be told; train longer or on more pictures.",
-            f"{largest.name} is {percent(share)} % of test",
+            f"Do not use it yet. Always answering {name} would do as well, as far as can be told; "
+            "train longer or on more pictures.",
+            f"{name} is {percent(share)} % of test",
             "training",
         )
     pair = _most_mixed(contents)
