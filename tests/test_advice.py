@@ -27,8 +27,8 @@ def words_of(train, test, curve=None):
 def test_a_gap_asks_for_regularising_and_for_pictures_of_the_class_that_carries_it():
     assert words_of(*OVERFITTED) == [
         "Augment or regularise more, or collect more pictures: the gap from train to test is "
-        "8.0 (6.6 to 9.5) points, 92 % of the error on test. `tinylens learning-curve RUN` "
-        "measures what more would give.",
+        "8.0 (6.6 to 9.5) points, 92 % of the error on test. See what more would give: "
+        "tinylens learning-curve RUN.",
         "Collect more pictures of “cat”: it carries 79 % (72 to 87) of the gap, 6.3 of 8.0 points, "
         "with 33 % of the pictures.",
     ]

@@ -115,7 +115,7 @@ def _about_learning(parts: GapParts, curve: LearningCurve | None) -> Iterator[Ad
     elif _low(gap) > 0:
         collect = "" if curve else ", or collect more pictures"
         share = _value(gap) / _value(parts.test_error.whole)
-        ask = "" if curve else " `tinylens learning-curve RUN` measures what more would give."
+        ask = "" if curve else " See what more would give: tinylens learning-curve RUN."
         yield Advice(
             f"Augment or regularise more{collect}: the gap from train to test is {_points(gap)} "
             f"points, {100 * share:.0f} % of the error on test.{ask}",
