@@ -218,8 +218,10 @@ def check_a_bend_changes_no_answer(case: ModelCase) -> None:
     """Bent probabilities are those of `metrics.calibrated`, in the same order as the logits."""
     pictures = case.pictures.images
     logits = _answers(case.trained.network, pictures)
-    found = _answers(models.ship(case.trained.network, temperature=1.7, bend=0.3), pictures)
-    _require_close(found, metrics.calibrated(logits, 1.7, 0.3))
+    # pictures known by heart get answers of 0 and 1 alone, in which no fault shows: divide further
+    heat = float(np.ptp(logits, axis=1).max())
+    found = _answers(models.ship(case.trained.network, temperature=heat, bend=0.3), pictures)
+    _require_close(found, metrics.calibrated(logits, heat, 0.3))
     same = bool(np.array_equal(found.argmax(axis=1), logits.argmax(axis=1)))
     require(same, "some answers are other ones")
 
