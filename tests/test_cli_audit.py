@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ import shipped
 from builders_run import make_run, simulated_probabilities
 from tinylens import models
 from tinylens.data import arrays, corrections
-from tinylens.data.sources import load
+from tinylens.data.encoded import Options
+from tinylens.data.sources import load, load_parts
 from tinylens.findings import Audit
 from tinylens.models.shape import NetworkShape
 from tinylens.run import Run
@@ -157,6 +159,19 @@ def test_fixes_make_a_new_set(type_in, here, pictures, fixes):
     given = load(pictures, val=0)
     assert np.array_equal(corrected.train.images, np.delete(given.train.images, 2, axis=0))
     assert corrected.test.labels.tolist() == [1, *given.test.labels[1:].tolist()]
+
+
+def test_groups_go_with_their_pictures(type_in, here, pictures, fixes):
+    parts = load_parts(pictures, Options())
+    pattern = r"train/.*/(\d)|test/"  # one bracket; of test, none
+    code, _, err = type_in("data", "apply", pictures, fixes, "--groups", pattern)
+    assert code == 4 and "24 of 24 pictures have no group" in err
+    code, _, err = type_in("data", "apply", pictures, fixes, "--groups", r"/(\w+)\.png$")
+    assert (code, err) == (0, "")
+    groups = arrays.read_groups(here / "clothes-corrected.npz", "groups")
+    names = [Path(path).stem for path in parts.train.paths]
+    assert groups["train"] == names[:2] + names[3:]
+    assert groups["test"] == [Path(path).stem for path in parts.test.paths]
 
 
 def test_fixes_of_another_set_change_nothing(type_in, here, pictures, fixes):

@@ -33,6 +33,9 @@ def pictures(tmp_path_factory):
     return root
 
 
+OCCLUSION = "occlusion, as the network flattens its maps: Grad-CAM would mislead\n"
+
+
 @pytest.fixture
 def run(tmp_path, pictures):
     """A run on that folder that calls four coats bags, and one dress a coat."""
@@ -65,17 +68,18 @@ def run(tmp_path, pictures):
 
 def test_a_run_has_its_worst_mistakes_explained(type_in, run, pictures):
     looks = len(run.info.test_opened)
-    code, out, err = type_in("explain", run.path)
+    code, out, err = type_in("explain", run.path, "--method", "grad-cam")
     assert (code, err) == (0, "")
     assert "coat" in out and str(run.explanations) in out
     assert len(run.info.test_opened) == looks + 1
-    assert run.info.test_opened[-1]["command"] == f"tinylens explain {run.path}"
+    assert run.info.test_opened[-1]["command"] == f"tinylens explain {run.path} --method grad-cam"
     tree = json.loads((run.path / "explanations.json").read_text("utf-8"))
     assert [(sheet["title"], sheet["count"]) for sheet in tree["sheets"]] == [
         ("coat → bag", 4),
         ("dress → coat", 1),
     ]
     assert (tree["method"], tree["places"], tree["mistakes"]) == ("grad-cam", [8, 8], 5)
+    assert tree["caution"].startswith("This network flattens its maps")
     coats = tree["sheets"][0]["pictures"]
     assert [each["confidence"] for each in coats] == pytest.approx([0.9, 0.8, 0.7, 0.6])
     test = load(pictures).test
@@ -89,6 +93,13 @@ def test_a_run_has_its_worst_mistakes_explained(type_in, run, pictures):
     plots = sorted(path.name for path in run.plots.glob("explained-*.png"))
     assert plots == ["explained-01-coat-bag.png", "explained-02-dress-coat.png"]
     assert "Why it was wrong" in run.explanations.read_text("utf-8")
+
+
+def test_a_network_that_flattens_its_maps_is_covered_bit_by_bit_unless_told(type_in, run):
+    code, out, err = type_in("explain", run.path, "--top", 1, "--json")
+    assert (code, err) == (0, OCCLUSION)
+    found = json.loads(out)["explanations"]
+    assert (found["method"], found["places"], found["caution"]) == ("occlusion", None, "")
 
 
 def test_fewer_pairs_another_folder_and_occlusion_can_be_asked_for(type_in, run, tmp_path):
@@ -107,7 +118,8 @@ def test_pictures_are_explained_beside_the_run_without_a_look_at_test(type_in, r
     picture = next((pictures / "train" / "bag").iterdir())
     code, out, err = type_in("explain", run.path, picture, "--class", "dress", "--json")
     tree = json.loads(out)
-    assert (code, err) == (0, "") and tree["folder"] == str(run.path.parent / "run-explained")
+    assert (code, err) == (0, OCCLUSION)
+    assert tree["folder"] == str(run.path.parent / "run-explained")
     [sheet] = tree["explanations"]["sheets"]
     [found] = sheet["pictures"]
     assert found["path"] == str(picture) and found["label"] is None
@@ -126,7 +138,7 @@ def test_training_pictures_that_are_gone_are_missed_in_words(type_in, run, pictu
     assert code == 0 and "no training pictures are shown: " in err and "with --data" in err
     assert json.loads(out)["explanations"]["sheets"][0]["pictures"][0]["nearest"] == []
     code, _, err = type_in("explain", run.path, picture, "--data", pictures)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, OCCLUSION)
     code, out, err = type_in("explain", run.path)
     assert (code, out) == (4, "") and "say where they are with --data" in err
 

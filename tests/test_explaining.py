@@ -115,6 +115,7 @@ def test_before_global_pooling_it_is_the_class_activation_map(name, pictures):
     coarse = np.stack([each @ kernel[:, label] for each, label in zip(maps, LABELS, strict=True)])
     expected = highest_one(upsampled(np.maximum(coarse, 0), (12, 12), grad_cam._grid))
     assert grad_cam.places == maps.shape[1:3] and min(grad_cam.places) > 1
+    assert not grad_cam.flattened
     assert np.abs(grad_cam(pictures, LABELS) - expected).max() < 1e-5
 
 

@@ -23,7 +23,7 @@ def found():
     picture = Explained(image, 1234, "", "cat", "dog", 0.8, heats, near)
     return Explanations(
         "runs/one", "grad-cam", (Sheet("cat → dog", 9, (picture,)),), (4, 4), 31,
-        (Broken("x.png", "empty"),),
+        (Broken("x.png", "empty"),), "It is small.",
     )  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def test_json_names_pictures_classes_and_neighbours(found, tmp_path):
         "method": "grad-cam",
         "places": [4, 4],
         "mistakes": 31,
+        "caution": "It is small.",
         "sheets": [
             {
                 "title": "cat → dog",

@@ -34,6 +34,9 @@ class GradCam:
     Attributes:
         layer: the name of the layer whose channels are added up.
         places: the height and width of its maps.
+        flattened: whether the network flattens maps before it answers. One mean weight a channel,
+            for all places, then says little: what speaks for a class in one place speaks against it
+            in another (Draelos and Carin 2020, arXiv:2011.08891).
 
     Raises:
         ModelError: there is no such layer, or none before it has places.
@@ -49,6 +52,10 @@ class GradCam:
         self.layer = _last_with_places(outputs, network.name)
         pictures, maps, logits = network.inputs[0], outputs[self.layer], outputs["logits"]
         self.places: tuple[int, int] = tuple(maps.shape[1:3])
+        self.flattened = any(
+            isinstance(layer, keras.layers.Flatten) and max(layer.input.shape[1:3]) > 1
+            for layer in network.layers
+        )
         height, width = pictures.shape[1:3]
         self._grid = (_line(maps, 0, height), _line(maps, 1, width))
         self._maps = keras.Model(pictures, maps)

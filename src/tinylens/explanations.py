@@ -130,6 +130,7 @@ class Explanations:
         places: height and width of the maps that Grad-CAM adds up; None of occlusion.
         mistakes: on the test part in all; None where pictures were named.
         broken: pictures that could not be read.
+        caution: why the maps may mislead; empty where they do not.
     """
 
     source: str
@@ -138,6 +139,7 @@ class Explanations:
     places: tuple[int, int] | None = None
     mistakes: int | None = None
     broken: tuple[Broken, ...] = ()
+    caution: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists and numbers: what explanations.json holds."""
@@ -146,6 +148,7 @@ class Explanations:
             "method": self.method,
             "places": self.places,
             "mistakes": self.mistakes,
+            "caution": self.caution,
             "sheets": [sheet.to_json() for sheet in self.sheets],
             "broken": [{"path": each.path, "reason": each.reason} for each in self.broken],
         }

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from tinylens import reporting
 from tinylens.explanations import Explained, Explanations, Heat, Neighbour, Sheet
-from tinylens.reporting.explaining import SIDE, overlay
+from tinylens.reporting.explaining import SIDE, overlay, render
 from tinylens.run import Run
 
 
@@ -78,6 +79,12 @@ def test_a_run_without_mistakes_says_so(tmp_path):
     reporting.write_explanations(Run(tmp_path), found)
     page = Run(tmp_path).explanations.read_text("utf-8")
     assert "There is no mistake to explain" in page and "<section" not in page
+
+
+def test_a_caution_stands_with_how_to_read_the_maps():
+    found = mistakes("a → b")
+    assert "Read the maps with care" not in render(found)
+    assert "with care.</b> They lie." in render(replace(found, caution="They lie."))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -59,12 +59,16 @@ def apply(
         Path | None, typer.Option(help="The corrected set, an .npz; else DATASET-corrected.npz.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="As it was audited.")] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="What tells groups, to be kept as the array “groups”.")
+    ] = None,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Change labels and drop pictures as fixes.csv says; writes a new set, changes no file."""
     from tinylens.data import arrays, corrections
     from tinylens.data.encoded import Options
+    from tinylens.data.groups import with_groups
     from tinylens.data.sources import load_parts
     from tinylens.files import slug
 
@@ -74,6 +78,8 @@ def apply(
     decided = corrections.read(fixes)
     with frame.progress("decoding") as progress:
         given = load_parts(dataset, Options(size=size, data_dir=data_dir, progress=progress))
+    if groups:
+        given = with_groups(given, dataset, groups)
     corrected = corrections.apply(given, decided)
     arrays.write_parts(out, corrected)
     before, after = (

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from tinylens.run import Run
 
 
+FLATTENED = (
+    "This network flattens its maps: what speaks for a class in one place may speak against it in "
+    "another, and Grad-CAM, which weighs both alike, may point beside the object. Occlusion "
+    "does not: leave --method out."
+)
+
 _Where = tuple[str | None, Path | None]  # what --data and --data-dir say
 
 
@@ -35,11 +41,12 @@ class Method(enum.StrEnum):
 
 @dataclass(frozen=True)
 class _Way:
-    """What finds out where a network looks, and in how many places, where that is coarser."""
+    """What finds out where a network looks, in how many places, and why its maps may mislead."""
 
     method: str
     look: Look
-    places: tuple[int, int] | None
+    places: tuple[int, int] | None = None
+    caution: str = ""
 
 
 def explain(
@@ -135,9 +142,9 @@ def _check(
 def _way(
     method: Method | None, classifier: Classifier, run: Run | None, backend: str | None
 ) -> _Way:
-    """Return Grad-CAM for a run, occlusion for a model alone, or what was asked for."""
+    """Return what was asked for; else Grad-CAM where a network pools its maps, or occlusion."""
     if run is None or method == Method.OCCLUSION:
-        return _Way("occlusion", _by_occlusion(classifier), None)
+        return _Way("occlusion", _by_occlusion(classifier))
     from tinylens import backend as backends
 
     backends.activate(backend)
@@ -145,12 +152,15 @@ def _way(
     from tinylens.explaining import GradCam
 
     grad_cam = GradCam(open_network(run.keras_model))
+    if grad_cam.flattened and method is None:
+        typer.echo("occlusion, as the network flattens its maps: Grad-CAM would mislead", err=True)
+        return _Way("occlusion", _by_occlusion(classifier))
 
     def look(images: Images, labels: Labels) -> Heatmaps:
         with frame.progress("pictures looked at") as progress:
             return grad_cam(images, labels, progress)
 
-    return _Way("grad-cam", look, grad_cam.places)
+    return _Way("grad-cam", look, grad_cam.places, FLATTENED if grad_cam.flattened else "")
 
 
 def _by_occlusion(classifier: Classifier) -> Look:
@@ -178,7 +188,7 @@ def _of_mistakes(
     pairs = top or reasons.PAIRS
     sheets = reasons.explain_mistakes(splits.test, answers, way.look, near, pairs=pairs)
     mistakes = int((answers.argmax(axis=1) != labels).sum())
-    return Explanations(str(run.path), way.method, sheets, way.places, mistakes)
+    return Explanations(str(run.path), way.method, sheets, way.places, mistakes, (), way.caution)
 
 
 def _of_pictures(
@@ -213,7 +223,7 @@ def _of_pictures(
         near,
         asked=None if class_name is None else classifier.class_names.index(class_name),
     )
-    return Explanations(str(model), way.method, sheets, way.places, None, broken)
+    return Explanations(str(model), way.method, sheets, way.places, None, broken, way.caution)
 
 
 def _near_if_there(run: Run, backend: str | None, where: _Where) -> NearestPictures | None:

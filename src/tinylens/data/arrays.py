@@ -101,11 +101,16 @@ def write(path: str | Path, data: Dataset | Splits) -> None:
 
 
 def write_parts(path: str | Path, parts: Parts) -> None:
-    """Write parts, of which val and test may be missing, as an .npz file; see `write`."""
+    """Write parts, of which val and test may be missing, as an .npz file; see `write`.
+
+    Where the pictures have groups, arrays `groups_train` and so on hold them; see `read_groups`.
+    """
     found: Arrays = {}
     for name, part in parts.items():
         x_name, y_name = _PAIRS[name]
         found |= {x_name: part.images, y_name: part.labels}
+        if part.groups:
+            found[f"groups_{name}"] = np.array(part.groups)
     _save(Path(path), parts.train, found)
 
 
