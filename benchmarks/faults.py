@@ -104,7 +104,9 @@ def flips(data: Splits, random: np.random.Generator, asked: argparse.Namespace) 
     found, seconds = audit(replace(data.train, labels=labels), data.test, "--folds", "5")
     doubted = {row["index"] for row in found["label_issues"] if row["split"] == "train"}
     right = doubted & set(flipped.tolist())
-    proposals = {row["index"]: row["proposed"] for row in found["label_issues"]}
+    proposals = {
+        row["index"]: row["proposed"] for row in found["label_issues"] if row["split"] == "train"
+    }
     named = sum(proposals[row] == data.class_names[data.train.labels[row]] for row in sorted(right))
     return {
         "planted": len(flipped),

@@ -79,10 +79,8 @@ def compare(asked: argparse.Namespace) -> None:
     found = {} if asked.quick else _kept()
     stamp = {name: described[name] for name in ("commit", "dirty", "load_average", "time")}
     for name in asked.sets:
-        names = [TUTORIAL, *(each for each, _, _ in RECIPES[name])]
-        names += [RECORD] if name == "cifar10" else []
         wanted = asked.only or [""]
-        names = [each for each in names if any(part in each for part in wanted)]
+        names = [each for each in _contenders(name) if any(part in each for part in wanted)]
         found[name] = {**found.get(name, {}), **{each: [] for each in names}}
         for seed in range(seeds):
             for each in names if seed % 2 == 0 else names[::-1]:
@@ -96,10 +94,23 @@ def compare(asked: argparse.Namespace) -> None:
     print(f"\nwritten: benchmarks/results/{path.name}")
 
 
+def _contenders(name: str) -> list[str]:
+    """Return who trains on a set."""
+    names = [TUTORIAL, *(each for each, _, _ in RECIPES[name])]
+    return [*names, RECORD] if name == "cifar10" else names
+
+
 def _kept() -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Return what was measured before, each row with its commit: a part may be measured anew."""
+    """Return what was measured before, each row with its commit: a part may be measured anew.
+
+    Contenders that are no longer there are left out.
+    """
     path = machine.RESULTS / "time_to_accuracy.json"
-    return dict(json.loads(path.read_text("utf-8"))["sets"]) if path.is_file() else {}
+    found = json.loads(path.read_text("utf-8"))["sets"] if path.is_file() else {}
+    return {
+        name: {each: runs for each, runs in rows.items() if each in _contenders(name)}
+        for name, rows in found.items()
+    }
 
 
 def _in_a_process(
@@ -252,15 +263,15 @@ def draw() -> Path:
     """Draw accuracy against seconds from results/time_to_accuracy.json and return the picture."""
     from matplotlib.figure import Figure
 
-    results = json.loads((machine.RESULTS / "time_to_accuracy.json").read_text("utf-8"))
+    results = _kept()
     figure = Figure(figsize=(11, 4.6), dpi=150, layout="constrained")
-    panels = figure.subplots(1, len(results["sets"]), squeeze=False)[0]
-    for axes, (name, found) in zip(panels, results["sets"].items(), strict=True):
+    panels = figure.subplots(1, len(results), squeeze=False)[0]
+    for axes, (name, found) in zip(panels, results.items(), strict=True):
         for contender, runs in found.items():
             _draw_contender(axes, contender, runs)
         axes.set(title=SETS[name], xlabel="seconds of training on 4 cores", xscale="log")
         axes.set_ylabel("accuracy on test")
-        axes.set_xticks([10, 30, 100, 300], ["10", "30", "100", "300"])
+        axes.set_xticks([10, 30, 100, 300, 1000], ["10", "30", "100", "300", "1,000"])
         axes.minorticks_off()
         axes.set_xlim(right=1.3 * axes.get_xlim()[1])
         axes.grid(alpha=0.3)
