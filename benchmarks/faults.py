@@ -46,7 +46,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.quick:
         asked.faults, asked.sets = asked.faults[:1], asked.sets[:1]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for fault in asked.faults:
         for name in asked.flip_sets if fault == "flips" else asked.sets:
             data = load(str(asked.cifar.resolve()) if name == "cifar10" else name, val=0)
@@ -66,8 +66,16 @@ def main() -> None:
         for row in rows
     ]
     machine.print_table(headings, table)
-    path = machine.write_results("faults", {"machine": machine.describe(), "rows": rows})
+    kept = [] if asked.quick else _kept(asked.faults)
+    path = machine.write_results("faults", {"machine": machine.describe(), "rows": kept + rows})
     print(f"\nwritten: benchmarks/results/{path.name}")
+
+
+def _kept(measured: list[str]) -> list[dict[str, Any]]:
+    """Return the rows of faults that are not measured now."""
+    path = machine.RESULTS / "faults.json"
+    rows = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
+    return [row for row in rows if row["fault"] not in measured]
 
 
 def copies(data: Splits, random: np.random.Generator, _: argparse.Namespace) -> dict[str, Any]:
