@@ -301,7 +301,9 @@ class Classifier:
         if not difference <= self.card.tolerance:  # also when it is not a number
             advice = f"try another version of onnxruntime than {onnxruntime.__version__}"
             if self.card.precision == INTEGERS:
-                advice = "take model.onnx, since this processor may add 8-bit integers in another way"
+                advice = (
+                    "take model.onnx, since this processor may add 8-bit integers in another way"
+                )
             raise ModelError(
                 f"{name} does not give its recorded answers: its golden samples differ by "
                 f"{difference:.2g}, expected at most {self.card.tolerance:g}; export it again, or "

@@ -31,7 +31,7 @@ LARGEST_FILE = 2**31 - 1  # bytes; a Protocol Buffers message cannot be larger
 TOLERANCE = 1e-4  # between probabilities of the same network in two libraries
 # the same for a network in 8-bit integers: processors may round a sum up or down, and a value of
 # 256 steps is then off by one; a processor that saturates where others do not is further off
-INTEGER_TOLERANCE = 0.1
+INTEGER_TOLERANCE = 0.05
 FLOATS, INTEGERS = "float32", "int8"
 DEEPEST_NESTING = 64  # messages in messages; Protocol Buffers' own readers stop at 100
 

@@ -5,11 +5,8 @@ What was measured to choose the settings is in docs/decisions/integers.md.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,18 +17,25 @@ from numpy.typing import NDArray
 from onnxruntime import quantization
 
 from tinylens import strangers
-from tinylens.classifier import Classifier
+from tinylens.classifier import BATCH
 from tinylens.data.dataset import Images, Splits
 from tinylens.deciding import decide
 from tinylens.exporting import choose_golden
 from tinylens.exporting.folding import folded
-from tinylens.modelfile import INTEGERS, GoldenSamples, ModelCard, seal
+from tinylens.modelfile import INTEGERS, ModelCard, seal
+from tinylens.quiet import quiet
+
+Judged = Callable[[Images], list[NDArray[np.float32]]]
 
 CALIBRATED_ON = 256  # pictures of train; 512 gave nothing more
 CALIBRATION_BATCH = 64  # divides them: onnxruntime wants batches of one size
 PERCENTILE = 99.999  # of the values of a layer are to be representable
-QUANTIZED = ("Add", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
-QUANTIZED += ("Mul", "Relu", "Reshape", "Sigmoid", "Transpose")
+QUANTIZED = frozenset(
+    {
+        *("Add", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
+        *("Mul", "Relu", "Reshape", "Sigmoid", "Transpose"),
+    }
+)
 OUTPUTS = ("LogSoftmax", "Softmax")  # from here on in floats: calibration and strangeness
 
 
@@ -39,7 +43,7 @@ def integer_model(content: bytes, card: ModelCard, data: Splits) -> bytes:
     """Return a model file that computes in 8-bit integers.
 
     The first convolution and the layer that gives logits stay in floats: they take little time, and
-    rounding costs most there. When not to answer is worked out anew on val, from the integer network's own answers.
+    rounding costs most there.
 
     Args:
         content: of model.onnx.
@@ -48,37 +52,51 @@ def integer_model(content: bytes, card: ModelCard, data: Splits) -> bytes:
     """
     proto = onnx.load_from_string(content)
     del proto.metadata_props[:]
-    body = _quantized(folded(proto), _some(data.train.images)).SerializeToString()
-    pictures = _some(data.train.images if data.val is None else data.val.images)
-    card = replace(card, precision=INTEGERS, golden=_answered(card, body, pictures))
-    classifier = Classifier.from_bytes(seal(card, body), "the integer network")
+    body = _quantized(folded(proto), some(data.train.images)).SerializeToString()
+    session = onnxruntime.InferenceSession(body, providers=["CPUExecutionProvider"])
+
+    return seal(integer_card(card, lambda x: session.run(None, {"image": x}), data), body)
+
+
+def integer_card(card: ModelCard, judged: Judged, data: Splits) -> ModelCard:
+    """Return what a network in integers says about itself: its own answers, not the floats'.
+
+    When not to answer is worked out anew on val. Golden samples are pictures of val, or of train.
+
+    Args:
+        card: of the network in floats.
+        judged: a batch of uint8 pictures → the integers' probabilities and, where they tell it,
+            their strangeness.
+        data: the parts that it was trained, chosen and judged on; test is not looked at.
+    """
+    pictures = some((data.val or data.train).images)
+    golden = choose_golden(pictures, _in_batches(judged, pictures)[0])
+    known = card.deciding
     if data.val is not None:
-        answers, strange = classifier.judged(data.val.images)
-        old = card.deciding
-        known = decide(answers, data.val.labels, old.max_error)
-        if old.ordinary and strange is not None:
-            ordinary = strangers.quantiles(strange.astype(np.float64))
-            known = replace(known, ordinary=ordinary, refused=old.refused)
-        card = replace(card, deciding=known)
-    return seal(card, body)
+        probabilities, *strange = _in_batches(judged, data.val.images)
+        known = decide(probabilities, data.val.labels, card.deciding.max_error)
+        if card.deciding.ordinary and strange:
+            ordinary = strangers.quantiles(strange[0].astype(np.float64))
+            known = replace(known, ordinary=ordinary, refused=card.deciding.refused)
+    return replace(card, precision=INTEGERS, deciding=known, golden=golden)
 
 
-def _some(images: Images) -> Images:
+def _in_batches(judged: Judged, images: Images) -> list[NDArray[np.float32]]:
+    starts = range(0, len(images), BATCH)
+    answers = [judged(np.asarray(images[at : at + BATCH])) for at in starts]
+    return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
+
+
+def some(images: Images) -> Images:
     """Return pictures from all over a part, in its order, the same ones each time."""
     count = min(CALIBRATED_ON, len(images))
     rows = np.random.default_rng(0).choice(len(images), count, replace=False)
     return np.asarray(images[np.sort(rows)])
 
 
-def _answered(card: ModelCard, body: bytes, pictures: Images) -> GoldenSamples:
-    """Return golden samples of a network whose answers nobody else has recorded."""
-    session = onnxruntime.InferenceSession(body, providers=["CPUExecutionProvider"])
-    return choose_golden(pictures, session.run(["probabilities"], {"image": pictures})[0])
-
-
 def _quantized(proto: onnx.ModelProto, pictures: Images) -> onnx.ModelProto:
     names = _names_to_quantize(proto)
-    with tempfile.TemporaryDirectory() as name, _quiet():
+    with tempfile.TemporaryDirectory() as name, quiet():
         before, after = Path(name) / "before.onnx", Path(name) / "after.onnx"
         onnx.save(proto, before)
         quantization.quantize_static(
@@ -117,14 +135,3 @@ class _Pictures(quantization.CalibrationDataReader):
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         batch = next(self._batches, None)
         return None if batch is None else {"image": batch}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop what the quantizer says: advice that was followed, and a line a step."""
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

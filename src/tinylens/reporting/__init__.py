@@ -13,6 +13,7 @@ from tinylens.explanations import Explanations
 from tinylens.findings import Audit
 from tinylens.reporting.contents import Contents
 from tinylens.run import Run
+from tinylens.verification import Scorecard
 
 
 def write(run: Run) -> None:
@@ -64,6 +65,20 @@ def write_explanations(run: Run, explanations: Explanations) -> None:
     with _installed():
         from tinylens.reporting.explaining import write as write_page
     write_page(run.explanations, run.plots, explanations)
+
+
+def write_scorecard(run: Run, scorecard: Scorecard) -> Path:
+    """Write scorecard.json and plots/formats.png of a run; return the plot's path.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    with _installed():
+        from tinylens.reporting.scorecard import plot
+    path = run.plots / "formats.png"
+    files.write_bytes(path, plot(scorecard))
+    run.write_scorecard(scorecard.to_json())
+    return path
 
 
 @contextlib.contextmanager

@@ -1,0 +1,71 @@
+"""The scorecard of exported files: a table for the terminal, and a plot."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from rich.table import Table
+from rich.text import Text
+
+from tinylens.reporting.plots import BLUE, ORANGE, STYLE, as_png, new_figure
+from tinylens.reporting.tables import plain_table
+from tinylens.verification import Row, Scorecard
+
+
+def table(scorecard: Scorecard) -> Table:
+    """Return a line a file."""
+    parts = {(row.part, row.pictures) for row in scorecard.rows}
+    judged = " and ".join(f"{count:,} pictures of {part}" for part, count in sorted(parts))
+    found = plain_table(
+        caption=f"against Keras on {judged}: same answers, largest difference between "
+        "probabilities, points of accuracy with 95 % interval; milliseconds for one picture, "
+        "median and 95th percentile; pictures a second, "
+        f"{scorecard.batch} at once, {scorecard.threads} threads"
+    )
+    found.add_column("Format", no_wrap=True)
+    for title in ("Same %", "Apart", "Points", "MB", "ms, p95", "A second"):
+        found.add_column(title, justify="right", no_wrap=True)
+    for row in scorecard.rows:
+        mark = " ✗" if row.failures else ""
+        found.add_row(Text(row.format + mark), *_cells(row))
+    return found
+
+
+def _cells(row: Row) -> list[str]:
+    points = "–"
+    if row.accuracy_difference is not None:
+        low, high = row.accuracy_difference.ci95
+        value = row.accuracy_difference.value
+        points = f"{100 * value:+.2f} ({100 * low:+.2f} {100 * high:+.2f})"
+    cells = [f"{100 * row.agreement:.2f}", f"{row.largest_difference:.1g}", points]
+    cells.append(f"{row.size / 1e6:.2f}")
+    if row.speed is None:
+        return [*cells, "–", "–"]
+    one = f"{row.speed.one_p50_ms:.2f} {row.speed.one_p95_ms:.2f}"
+    return [*cells, one, f"{row.speed.many_per_second:,.0f}"]
+
+
+def plot(scorecard: Scorecard) -> bytes:
+    """Return size, time for one picture and pictures a second of each file, as a PNG."""
+    with mpl.rc_context(STYLE):
+        return as_png(_bars(scorecard))
+
+
+def _bars(scorecard: Scorecard) -> Figure:
+    rows = scorecard.rows[::-1]  # the first on top
+    names = [row.format + (" ✗" if row.failures else "") for row in rows]
+    colours = [ORANGE if row.integers else BLUE for row in rows]
+    figure = new_figure(10, 1.2 + 0.42 * len(rows))
+    panels = figure.subplots(1, 3, sharey=True)
+    speeds = [row.speed for row in rows]
+    one = [each.one_p50_ms if each else 0.0 for each in speeds]
+    tails = [each.one_p95_ms - each.one_p50_ms if each else 0.0 for each in speeds]
+    panels[0].barh(names, [row.size / 1e6 for row in rows], color=colours)
+    panels[1].barh(names, one, xerr=[[0.0] * len(rows), tails], color=colours, capsize=2)
+    panels[2].barh(names, [s.many_per_second if s else 0.0 for s in speeds], color=colours)
+    titles = ("Size", "One picture, median and 95th percentile", f"{scorecard.batch} at once")
+    for axes, title, unit in zip(panels, titles, ("MB", "ms", "pictures a second"), strict=True):
+        axes.set_title(title)
+        axes.set_xlabel(unit)
+    panels[2].xaxis.set_major_formatter("{x:,.0f}")
+    return figure
