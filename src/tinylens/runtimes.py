@@ -187,7 +187,8 @@ def openvino_module() -> Any:
 def _tensorflow(threads: int) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else lines of build details at first use
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
-    import tensorflow
+    with quiet():  # its C++ code writes before its own log level is read
+        import tensorflow
 
     return tensorflow
 

@@ -1,4 +1,4 @@
-"""A run's network in any format: written, compared with Keras, and kept only if it answers alike."""
+"""A run's network in any format: written, compared with Keras, kept only if it answers alike."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from tinylens.runtimes import CARD, EXTRA_ASSETS
 
 LABELS = "labels.txt"  # what LiteRT's own task library reads, a class a line
 # In 8 bits probabilities would come in steps of 1/256; and values times their own sigmoid, or norms
-# behind pools, lose most: on CIFAR-10 (JPEG), `fast`, 98.4 % agree with these in floats, else 97.4 %
+# behind pools, lose most: on CIFAR-10 (JPEG), `fast`, 98.4 % agree with these in floats, else 97.4
 IN_FLOATS = ("LOG_SOFTMAX", "SOFTMAX", "MUL", "ADD")
 
 
