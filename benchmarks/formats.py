@@ -53,7 +53,9 @@ def main() -> None:
 def _given(folders: list[Path]) -> dict[str, tuple[Run, Splits]]:
     runs = [Run(folder) for folder in folders]
     # a path would tell of this machine
-    named = {SETS.get(Path(run.info.dataset).name, Path(run.info.dataset).name): run for run in runs}
+    named = {
+        SETS.get(Path(run.info.dataset).name, Path(run.info.dataset).name): run for run in runs
+    }
     return {f"{name}, {run.recipe.name}": (run, reopen(run)) for name, run in named.items()}
 
 
@@ -87,9 +89,7 @@ def measure(
     models = [open_model(out / each.file, threads) for each in FORMATS.values()]
     pictures = QUICK_PICTURES if asked.quick else None
     keras = reference(run, data, "test", labels=True, pictures=pictures)
-    found = verify(
-        models, keras, Limits(), threads=threads, seconds=1.0 if asked.quick else 10.0
-    )
+    found = verify(models, keras, Limits(), threads=threads, seconds=1.0 if asked.quick else 10.0)
     rows = [replace(row, path=FORMATS[row.format].file) for row in found.rows]
     right = (keras.probabilities.argmax(axis=1) == keras.labels).mean()
     ratios = _ratios(rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shipped
@@ -94,6 +94,14 @@ def test_integers_fail_by_the_accuracy_that_they_lose():
     )
 
 
+def test_one_picture_of_few_may_be_lost():
+    few = Reference(
+        "val", IMAGES[:100], EXPECTED[:100], np.zeros(100, np.int64), shipped.CLASS_NAMES
+    )
+    found = [judge(model(changed(n), "onnx-int8"), few, Limits()).failures for n in (1, 2)]
+    assert [len(each) for each in found] == [0, 1]
+
+
 def test_an_agreement_that_is_asked_for_holds_for_integers_too():
     row = judge(model(changed(2), "litert-int8"), against(), Limits(agreement=0.9999))
     assert len(row.failures) == 1
@@ -135,9 +143,18 @@ def test_all_files_are_timed_in_turns():
 def test_a_runs_own_answers_are_the_reference(trained):
     data = reopen(trained)
     found = reference(trained, data, "val", labels=True, pictures=50)
-    assert found.images.shape == (50, 16, 16, 3) and found.class_names == ("cat", "dog", "owl", "emu")
+    assert found.images.shape == (50, 16, 16, 3) and found.class_names == (
+        "cat",
+        "dog",
+        "owl",
+        "emu",
+    )
     np.testing.assert_array_equal(
-        found.labels, [data.val.labels[np.where((data.val.images == x).all((1, 2, 3)))[0][0]] for x in found.images]
+        found.labels,
+        [
+            data.val.labels[np.where((data.val.images == x).all((1, 2, 3)))[0][0]]
+            for x in found.images
+        ],
     )
     assert reference(trained, data, "test", labels=False).labels is None
     with pytest.raises(RecipeError, match="has no part holdout; expected train, val, test"):
@@ -159,6 +176,7 @@ def test_models_are_judged_and_timed_together():
 shares = st.floats(0, 1)
 
 
+@settings(max_examples=30)
 @given(
     st.builds(
         Row,

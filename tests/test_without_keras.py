@@ -30,7 +30,8 @@ print(run.info.backend)
 ANSWER = """
 import importlib.util, json, sys
 import numpy as np
-present = [n for n in ("keras", "tensorflow", "jax", "torch", "onnx") if importlib.util.find_spec(n)]
+names = ("keras", "tensorflow", "jax", "torch", "onnx")
+present = [name for name in names if importlib.util.find_spec(name)]
 from tinylens.classifier import Classifier
 classifier = Classifier.open(sys.argv[1])
 golden = classifier.card.golden

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from tinylens.cores import core_count
@@ -24,6 +23,10 @@ from tinylens.deciding import Level, SetLevel
 from tinylens.errors import ModelError
 from tinylens.modelfile import INTEGERS, LARGEST_FILE, ModelCard, unseal
 from tinylens.reading import Picture, Read, each, map_ahead, read
+
+# its import leaves a number in ~/.cache to be known by, and reports to its makers, unless told not to
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 BATCH = 256  # pictures at once: larger batches were no faster and take more memory
 

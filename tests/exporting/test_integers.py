@@ -43,9 +43,15 @@ def test_it_answers_nearly_as_the_floats_do_and_says_what_it_is(made):
     assert integers.card.precision == "int8"
     assert integers.card.tolerance == INTEGER_TOLERANCE
     assert integers.class_names == floats.class_names
-    assert len(content) < 0.6 * 4 * sum(  # a byte a weight, and what the file says of itself
-        int(np.prod(item.dims)) for item in onnx.load_from_string(content).graph.initializer
-    ) + len(content) * 0.9
+    assert (
+        len(content)
+        < 0.6
+        * 4
+        * sum(  # a byte a weight, and what the file says of itself
+            int(np.prod(item.dims)) for item in onnx.load_from_string(content).graph.initializer
+        )
+        + len(content) * 0.9
+    )
     images = np.asarray(data.test.images)
     expected, given = floats.probabilities(images), integers.probabilities(images)
     assert (expected.argmax(axis=1) == given.argmax(axis=1)).mean() > 0.97

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DataOption = Annotated[
     str | None, typer.Option(help="Where the run's pictures are, if they have moved.")
 ]
+SecondsOption = Annotated[float, typer.Option(min=0, help="Of timing, for each file.")]
 FormatOption = Annotated[
     list[str],
     typer.Option(
@@ -36,6 +37,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="A folder for the files; else exports/ in the run's.")
     ] = None,
+    seconds: SecondsOption = 1.0,
     data: DataOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
@@ -55,7 +57,9 @@ def export(
     run = Run(run_folder)
     splits = reopen(run, data, data_dir)
     with frame.progress("formats") as progress:
-        found, scorecard = every.export(run, formats, out=out, data=splits, progress=progress)
+        found, scorecard = every.export(
+            run, formats, out=out, data=splits, seconds=seconds, progress=progress
+        )
     _show_export(run, found, scorecard, as_json=as_json)
 
 
@@ -102,6 +106,7 @@ def verify(
     threads: Annotated[
         int | None, typer.Option(min=1, help="That answer; else one a processor core.")
     ] = None,
+    seconds: SecondsOption = 2.0,
     data: DataOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
@@ -123,7 +128,9 @@ def verify(
     if split == "test":  # whoever picks a format by its accuracy there has chosen by test
         evaluation.record_look(run, frame.command_line())
     with frame.progress("files judged") as progress:
-        found = verification.verify(opened, keras_answers, limits, threads=used, progress=progress)
+        found = verification.verify(
+            opened, keras_answers, limits, threads=used, seconds=seconds, progress=progress
+        )
     plot = reporting.write_scorecard(run, found)
     _show_scorecard(run, found, plot, as_json=as_json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import shutil
@@ -103,6 +104,7 @@ def export(
     out: Path | None = None,
     data: Splits | None = None,
     limits: Limits | None = None,
+    seconds: float = SECONDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Exported], Scorecard]:
     """Write a run's network in some formats; one that answers otherwise than Keras is not kept.
@@ -116,6 +118,7 @@ def export(
         out: the folder for the files; None takes the run's own.
         data: what the run was trained on; None opens it anew.
         limits: how far a file may be from Keras.
+        seconds: of timing, for each file.
         progress: called with formats done and formats in all.
 
     Returns:
@@ -135,14 +138,14 @@ def export(
         activate("tensorflow")
     source = Source(run, data or reopen(run))
     found, opened = [], []
-    with run.lock():
+    with run.lock() if out is None else contextlib.nullcontext():
         for done, each in enumerate(wanted):
             came, model = _export_one(source, each, out, limits or Limits())
             found.append(came)
             opened += [] if model is None else [model]
             if progress:
                 progress(done + 1, len(wanted))
-    speeds = time_together([model.answer for model in opened], source.data.test.images, SECONDS)
+    speeds = time_together([model.answer for model in opened], source.data.test.images, seconds)
     rows = (each.row for each in found if each.path is not None and each.row is not None)
     timed = [replace(row, speed=speed) for row, speed in zip(rows, speeds, strict=True)]
     return found, Scorecard(core_count(), BATCH, tuple(timed))
@@ -160,7 +163,7 @@ def _export_one(
     row = None
     try:
         if temporary != path:
-            EXPORTERS[wanted.name](source, temporary)
+            _write(source, wanted, temporary)
         model = open_model(temporary, core_count())
         row = replace(judge(model, _reference(source, wanted), limits), path=str(path))
         if row.failures:
@@ -174,6 +177,16 @@ def _export_one(
         if temporary != path:
             files.remove(temporary)
     return Exported(wanted.name, path, row), model
+
+
+def _write(source: Source, wanted: Format, path: Path) -> None:
+    try:
+        EXPORTERS[wanted.name](source, path)
+    except (TinylensError, OSError):  # said well enough, and the disk is not the format's fault
+        raise
+    except Exception as error:  # writers raise dozens of types that share no base
+        words = " ".join(str(error).split())[:300]
+        raise ModelError(f"it cannot be written: {type(error).__name__}: {words}") from error
 
 
 def _reference(source: Source, wanted: Format) -> Reference:

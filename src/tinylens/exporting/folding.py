@@ -78,14 +78,22 @@ class _Graph:
             scale, shift, mean, variance = (self._float64(name) for name in norm.input[1:])
             epsilon = next((item.f for item in norm.attribute if item.name == "epsilon"), EPSILON)
             factor = scale / np.sqrt(variance + epsilon)
-            weights, bias = self._weights(convolution)
-            moved = (bias - mean) * factor + shift
-            self._set_weights(convolution, weights * factor[:, None, None, None], moved)
+            names = "/".join([*convolution.input[1:], *norm.input[1:]])  # views share their weights
+            weights, *bias = (self._float64(name) for name in convolution.input[1:])
+            moved = (sum(bias) - mean) * factor + shift
+            scaled = weights * factor[:, None, None, None]
+            self.constants[f"{names}/weights"] = scaled.astype(np.float32)
+            self.constants[f"{names}/bias"] = moved.astype(np.float32)
+            del convolution.input[1:]
+            convolution.input.extend([f"{names}/weights", f"{names}/bias"])
             convolution.output[0] = norm.output[0]
             self._remove(norm)
 
     def _pairs(self, first: str, then: str) -> list[tuple[Any, Any]]:
-        """Return nodes of type `first` whose output goes to one node, of type `then`, alone."""
+        """Return nodes of type `first` whose output goes to one node, of type `then`, alone.
+
+        All that they take besides is constant.
+        """
         uses = Counter(name for node in self.nodes for name in node.input)
         makers = {node.output[0]: node for node in self.nodes if node.op_type == first}
         return [
@@ -94,6 +102,7 @@ class _Graph:
             if node.op_type == then
             and node.input[0] in makers.keys() - self._outputs
             and uses[node.input[0]] == 1
+            and {*makers[node.input[0]].input[1:], *node.input[1:]} <= self.constants.keys()
         ]
 
     def _place(self, node: Any) -> int:
@@ -104,16 +113,3 @@ class _Graph:
 
     def _float64(self, name: str) -> NDArray[np.float64]:
         return self.constants[name].astype(np.float64)
-
-    def _weights(self, convolution: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        weights, *bias = (self._float64(name) for name in convolution.input[1:])
-        return weights, bias[0] if bias else np.zeros(len(weights))
-
-    def _set_weights(
-        self, convolution: Any, weights: NDArray[np.float64], bias: NDArray[np.float64]
-    ) -> None:
-        names = [f"{convolution.name}_{what}" for what in ("weights", "bias")]
-        for name, array in zip(names, (weights, bias), strict=True):
-            self.constants[name] = array.astype(np.float32)
-        del convolution.input[1:]
-        convolution.input.extend(names)

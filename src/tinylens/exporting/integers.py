@@ -118,10 +118,17 @@ def _names_to_quantize(proto: onnx.ModelProto) -> list[str]:
     """Return the nodes behind the first convolution and before the layer that gives logits."""
     nodes = list(proto.graph.node)
     first = next((i for i, node in enumerate(nodes) if node.op_type == "Conv"), -1)
-    last = next((i for i, node in enumerate(nodes) if node.op_type in OUTPUTS), len(nodes))
-    inner = [node for node in nodes[first + 1 : last] if node.op_type in QUANTIZED]
-    dense = [node for node in inner if node.op_type == "Gemm"]
-    return [node.name for node in inner if not dense or node is not dense[-1]]
+    dense = [node for node in nodes if node.op_type == "Gemm"]
+    weights = dense[-1].input[1] if dense else ""  # several views of a picture share them
+    found: list[str] = []
+    in_floats: set[str] = set()
+    for node in nodes[first + 1 :]:
+        gives_logits = node.op_type == "Gemm" and node.input[1] == weights
+        if gives_logits or node.op_type in OUTPUTS or in_floats & set(node.input):
+            in_floats |= set(node.output)
+        elif node.op_type in QUANTIZED:
+            found.append(node.name)
+    return found
 
 
 class _Pictures(quantization.CalibrationDataReader):
