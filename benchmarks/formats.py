@@ -1,7 +1,7 @@
 """Every format of a network on its own test pictures: same answers, accuracy, size, time.
 
-On Fashion-MNIST and on CIFAR-10 (JPEG): trains recipe `fast`, exports all formats, and compares each
-with what Keras answered. Files are timed in turns within one process, A B B A, and the ratio of
+On Fashion-MNIST and on CIFAR-10 (JPEG): trains recipe `fast`, exports all formats, and compares
+each with what Keras answered. Files are timed in turns within one process, A B B A, and the ratio of
 throughputs is that of integers to floats of the same runtime. --run takes a trained run instead.
 
     python benchmarks/formats.py --cifar FOLDER

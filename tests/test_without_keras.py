@@ -49,7 +49,9 @@ def bare_python(tmp_path_factory) -> Path:
     venv.create(folder, with_pip=False)
     [packages] = folder.glob("lib/python*/site-packages")
     text = (ROOT / "requirements" / "runtime.txt").read_text("utf-8")
-    for name in re.findall(r"^([A-Za-z0-9_.-]+)==", text, re.MULTILINE):
+    for name, only_where in re.findall(r"^([\w.-]+)==\S+( ;)?", text, re.MULTILINE):
+        if only_where and not list(importlib.metadata.distributions(name=name)):
+            continue  # for another system
         distribution = importlib.metadata.distribution(name)
         tops = {file.parts[0] for file in distribution.files or () if file.parts[0] != ".."}
         for top in sorted(tops - {"__pycache__"}):
