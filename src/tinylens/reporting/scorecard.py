@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from rich.table import Table
 from rich.text import Text
 
@@ -66,6 +67,9 @@ def _bars(scorecard: Scorecard) -> Figure:
     panels[0].barh(names, apart, color=colours)
     panels[0].set_xscale("log")
     panels[0].set_xlim(NO_DIFFERENCE, 1)
+    panels[0].set_xticks([1e-6, 1e-4, 1e-2, 1])
+    panels[0].xaxis.set_major_formatter("{x:g}")  # matplotlib's own is written in TeX
+    panels[0].xaxis.set_minor_formatter(NullFormatter())
     panels[1].barh(names, [row.size / 1e6 for row in rows], color=colours)
     panels[2].barh(names, one, xerr=[[0.0] * len(rows), tails], color=colours, capsize=2)
     panels[3].barh(names, [s.many_per_second if s else 0.0 for s in speeds], color=colours)
