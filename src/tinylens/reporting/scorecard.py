@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 from rich.text import Text
 
-from tinylens.reporting.plots import BLUE, ORANGE, STYLE, as_png, new_figure
-from tinylens.reporting.tables import plain_table
+from tinylens.reporting.terminal import plain_table
 from tinylens.verification import Row, Scorecard
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NO_DIFFERENCE = 1e-8  # drawn for 0, which a logarithmic scale lacks
 
@@ -50,11 +51,19 @@ def _cells(row: Row) -> list[str]:
 
 def plot(scorecard: Scorecard) -> bytes:
     """Return difference from Keras, size and speed of each file, as a PNG."""
+    import matplotlib as mpl  # the table is for those, too, who do not have it
+
+    from tinylens.reporting.plots import STYLE, as_png
+
     with mpl.rc_context(STYLE):
         return as_png(_bars(scorecard))
 
 
 def _bars(scorecard: Scorecard) -> Figure:
+    from matplotlib.ticker import NullFormatter
+
+    from tinylens.reporting.plots import BLUE, ORANGE, new_figure
+
     rows = scorecard.rows[::-1]  # the first on top
     names = [row.format + (" ✗" if row.failures else "") for row in rows]
     colours = [ORANGE if row.integers else BLUE for row in rows]
