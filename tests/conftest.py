@@ -34,3 +34,11 @@ def type_in(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A small run, trained once for all tests that only read it."""
+    from builders_export import trained_run
+
+    return trained_run(tmp_path_factory.mktemp("trained"))

@@ -26,11 +26,13 @@ MODULE_OF_VERB = {
     "evaluate": "evaluation",
     "learning-curve": "learning_curve",
     "explain": "explaining",
+    "export": "exporting",
     "predict": "predicting",
     "recipes": "recipe",
     "report": "reporting",
     "robustness": "robustness",
     "train": "training",
+    "verify": "verification",
 }
 PUBLIC_NAMES = [
     "Audit",
@@ -44,8 +46,10 @@ PUBLIC_NAMES = [
     "audit",
     "compare",
     "evaluate",
+    "export",
     "load",
     "train",
+    "verify",
 ]
 SLOW_TO_IMPORT = (
     "jax",

@@ -25,9 +25,10 @@ import onnxruntime  # noqa: E402
 from keras import layers  # noqa: E402
 
 from tinylens import finishing, models  # noqa: E402
-from tinylens.exporting import TIE, _compare, choose_golden, export_onnx  # noqa: E402
+from tinylens.exporting import _compare, choose_golden, export_onnx  # noqa: E402
 from tinylens.exporting.direct import onnx_model  # noqa: E402
 from tinylens.exporting.graph import UnknownLayer  # noqa: E402
+from tinylens.verification import TIE  # noqa: E402
 
 pytestmark = pytest.mark.backend
 

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from tinylens.data.dataset import Splits as Splits
     from tinylens.data.sources import load as load
     from tinylens.evaluation import evaluate as evaluate
+    from tinylens.exporting.every import export as export
     from tinylens.findings import Audit as Audit
     from tinylens.recipe import Recipe as Recipe
     from tinylens.run import Run as Run
     from tinylens.scores import Evaluation as Evaluation
     from tinylens.training import train as train
+    from tinylens.verification import verify as verify
 
 __version__ = "0.1.0"
 
@@ -36,8 +38,10 @@ _HOMES = {
     "audit": "tinylens.auditing",
     "compare": "tinylens.comparison",
     "evaluate": "tinylens.evaluation",
+    "export": "tinylens.exporting.every",
     "load": "tinylens.data.sources",
     "train": "tinylens.training",
+    "verify": "tinylens.verification",
 }
 
 __all__ = [
@@ -52,8 +56,10 @@ __all__ = [
     "audit",
     "compare",
     "evaluate",
+    "export",
     "load",
     "train",
+    "verify",
 ]
 
 

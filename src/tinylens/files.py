@@ -71,6 +71,29 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def replace(temporary: Path, path: Path) -> None:
+    """Give a finished file or folder its name; what had that name before is gone then."""
+    for file in temporary.rglob("*") if temporary.is_dir() else [temporary]:
+        if file.is_file():
+            fsync_file(file)
+    if path.is_dir():  # a folder that is not empty cannot be renamed over
+        old = temporary_beside(path)
+        path.rename(old)
+        temporary.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, where there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def temporary_beside(path: Path) -> Path:
     """Return a fresh name in the folder of `path`, which is made if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +127,15 @@ def slug(source: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40] or "data"
 
 
+def numbered(root: Path, stem: str) -> Iterator[tuple[int, Path]]:
+    """Yield N and the path of every folder `root/stem-N`, N from 1, in no order."""
+    pattern = re.compile(re.escape(stem) + r"-([1-9][0-9]*)")
+    for path in root.iterdir() if root.is_dir() else ():
+        match = pattern.fullmatch(path.name)
+        if match and path.is_dir():
+            yield int(match[1]), path
+
+
 def lock_descriptor(descriptor: int) -> bool:
     """Take the system's lock on an open file; it is let go when the descriptor is closed."""
     if sys.platform == "win32":
@@ -124,8 +156,7 @@ def lock_descriptor(descriptor: int) -> bool:
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Remove temporary files of a killed process from folders, of which some may not be there."""
+    """Remove what a killed process left unfinished in folders, of which some may not be there."""
     for folder in folders:
         for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            if leftover.is_file():
-                leftover.unlink(missing_ok=True)
+            remove(leftover)

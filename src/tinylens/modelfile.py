@@ -29,6 +29,10 @@ from tinylens.errors import DataError, ModelError
 SCHEMA = 1  # of the model card; raised when an older tinylens could misread the file
 LARGEST_FILE = 2**31 - 1  # bytes; a Protocol Buffers message cannot be larger
 TOLERANCE = 1e-4  # between probabilities of the same network in two libraries
+# the same for a network in 8-bit integers: processors may round a sum up or down, and a value of
+# 256 steps is then off by one; a processor that saturates where others do not is further off
+INTEGER_TOLERANCE = 0.05
+FLOATS, INTEGERS = "float32", "int8"
 DEEPEST_NESTING = 64  # messages in messages; Protocol Buffers' own readers stop at 100
 
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # how a field is stored
@@ -82,6 +86,7 @@ class ModelCard:
         tinylens: the version that wrote the file.
         temperature: what the logits are divided by, already in the file (Guo et al. 2017).
         bend: how much more than a temperature was needed, likewise; see `metrics.fit_bend`.
+        precision: what it computes in: "float32", or "int8" after calibration on train.
         chosen_on: the part of the data that the temperature was chosen on, or "" for none.
         deciding: when not to answer.
         golden: pictures with their answers, or None before export.
@@ -102,6 +107,7 @@ class ModelCard:
     deciding: Deciding = ANSWERS_ALWAYS
     golden: GoldenSamples | None = None
     bend: float = 0.0
+    precision: str = FLOATS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -110,6 +116,11 @@ class ModelCard:
             raise DataError(f"class names given twice: {', '.join(twins)}; rename one")
         if len(self.class_names) < 2 or not all(self.class_names):
             raise DataError(f"class names {self.class_names}, expected two or more, none empty")
+
+    @property
+    def tolerance(self) -> float:
+        """By how much its probabilities may differ from the recorded ones, on any machine."""
+        return INTEGER_TOLERANCE if self.precision == INTEGERS else TOLERANCE
 
     def to_json(self) -> dict[str, Any]:
         """Return the card as JSON values; arrays as base64 of their little-endian bytes."""
@@ -122,6 +133,7 @@ class ModelCard:
             "tinylens": self.tinylens,
             "created": self.created,
             "network": self.network,
+            "precision": self.precision,
             "class_names": list(self.class_names),
             "image": self.rule.to_json(),
             "calibration": {
@@ -160,6 +172,7 @@ class ModelCard:
                 tinylens=str(tree["tinylens"]),
                 temperature=float(tree["calibration"]["temperature"]),
                 bend=float(tree["calibration"].get("bend", 0.0)),  # not in older files
+                precision=str(tree.get("precision", FLOATS)),  # likewise
                 chosen_on=str(tree["calibration"]["chosen_on"]),
                 # files from before there were such levels answer always
                 deciding=Deciding.from_json(tree["deciding"])

@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import os
-import re
 import socket
 import time
 import zipfile
@@ -66,7 +65,7 @@ class Run:
     def create(root: Path, stem: str) -> Run:
         """Make and return the next free folder `root/stem-N`, N from 1."""
         root.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((n for n, _ in _numbered(root, stem)), default=0)
+        number = 1 + max((n for n, _ in files.numbered(root, stem)), default=0)
         while True:
             try:
                 (root / f"{stem}-{number}").mkdir()
@@ -78,7 +77,7 @@ class Run:
     @staticmethod
     def existing(root: Path, stem: str) -> list[Run]:
         """Return the runs `root/stem-N` that were started, newest first."""
-        numbered = sorted(_numbered(root, stem), reverse=True)
+        numbered = sorted(files.numbered(root, stem), reverse=True)
         return [Run(path) for _, path in numbered if (path / "run.json").is_file()]
 
     # --- the files, by what they are
@@ -102,6 +101,11 @@ class Run:
     def model_card(self) -> Path:
         """What the model is and how good it is, README.md, as Hugging Face wants it."""
         return self.path / "README.md"
+
+    @property
+    def exports(self) -> Path:
+        """The folder of the network in other formats."""
+        return self.path / "exports"
 
     @property
     def plots(self) -> Path:
@@ -266,6 +270,10 @@ class Run:
         """Write learning_curve.json."""
         self._write_json("learning_curve.json", curve.to_json())
 
+    def write_scorecard(self, tree: Mapping[str, Any]) -> None:
+        """Write scorecard.json, how the exported files compare with Keras."""
+        self._write_json("scorecard.json", tree)
+
     @property
     def curve_runs(self) -> Path:
         """The folder of the trainings for a learning curve, while it is made."""
@@ -315,7 +323,7 @@ class Run:
             os.ftruncate(descriptor, 0)
             holder = f"process {os.getpid()} on {socket.gethostname()}, started {now}\n"
             os.write(descriptor, holder.encode())
-            files.remove_leftovers(self.path, self.path / "checkpoints", self.plots)
+            files.remove_leftovers(self.path, self.path / "checkpoints", self.plots, self.exports)
             yield
         finally:
             os.close(descriptor)
@@ -386,11 +394,3 @@ def _understood(path: Path) -> Iterator[None]:
         raise
     except UNREADABLE as error:
         raise RunError(f"{path} is damaged: {error}") from None
-
-
-def _numbered(root: Path, stem: str) -> Iterator[tuple[int, Path]]:
-    pattern = re.compile(re.escape(stem) + r"-([1-9][0-9]*)")
-    for path in root.iterdir() if root.is_dir() else ():
-        match = pattern.fullmatch(path.name)
-        if match and path.is_dir():
-            yield int(match[1]), path

@@ -17,6 +17,7 @@ from tinylens.cli.audit import audit
 from tinylens.cli.compare import compare
 from tinylens.cli.evaluate import evaluate, report
 from tinylens.cli.explain import explain
+from tinylens.cli.export import export, verify
 from tinylens.cli.learning_curve import learning_curve
 from tinylens.cli.predict import predict
 from tinylens.cli.robustness import robustness
@@ -34,7 +35,7 @@ data_app = typer.Typer(help="Look at data sets, and correct them.", no_args_is_h
 
 for verb in (
     *(train, predict, evaluate, compare, robustness, audit),
-    *(explain, learning_curve, report, recipes),
+    *(explain, learning_curve, report, recipes, export, verify),
 ):
     app.command()(verb)
 data_app.command()(data.info)

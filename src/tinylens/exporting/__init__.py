@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,12 +19,13 @@ from tinylens.exporting.direct import INPUT, OUTPUT, onnx_model
 from tinylens.exporting.graph import UnknownLayer
 from tinylens.exporting.strangeness import add_strangeness
 from tinylens.modelfile import TOLERANCE, GoldenSamples, ModelCard, seal
+from tinylens.quiet import quiet
 from tinylens.strangers import Strangeness
+from tinylens.verification import disagreements
 
 MOST_GOLDEN_SAMPLES = 16
 MOST_GOLDEN_BYTES = 49_152  # of pixels: 16 pictures of 32×32 RGB; a third more as base64
 STRANGENESS_TOLERANCE = 1e-3  # relative: logits differ by 1e-4, and their squares add up
-TIE = 1e-5  # two probabilities nearer than this are equal as far as float32 can tell
 
 
 @dataclass(frozen=True)
@@ -169,14 +165,13 @@ def _compare(expected: NDArray[np.float32], given: NDArray[np.float32]) -> tuple
             f"its probabilities differ by up to {difference:.2g} from Keras's on "
             f"{len(expected)} pictures, expected at most {TOLERANCE:g}"
         )
-    rows = np.flatnonzero(expected.argmax(axis=1) != given.argmax(axis=1))
-    gaps = expected[rows].max(axis=1) - expected[rows, given[rows].argmax(axis=1)]
-    if (gaps > TIE).any():
+    apart, ties = disagreements(expected, given)
+    if apart:
         raise ModelError(
-            f"it gives another class than Keras for {int((gaps > TIE).sum())} of "
+            f"it gives another class than Keras for {apart} of "
             f"{len(expected)} pictures, expected the same class for all"
         )
-    return len(rows), difference
+    return ties, difference
 
 
 def _alike(expected: NDArray[np.float64], given: NDArray[np.float32]) -> bool:
@@ -200,7 +195,7 @@ def _through_keras(network: keras.Model, reason: str) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
-            with _quiet():
+            with quiet():
                 network.export(path, format="onnx", verbose=False, input_signature=[signature])
             proto = onnx.load(path)
         except Exception as error:  # three converters, with their own and their libraries' errors
@@ -222,28 +217,3 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
         node.output[:] = [new if name == old else name for name in node.output]
     for value in (*graph.input, *graph.output, *graph.value_info):
         value.name = new if value.name == old else value.name
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop what the exporters, and the C++ below them, write to stdout and stderr."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for descriptor in kept:
-            os.dup2(nowhere, descriptor)
-        with (
-            warnings.catch_warnings(),
-            Path(os.devnull).open("w", encoding="utf-8") as silence,
-            contextlib.redirect_stdout(silence),
-            contextlib.redirect_stderr(silence),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for descriptor, copy in kept.items():
-            os.dup2(copy, descriptor)
-            os.close(copy)
-        os.close(nowhere)

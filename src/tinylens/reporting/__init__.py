@@ -13,6 +13,7 @@ from tinylens.explanations import Explanations
 from tinylens.findings import Audit
 from tinylens.reporting.contents import Contents
 from tinylens.run import Run
+from tinylens.verification import Scorecard
 
 
 def write(run: Run) -> None:
@@ -64,6 +65,22 @@ def write_explanations(run: Run, explanations: Explanations) -> None:
     with _installed():
         from tinylens.reporting.explaining import write as write_page
     write_page(run.explanations, run.plots, explanations)
+
+
+def write_scorecard(run: Run, scorecard: Scorecard) -> Path:
+    """Write scorecard.json and plots/formats.png of a run; return the plot's path.
+
+    Raises:
+        MissingExtra: matplotlib is not installed; scorecard.json is written all the same.
+    """
+    from tinylens.reporting.scorecard import plot
+
+    run.write_scorecard(scorecard.to_json())
+    path = run.plots / "formats.png"
+    with _installed():
+        png = plot(scorecard)
+    files.write_bytes(path, png)
+    return path
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from tinylens.findings import Audit, Twin
 from tinylens.gap_parts import GapParts
 from tinylens.measurements import LearningCurve, Robustness
 from tinylens.repeats import Summary
+from tinylens.reporting.terminal import plain_table
 from tinylens.reporting.why import groups, leak_words
 from tinylens.reporting.wording import (
     FIGURES,
@@ -38,7 +38,9 @@ _NAME_LENGTH = 18  # three figures with their intervals leave so much of 80 colu
 def overview(evaluation: Evaluation) -> Table:
     """Return the main figures of each part with their intervals, a column a part."""
     parts = [name for name in SPLIT_ORDER if name in evaluation.splits]
-    table = _table(caption="(…) 95 % interval; precision, recall, F1, ROC AUC: mean over classes")
+    table = plain_table(
+        caption="(…) 95 % interval; precision, recall, F1, ROC AUC: mean over classes"
+    )
     table.add_column("", no_wrap=True)
     for name in parts:
         table.add_column(name, justify="right", no_wrap=True)
@@ -61,7 +63,7 @@ def per_class(evaluation: Evaluation, split: str = "test") -> Table:
         raise RunError(
             f"the evaluation has no part {split!r}; it has {', '.join(evaluation.splits)}"
         )
-    table = _table()
+    table = plain_table()
     table.add_column(Text(f"Class ({split})"))  # the one that gives way where 80 columns are few
     for title in ("Precision %", "Recall %", "F1 %"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -75,7 +77,7 @@ def per_class(evaluation: Evaluation, split: str = "test") -> Table:
 def differences(pair: Pair) -> Table:
     """Return how two runs differ in accuracy, over all classes and in each one's recall."""
     caption = f"points on test, {pair.second} minus {pair.first}; (…) 95 % interval"
-    table = _table(caption=caption)
+    table = plain_table(caption=caption)
     table.add_column(Text("Class"))
     table.add_column("Points", justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
@@ -94,7 +96,7 @@ def differences(pair: Pair) -> Table:
 
 def audit(found: Audit) -> Table:
     """Return how many suspects of each kind there are in each part, with the most suspect one."""
-    table = _table(caption=_audit_caption(found))
+    table = plain_table(caption=_audit_caption(found))
     table.add_column("Found")
     for name in found.counts:
         table.add_column(name, justify="right", no_wrap=True)
@@ -160,7 +162,7 @@ def corruptions(found: Robustness) -> Table:
         f"accuracy on {found.pictures:,} test pictures, %; as they are {_percent(found.clean)}; "
         f"mean corruption error {_percent(error)} ({low}–{high})"
     )
-    table = _table(caption=caption)
+    table = plain_table(caption=caption)
     table.add_column("Corruption", no_wrap=True)
     strengths = max(len(scores) for scores in found.corruptions.values())
     for strength in range(1, strengths + 1):
@@ -172,7 +174,7 @@ def corruptions(found: Robustness) -> Table:
 
 def small_changes(found: Robustness) -> Table:
     """Return the accuracy on pictures that were moved, turned, mirrored or compressed."""
-    table = _table()
+    table = plain_table()
     table.add_column("Small changes", no_wrap=True)
     table.add_column("Accuracy %", justify="right", no_wrap=True)
     for name, score in small_change_rows(found):
@@ -182,7 +184,7 @@ def small_changes(found: Robustness) -> Table:
 
 def explanations(found: Explanations) -> Table:
     """Return each explained picture with its answer and what the nearest training pictures are."""
-    table = _table()
+    table = plain_table()
     for name in ("Picture", "Class", "Answer", "Nearest training pictures"):
         table.add_column(name, overflow="fold")
     table.add_column("Sure %", justify="right", no_wrap=True)
@@ -204,7 +206,7 @@ def explanations(found: Explanations) -> Table:
 def spread(summary: Summary) -> Table:
     """Return mean, standard deviation and interval of each figure over a series of trainings."""
     judged = "test" if summary.kind == "seeds" else "held out"
-    table = _table(caption=f"{len(summary.runs)} {summary.kind}; (…) 95 % interval")
+    table = plain_table(caption=f"{len(summary.runs)} {summary.kind}; (…) 95 % interval")
     table.add_column(f"Figure ({judged})", no_wrap=True)
     table.add_column("Mean ± sd", justify="right", no_wrap=True)
     for figure in FIGURES:
@@ -222,7 +224,7 @@ def spread(summary: Summary) -> Table:
 def gap_parts(parts: GapParts) -> Table:
     """Return the error on test and the gap, with the parts that add up to them."""
     leaks = leak_words(parts)
-    table = _table(caption=f"points of all pictures; (…) 95 % interval. {leaks}".rstrip())
+    table = plain_table(caption=f"points of all pictures; (…) 95 % interval. {leaks}".rstrip())
     table.add_column("In parts")
     table.add_column("Points", justify="right", no_wrap=True)
     table.add_column("Share %", justify="right", no_wrap=True)
@@ -237,7 +239,7 @@ def gap_parts(parts: GapParts) -> Table:
 
 def learning_curve(curve: LearningCurve) -> Table:
     """Return the error of networks trained on parts of train, a row a size."""
-    table = _table(caption=f"recipe {curve.recipe}, on {curve.judged:,} pictures of val")
+    table = plain_table(caption=f"recipe {curve.recipe}, on {curve.judged:,} pictures of val")
     for title in ("Pictures", "Passes", "Wrong %", "by seed"):
         table.add_column(title, justify="right", no_wrap=True)
     for point in curve.points:
@@ -256,17 +258,6 @@ def _aside(value: str, interval: str) -> Text:
 
 def _percent(score: Score) -> str:
     return "–" if score.value is None else percent(score.value)
-
-
-def _table(caption: str | None = None) -> Table:
-    return Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        caption=caption,
-        caption_justify="left",
-    )
 
 
 def _cell(figure: Figure, score: Score) -> Text:

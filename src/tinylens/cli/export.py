@@ -1,0 +1,218 @@
+"""`tinylens export` and `tinylens verify`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinylens.cli import frame
+from tinylens.cli.frame import DataDirOption, JsonFlag
+from tinylens.errors import MissingExtra, ModelError, RecipeError
+
+if TYPE_CHECKING:
+    from tinylens.exporting.every import Exported
+    from tinylens.run import Run
+    from tinylens.verification import Scorecard
+
+DataOption = Annotated[
+    str | None, typer.Option(help="Where the run's pictures are, if they have moved.")
+]
+SecondsOption = Annotated[float, typer.Option(min=0, help="Of timing, for each file.")]
+FormatOption = Annotated[
+    list[str],
+    typer.Option(
+        "--format",
+        help="onnx, onnx-int8, litert, litert-int8, saved-model, openvino, keras, or all; "
+        "may be given several times.",
+    ),
+]
+
+
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    formats: FormatOption = ["all"],  # noqa: B006 - typer wants a list
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the files; else exports/ in the run's.")
+    ] = None,
+    seconds: SecondsOption = 1.0,
+    data: DataOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a run's network in other formats; what answers otherwise than Keras is not kept."""
+    from tinylens import backend
+    from tinylens.formats import asked_for, check_installed
+    from tinylens.run import Run
+
+    wanted = asked_for(formats)
+    check_installed(wanted, writing=True)
+    # TensorFlow writes some formats whatever the run was trained on; else any backend will do
+    backend.activate("tensorflow" if any("tensorflow" in x.writes_with for x in wanted) else None)
+    from tinylens.exporting import every
+    from tinylens.reopening import reopen
+
+    run = Run(run_folder)
+    splits = reopen(run, data, data_dir)
+    with frame.progress("formats") as progress:
+        found, scorecard = every.export(
+            run, formats, out=out, data=splits, seconds=seconds, progress=progress
+        )
+    _show_export(run, found, scorecard, as_json=as_json)
+
+
+def _show_export(run: Run, found: list[Exported], scorecard: Scorecard, *, as_json: bool) -> None:
+    errors = [each.error for each in found if each.error]
+    if as_json:
+        formats = [{**asdict(each), "path": each.path and str(each.path)} for each in found]
+        tree = {"run": str(run.path), "formats": formats, "scorecard": scorecard.to_json()}
+        frame.print_json({**tree, "passed": not errors})
+    elif scorecard.rows:
+        _print_table(scorecard)
+        typer.echo("")
+        for each in found:
+            if each.path is not None:
+                typer.echo(f"{each.format:12} {each.path}")
+    _fail(errors)
+
+
+def verify(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL…", help="Model files of any format, or a run: all of its."),
+    ],
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="The run they come from; else found by path.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="The pictures of train, val or test.")] = "test",
+    pictures: Annotated[
+        int | None, typer.Option(help="At most so many of them, from all over the part.")
+    ] = None,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(
+            help="Least share of pictures answered as Keras did, of every file; else 0.9999 of "
+            "those that compute in floats."
+        ),
+    ] = None,
+    max_difference: Annotated[
+        float, typer.Option(help="Most between two probabilities, of files in floats.")
+    ] = 1e-4,
+    max_loss: Annotated[
+        float, typer.Option(help="Most accuracy that a file in integers may lose, as a share.")
+    ] = 0.003,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="That answer; else one a processor core.")
+    ] = None,
+    seconds: SecondsOption = 2.0,
+    data: DataOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare exported files with the Keras network of their run: answers, accuracy, size, time."""
+    from tinylens import evaluation, reporting, verification
+    from tinylens.cores import core_count
+    from tinylens.reopening import reopen
+    from tinylens.runtimes import open_model
+
+    limits = verification.Limits(min_agreement, max_difference, max_loss)
+    _check_limits(limits)
+    run = _run_of(models, against)
+    paths = _files_of(models)
+    splits = reopen(run, data, data_dir)
+    keras_answers = verification.reference(run, splits, split, labels=True, pictures=pictures)
+    used = threads or core_count()
+    opened = [open_model(path, used) for path in paths]
+    if split == "test":  # whoever picks a format by its accuracy there has chosen by test
+        evaluation.record_look(run, frame.command_line())
+    with frame.progress("files judged") as progress:
+        found = verification.verify(
+            opened, keras_answers, limits, threads=used, seconds=seconds, progress=progress
+        )
+    plot: Path | None = None
+    try:
+        plot = reporting.write_scorecard(run, found)
+    except MissingExtra as error:  # whoever verifies where it is served has no need of plots
+        typer.echo(f"no plot is drawn: {error}", err=True)
+    _show_scorecard(run, found, plot, as_json=as_json)
+
+
+def _check_limits(limits: Any) -> None:
+    for option, value in (
+        ("--min-agreement", limits.agreement),
+        ("--max-difference", limits.difference),
+        ("--max-loss", limits.accuracy_lost),
+    ):
+        if value is not None and not 0 <= value <= 1:
+            raise RecipeError(f"{option} {value:g}: expected a share from 0 to 1")
+
+
+def _run_of(models: list[Path], against: Path | None) -> Run:
+    """Return the run that was named, or the one that all models lie in.
+
+    Raises:
+        RecipeError: none was, and they lie in no run or in several.
+    """
+    from tinylens.run import Run
+
+    if against is not None:
+        return Run(against)
+    homes = {_home(path.resolve()) for path in models}
+    if len(homes) != 1 or None in homes:
+        raise RecipeError(
+            f"{', '.join(map(str, models))}: not in the folder of one run, so what Keras answered "
+            "is not known; say it with --against RUN"
+        )
+    return Run(next(iter(homes)) or Path())
+
+
+def _home(path: Path) -> Path | None:
+    from tinylens.run import Run
+
+    return next((each for each in (path, *path.parents) if Run(each).started), None)
+
+
+def _files_of(models: list[Path]) -> list[Path]:
+    """Return the model files that are meant; a run means its own and all in its exports folder."""
+    from tinylens.formats import FORMATS
+    from tinylens.run import Run
+
+    found: list[Path] = []
+    for path in models:
+        run = Run(path)
+        if not run.started:
+            found.append(path)
+            continue
+        exported = [run.exports / each.file for each in FORMATS.values()]
+        found += [run.model, *(each for each in exported if each.exists())]
+    return list(dict.fromkeys(found))
+
+
+def _show_scorecard(run: Run, found: Scorecard, plot: Path | None, *, as_json: bool) -> None:
+    failures = found.failures
+    if as_json:
+        tree = {"run": str(run.path), "scorecard": found.to_json(), "plot": plot and str(plot)}
+        frame.print_json({**tree, "passed": not failures})
+    else:
+        _print_table(found)
+        if plot is not None:
+            typer.echo(f"\nplot  {plot}")
+    _fail(failures)
+
+
+def _print_table(scorecard: Scorecard) -> None:
+    from rich.console import Console
+
+    from tinylens.reporting.scorecard import table
+
+    Console().print(table(scorecard))
+
+
+def _fail(errors: list[str]) -> None:
+    """End with the exit code of a bad model file, once all has been printed."""
+    for error in errors:
+        typer.echo(f"error: {error}", err=True)
+    if errors:
+        raise typer.Exit(ModelError.exit_code)

@@ -1,0 +1,366 @@
+"""Whether shipped files answer as the Keras network of their run did, and how fast they are.
+
+The reference is what Keras answered when the run was made, as predictions.npz keeps it. So a file
+is judged on any machine without Keras, and Keras's own file is one of those that are judged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens.comparison import Difference, paired_difference
+from tinylens.data.dataset import Images, Labels, Splits
+from tinylens.errors import ModelError, RecipeError, RunError
+from tinylens.metrics import Probabilities
+from tinylens.run import Run
+from tinylens.runtimes import Answer, Opened
+
+TIE = 1e-5  # two probabilities nearer than this are equal as far as float32 can tell
+BATCH = 256  # pictures at once
+ROUNDS = 4  # of timing: all files take turns, A B B A, so that a slow moment meets all alike
+SECONDS = 2.0  # of timing for each file
+LEAST_CALLS = 5  # that are timed a round
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a file may be from Keras.
+
+    Attributes:
+        agreement: least share of pictures with the same answer; None asks 99.99 % of files that
+            compute in floats, and nothing of those in integers.
+        difference: most between any two probabilities, of files that compute in floats.
+        accuracy_lost: most that a file in integers may be less accurate, as a share of pictures;
+            one picture is allowed where there are so few that it is more than that.
+    """
+
+    agreement: float | None = None
+    difference: float = 1e-4
+    accuracy_lost: float = 0.003
+
+
+FLOATS_AGREE = 0.9999
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a file answers.
+
+    Attributes:
+        one_p50_ms: milliseconds for one picture that is in memory, median.
+        one_p95_ms: 95th percentile.
+        many_per_second: pictures a second in batches of 256, median.
+    """
+
+    one_p50_ms: float
+    one_p95_ms: float
+    many_per_second: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one file compares with Keras.
+
+    Attributes:
+        format: its name.
+        path: of the file or folder.
+        integers: whether it computes in 8-bit integers.
+        size: in bytes.
+        part: of the data set that it was judged on.
+        pictures: how many.
+        agreement: share of them with the same answer; ties count as the same.
+        ties: pictures whose two best classes are equal in float32, told apart differently.
+        largest_difference: between any two probabilities.
+        accuracy: share of right answers; None where labels were not looked at.
+        accuracy_difference: that, minus Keras's on the same pictures.
+        speed: None where it was not timed.
+        failures: each limit that it does not keep, in words.
+    """
+
+    format: str
+    path: str
+    integers: bool
+    size: int
+    part: str
+    pictures: int
+    agreement: float
+    ties: int
+    largest_difference: float
+    accuracy: float | None
+    accuracy_difference: Difference | None
+    speed: Speed | None = None
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """Several files, judged and timed together.
+
+    Attributes:
+        threads: that answered.
+        batch: pictures at once where many were answered.
+        rows: a file each.
+    """
+
+    threads: int
+    batch: int
+    rows: tuple[Row, ...]
+
+    @property
+    def failures(self) -> list[str]:
+        """Each limit that is not kept, with the file's path."""
+        return [f"{row.path}: {words}" for row in self.rows for words in row.failures]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dicts, lists and numbers."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(tree: Mapping[str, Any]) -> Scorecard:
+        """Return what `to_json` gave, also after a way through JSON."""
+        return Scorecard(tree["threads"], tree["batch"], tuple(map(_row, tree["rows"])))
+
+
+def _row(tree: Mapping[str, Any]) -> Row:
+    difference, speed = tree["accuracy_difference"], tree["speed"]
+    found = difference and Difference(difference["value"], tuple(difference["ci95"]))
+    changes = {
+        "accuracy_difference": found,
+        "speed": speed and Speed(**speed),
+        "failures": tuple(tree["failures"]),
+    }
+    return Row(**{**tree, **changes})
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What Keras answered.
+
+    Attributes:
+        part: of the data set.
+        images: uint8, shape (n, height, width, channels).
+        probabilities: float32, shape (n, classes).
+        labels: int64, shape (n,), or None where they are not to be looked at.
+        class_names: in the order of the probabilities.
+    """
+
+    part: str
+    images: Images
+    probabilities: Probabilities
+    labels: Labels | None
+    class_names: tuple[str, ...]
+
+
+def reference(
+    run: Run, data: Splits, part: str, *, labels: bool, pictures: int | None = None
+) -> Reference:
+    """Return what the run's Keras network answered on a part.
+
+    Args:
+        run: finished.
+        data: what it was trained, chosen and judged on.
+        part: "train", "val" or "test".
+        labels: whether they may be looked at.
+        pictures: at most so many, from all over the part; None takes all.
+
+    Raises:
+        RecipeError: the run has no such part, or `pictures` is not positive.
+        RunError: it has no answers yet, or they are not of this part.
+    """
+    if pictures is not None and pictures < 1:
+        raise RecipeError(f"--pictures {pictures}: expected at least 1")
+    parts, arrays = dict(data.items()), run.predictions
+    if part not in parts or f"{part}_probabilities" not in arrays:
+        raise RecipeError(f"{run.path} has no part {part}; expected {', '.join(parts)}")
+    rows, probabilities = arrays[f"{part}_indices"], arrays[f"{part}_probabilities"]
+    if len(rows) and rows.max() >= len(parts[part]):
+        raise RunError(f"{run.path} has answers to pictures that {part} does not have; train again")
+    order = np.argsort(rows, kind="stable")
+    if pictures is not None and pictures < len(order):
+        chosen = np.random.default_rng(0).choice(len(order), pictures, replace=False)
+        order = order[np.sort(chosen)]
+    return Reference(
+        part=part,
+        images=np.asarray(parts[part].images[rows[order]]),
+        probabilities=probabilities[order],
+        labels=arrays[f"{part}_labels"][order] if labels else None,
+        class_names=tuple(run.info.class_names),
+    )
+
+
+def verify(
+    models: Sequence[Opened],
+    against: Reference,
+    limits: Limits,
+    *,
+    threads: int,
+    seconds: float = SECONDS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scorecard:
+    """Judge and time files together.
+
+    Args:
+        models: opened.
+        against: what Keras answered.
+        limits: how far they may be from that.
+        threads: that they were opened with, for the record.
+        seconds: of timing, for each.
+        progress: called with files judged and files in all.
+
+    Raises:
+        ModelError: a file has other classes or gives what is no number.
+    """
+    rows = []
+    for done, model in enumerate(models):
+        rows.append(judge(model, against, limits))
+        if progress:
+            progress(done + 1, len(models))
+    speeds = time_together([model.answer for model in models], against.images, seconds)
+    timed = (replace(row, speed=speed) for row, speed in zip(rows, speeds, strict=True))
+    return Scorecard(threads, BATCH, tuple(timed))
+
+
+# --- answers
+
+
+def judge(model: Opened, against: Reference, limits: Limits) -> Row:
+    """Compare a file's answers with Keras's.
+
+    Raises:
+        ModelError: it has other classes, or gives what is no number.
+    """
+    if model.card is not None and model.card.class_names != against.class_names:
+        raise ModelError(
+            f"{model.path} has the classes {', '.join(model.card.class_names)}, expected those of "
+            f"the run: {', '.join(against.class_names)}; give the run that it was exported from"
+        )
+    given = _answers(model, against)
+    apart, ties = disagreements(against.probabilities, given)
+    count = len(given)
+    row = Row(
+        format=model.format.name,
+        path=str(model.path),
+        integers=model.format.integers,
+        size=model.size,
+        part=against.part,
+        pictures=count,
+        agreement=1 - apart / count,
+        ties=ties,
+        largest_difference=float(np.abs(against.probabilities - given).max()),
+        accuracy=None,
+        accuracy_difference=None,
+    )
+    if against.labels is not None:
+        row = replace(row, **_accuracies(against.probabilities, given, against.labels))
+    return replace(row, failures=tuple(_failures(row, limits)))
+
+
+def _answers(model: Opened, against: Reference) -> NDArray[np.float32]:
+    images = against.images
+    starts = range(0, len(images), BATCH)
+    try:
+        parts = [model.answer(images[at : at + BATCH]) for at in starts]
+    except Exception as error:  # runtimes raise dozens of types that share no base
+        words = " ".join(str(error).split())[:300]
+        raise ModelError(f"{model.path} cannot be run: {words}") from error
+    given = np.concatenate(parts)
+    if given.shape != against.probabilities.shape or not np.isfinite(given).all():
+        raise ModelError(
+            f"{model.path} gives answers of shape {given.shape}, expected finite numbers of shape "
+            f"{against.probabilities.shape}; export it again"
+        )
+    return given
+
+
+def disagreements(expected: Probabilities, given: Probabilities) -> tuple[int, int]:
+    """Return how many pictures get another class, and how many of these are ties and left out.
+
+    A tie is a picture whose two classes are equal for `expected`, as far as float32 can tell.
+
+    >>> sure, tied = [[0.9, 0.1], [0.500001, 0.499999]], [[0.1, 0.9], [0.499999, 0.500001]]
+    >>> disagreements(np.array(sure), np.array(tied))
+    (1, 1)
+    """
+    rows = np.flatnonzero(expected.argmax(axis=1) != given.argmax(axis=1))
+    gaps = expected[rows].max(axis=1) - expected[rows, given[rows].argmax(axis=1)]
+    ties = int((gaps <= TIE).sum())
+    return len(rows) - ties, ties
+
+
+def _accuracies(expected: Probabilities, given: Probabilities, labels: Labels) -> dict[str, Any]:
+    before, after = (each.argmax(axis=1) == labels for each in (expected, given))
+    only_before, only_after = int((before & ~after).sum()), int((after & ~before).sum())
+    return {
+        "accuracy": float(after.mean()),
+        "accuracy_difference": paired_difference(only_before, only_after, len(labels)),
+    }
+
+
+def _failures(row: Row, limits: Limits) -> list[str]:
+    least = limits.agreement if row.integers else limits.agreement or FLOATS_AGREE
+    found = []
+    if least is not None and row.agreement < least:
+        found.append(
+            f"it answers {100 * row.agreement:.2f} % of {row.pictures:,} pictures as Keras did, "
+            f"expected at least {100 * least:g} %"
+        )
+    if not row.integers and not row.largest_difference <= limits.difference:
+        found.append(
+            f"its probabilities differ by up to {row.largest_difference:.2g} from Keras's, "
+            f"expected at most {limits.difference:g}"
+        )
+    lost = 0.0 if row.accuracy_difference is None else -row.accuracy_difference.value
+    if row.integers and lost > limits.accuracy_lost and round(lost * row.pictures) > 1:
+        found.append(
+            f"it is less accurate than Keras by {100 * lost:.2f} points on {row.pictures:,} "
+            f"pictures of {row.part}, expected at most {100 * limits.accuracy_lost:g}"
+        )
+    return found
+
+
+# --- time
+
+
+def time_together(answers: Sequence[Answer], images: Images, seconds: float) -> list[Speed]:
+    """Time several files on the same pictures, in turns.
+
+    Args:
+        answers: what is timed.
+        images: uint8, shape (n, height, width, channels).
+        seconds: for each of them, half with single pictures and half with batches.
+    """
+    few, many = images[:1], np.resize(images, (BATCH, *images.shape[1:]))
+    single: list[list[float]] = [[] for _ in answers]
+    batches: list[list[float]] = [[] for _ in answers]
+    for number in range(ROUNDS):
+        order = range(len(answers)) if number % 2 == 0 else reversed(range(len(answers)))
+        for place in order:
+            share = seconds / ROUNDS / 2
+            single[place] += _times(answers[place], few, share)
+            batches[place] += _times(answers[place], many, share)
+    return [
+        Speed(
+            one_p50_ms=1e3 * float(np.percentile(one, 50)),
+            one_p95_ms=1e3 * float(np.percentile(one, 95)),
+            many_per_second=BATCH / float(np.median(all_at_once)),
+        )
+        for one, all_at_once in zip(single, batches, strict=True)
+    ]
+
+
+def _times(answer: Answer, images: Images, seconds: float) -> list[float]:
+    """Return the seconds of each call, after one that is not timed, for so long in all."""
+    answer(images)
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(found) < LEAST_CALLS or time.perf_counter() < end:
+        begun = time.perf_counter()
+        answer(images)
+        found.append(time.perf_counter() - begun)
+    return found
