@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tinylens.data.images import ImageRule
 from tinylens.deciding import ANSWERS_ALWAYS, Deciding
+from tinylens.doctor import Reference
 from tinylens.errors import DataError, ModelError
 
 SCHEMA = 1  # of the model card; raised when an older tinylens could misread the file
@@ -81,6 +82,7 @@ class ModelCard:
         created: UTC, such as "2026-05-04T03:02:01Z".
         tinylens: the version that wrote the file.
         temperature: what the logits are divided by, already in the file (Guo et al. 2017).
+        doctor: what the training pictures are like, for the input doctor, or None.
         bend: how much more than a temperature was needed, likewise; see `metrics.fit_bend`.
         chosen_on: the part of the data that the temperature was chosen on, or "" for none.
         deciding: when not to answer.
@@ -102,6 +104,7 @@ class ModelCard:
     deciding: Deciding = ANSWERS_ALWAYS
     golden: GoldenSamples | None = None
     bend: float = 0.0
+    doctor: Reference | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -130,6 +133,7 @@ class ModelCard:
                 "chosen_on": self.chosen_on,
             },
             "deciding": self.deciding.to_json(),
+            "doctor": self.doctor and self.doctor.to_json(),
             "data": {"name": self.dataset, "fingerprint": self.fingerprint},
             "golden": golden,
         }
@@ -165,6 +169,7 @@ class ModelCard:
                 deciding=Deciding.from_json(tree["deciding"])
                 if "deciding" in tree
                 else ANSWERS_ALWAYS,
+                doctor=Reference.from_json(tree.get("doctor")),  # likewise, they judge no picture
                 golden=golden
                 and GoldenSamples(
                     _array_from_json(golden["images"], np.uint8),

@@ -29,6 +29,14 @@ def predict(
         str | None,
         typer.Option(metavar="SHARE", help="Name the classes that hold the right one so often."),
     ] = None,
+    fix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|KIND,…",
+            help="Put right what is unlike the training pictures: rotation, colour, inverted, "
+            "background, margins, upscaled.",
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the rows here, not on stdout.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="The same, as Parquet.")] = None,
     as_json: JsonFlag = False,
@@ -42,9 +50,9 @@ def predict(
     classifier = Classifier.open(model)
     found = predicting.expand(paths, sys.stdin.buffer)
     to_files = bool(csv or parquet)
-    sets = coverage is not None
-    writers = [predicting.csv_file(csv, top, sets=sets)] if csv else []
-    writers += [predicting.parquet_file(parquet, sets=sets)] if parquet else []
+    columns = {"sets": coverage is not None, "findings": fix is not None}
+    writers = [predicting.csv_file(csv, top, **columns)] if csv else []
+    writers += [predicting.parquet_file(parquet, **columns)] if parquet else []
     if as_json:
         writers.append(predicting.json_list(sys.stdout.buffer))
     elif not to_files:
@@ -54,8 +62,15 @@ def predict(
         found,
         top=top,
         coverage=frame.share("--coverage", coverage),
+        fix=fix or "",
         **frame.when_to_answer(max_error, refused),
     )
+    if fix and classifier.card.doctor is None:
+        typer.echo(
+            "--fix: the model does not know what its training pictures were like, so nothing is "
+            "judged or fixed; train again to have that in the file",
+            err=True,
+        )
     with frame.reader_may_leave():
         shown = _with_progress(predictions, len(found), rows_shown=not to_files)
         answered = predicting.write(shown, writers)
