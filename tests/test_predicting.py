@@ -302,7 +302,7 @@ def test_a_broken_picture_is_a_row_and_not_an_abort(folder):
     assert [row["error"] for row in read] == [None, "empty file", None, "no such file"]
     assert [len(row["top"]) for row in read] == [2, 0, 2, 0]
     assert list(read[0]) == [
-        *("path", "label", "confidence", "top", "unknown", "strangeness", "error")
+        *("path", "label", "confidence", "top", "unknown", "strangeness", "error", "findings")
     ]
 
 
@@ -352,7 +352,7 @@ def test_the_command_and_python_give_the_same_answers(folder):
     for number in range(600):  # more than two batches
         write_picture(folder / f"{number:03}.png", number % 7)
     read = json.loads(run(".", "--json").stdout)
-    expected = Classifier.open("../m.onnx").predict([row["path"] for row in read])
+    expected = Classifier.open("../m.onnx").predict([row["path"] for row in read], fix="")
     assert [row["path"] for row in read] == [f"{number:03}.png" for number in range(600)]
     for row, prediction in zip(read, expected, strict=True):
         assert row == prediction.to_json()

@@ -16,6 +16,11 @@ from tinylens.errors import DataError
 
 MANY = 500  # pictures, which take long enough to want to see how far it is
 
+_NO_DOCTOR = (
+    "--fix: the model does not know what its training pictures were like, so nothing is judged or "
+    "fixed; train again to have that in the file"
+)
+
 
 def predict(
     model: ModelArgument,
@@ -66,11 +71,7 @@ def predict(
         **frame.when_to_answer(max_error, refused),
     )
     if fix and classifier.card.doctor is None:
-        typer.echo(
-            "--fix: the model does not know what its training pictures were like, so nothing is "
-            "judged or fixed; train again to have that in the file",
-            err=True,
-        )
+        typer.echo(_NO_DOCTOR, err=True)
     with frame.reader_may_leave():
         shown = _with_progress(predictions, len(found), rows_shown=not to_files)
         answered = predicting.write(shown, writers)

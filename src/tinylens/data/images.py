@@ -29,8 +29,8 @@ from tinylens.errors import DataError
 Pixels = NDArray[np.uint8]
 
 # What may be done to a picture before it is made small. In: uint8, shape (height, width, 1 or 3),
-# upright, opaque and of its own size, and its EXIF orientation. Out: a picture of any size, the very
-# same array where nothing was done.
+# upright, opaque and of its own size, and its EXIF orientation. Out: a picture of any size, the
+# very same array where nothing was done.
 Treatment = Callable[[Pixels, int], Pixels]
 
 DECODER_VERSION = f"1, Pillow {PIL.__version__}"  # a part of the key of whatever keeps pixels
@@ -162,11 +162,10 @@ def decode(content: bytes, rule: ImageRule, treatment: Treatment | None = None) 
         turned = _orientation(header, image)
         turn = _UPRIGHT.get(turned)
         upright = image.transpose(turn) if turn is not None else image
-        opaque = _flat(_eight_bit(upright), rule.background)
-        pixels = _fitted(opaque, rule) if treatment is None else _own(opaque)
+        pixels = _fitted(upright, rule) if treatment is None else _own(upright, rule)
         frames = max(header.frames, getattr(image, "n_frames", 1))  # a GIF is read on to count
     if treatment is not None:
-        pixels = _treated(opaque, pixels, rule, treatment, turned)
+        pixels = _treated(upright, pixels, rule, treatment, turned)
     return Decoded(pixels, _notes(size, frames))
 
 
@@ -216,11 +215,11 @@ def convert(images: NDArray[Any], rule: ImageRule, treatment: Treatment | None =
     converted = np.empty((len(images), *rule.shape), np.uint8)
     for row, pixels in enumerate(images):
         squeezed = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-        opaque = _flat(Image.fromarray(np.ascontiguousarray(squeezed)), rule.background)
+        image = Image.fromarray(np.ascontiguousarray(squeezed))
         converted[row] = (
-            _fitted(opaque, rule)
+            _fitted(image, rule)
             if treatment is None
-            else _treated(opaque, _own(opaque), rule, treatment)
+            else _treated(image, _own(image, rule), rule, treatment)
         )
     return converted
 
@@ -261,10 +260,11 @@ def _orientation(header: Header, image: Image.Image) -> int:
     return orientation(exif) if isinstance(exif, bytes) else 1
 
 
-def _own(image: Image.Image) -> Pixels:
-    """Return the pixels of an opaque picture of eight bits, (height, width, 1 or 3)."""
-    grey = image.mode in _GREY_MODES
-    return np.array(image.convert("L" if grey else "RGB")).reshape(*image.size[::-1], -1)
+def _own(image: Image.Image, rule: ImageRule) -> Pixels:
+    """Return the pixels of a picture at its own size, (height, width, 1 or 3), with none hidden."""
+    image = _flat(_eight_bit(image), rule.background)
+    image = image.convert("L" if image.mode in _GREY_MODES else "RGB")
+    return np.array(image).reshape(*image.size[::-1], -1)
 
 
 def _treated(
@@ -276,6 +276,7 @@ def _treated(
 
 
 def _fitted(image: Image.Image, rule: ImageRule) -> Pixels:
+    image = _flat(_eight_bit(image), rule.background)
     image = image.convert("L" if rule.channels == 1 else "RGB")
     if image.size != (rule.width, rule.height):
         image = image.resize((rule.width, rule.height), Image.Resampling.BICUBIC)
