@@ -23,7 +23,7 @@ from tinylens.doctor.ground import (
     resized,
     thing,
 )
-from tinylens.doctor.reference import ALL, Reference
+from tinylens.doctor.reference import NEARLY_ALL, Reference
 
 KINDS = ("rotation", "colour", "inverted", "background", "margins", "upscaled")
 UNJUDGED = "unjudged"  # the kind of what is said where there is nothing to judge by
@@ -110,8 +110,7 @@ def examine(pixels: Pixels, reference: Reference | None, orientation: int = 1) -
         ground, window, more = _against_the_ground(pixels, reference)
         findings += more
     findings += _upscaled(pixels, window, ground, reference)
-    judged = tuple(each for each in findings if each.kind in ("rotation", *reference.judged))
-    return Examination(judged, reference, ground, window)
+    return Examination(tuple(findings), reference, ground, window)
 
 
 def in_its_channels(pixels: Pixels, reference: Reference) -> Pixels:
@@ -133,11 +132,11 @@ def _rotation(orientation: int) -> list[Finding]:
 
 def _colour(pixels: Pixels, reference: Reference) -> list[Finding]:
     coloured = is_coloured(pixels)
-    if coloured and reference.grey >= ALL:
+    if coloured and reference.grey >= NEARLY_ALL:
         message = "has colours, and the training pictures are grey"
         by_the_rule = reference.shape[2] == 1
         return [Finding("colour", message, fixed=by_the_rule)]
-    if not coloured and reference.grey <= 1 - ALL:
+    if not coloured and reference.grey <= 1 - NEARLY_ALL:
         message = "is grey, and the training pictures have colours, which nothing can bring back"
         return [Finding("colour", message)]
     return []

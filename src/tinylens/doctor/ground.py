@@ -84,7 +84,7 @@ class Ground:
     @property
     def contrast(self) -> float:
         """Grey levels from which on a pixel is not the ground's."""
-        return max(LEAST_CONTRAST, SIGMAS * self.roughness)
+        return _contrast(self.roughness)
 
 
 def reduced(pixels: Pixels, longest: int) -> Pixels:
@@ -114,9 +114,10 @@ def border(pixels: Pixels) -> Pixels:
 
 
 def fit_ground(pixels: Pixels) -> Ground:
-    """Return the ground, fitted to the border so that what touches it counts little.
+    """Return the ground, fitted to the border so that what touches it does not count.
 
-    Least absolute deviations by iteratively reweighted least squares.
+    Least absolute deviations by iteratively reweighted least squares, and what is as far off as a
+    thing left out; it starts with one colour, the median.
 
     Args:
         pixels: small, shape (height, width, channels).
@@ -131,7 +132,8 @@ def fit_ground(pixels: Pixels) -> Ground:
     ridge = 1e-6 * len(seen) * np.eye(basis.shape[1])
     for _ in range(ROUNDS):
         residual = np.abs(seen - basis @ coefficients).max(axis=1)
-        weighted = basis / np.maximum(residual, 1.0)[:, None]
+        near = residual <= _contrast(MAD_TO_SIGMA * float(np.median(residual)))
+        weighted = basis * (near / np.maximum(residual, 1.0))[:, None]
         coefficients = np.linalg.solve(weighted.T @ basis + ridge, weighted.T @ seen)
     residual = np.abs(seen - np.clip(basis @ coefficients, 0, 255)).max(axis=1)
     roughness = MAD_TO_SIGMA * float(np.median(residual))
@@ -190,6 +192,10 @@ def box_of(mask: Mask) -> Window:
     return Window(
         float(top), float(left), float(bottom - top + 1 / height), float(right - left + 1 / width)
     )
+
+
+def _contrast(roughness: float) -> float:
+    return max(LEAST_CONTRAST, SIGMAS * roughness)
 
 
 def _along_rows(values: NDArray[np.int64], inside: Mask) -> NDArray[np.int64]:

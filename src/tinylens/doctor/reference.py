@@ -15,7 +15,7 @@ VERSION = 1  # raised when an older tinylens could misread it; that then judges 
 TOLERANCE = 12.0  # grey levels: what JPEG and noise make of a ground that fits
 PLAIN_SPREAD = 24.0  # grey levels between the grounds of pictures, for them to count as one
 PLAIN_SHARE = 0.6  # of the border of half of the pictures at least shows that ground
-ALL = 0.995  # of the pictures: so many have no exceptions worth a word
+NEARLY_ALL = 0.995  # of the pictures: so many have no exceptions worth a word
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,14 @@ class Reference:
         grey: share of them without colour.
         level: the usual colour of their borders, one value a channel from 0 to 255.
         spread: grey levels by which the border of one picture in a hundred is off that.
-        share: of the border that shows the usual colour: in a picture of a thousand, and in the
-            median one.
+        share: of the border that shows the usual colour: in all but two pictures of a
+            thousand more than the first, in the median one the second.
         fill: how much of height or width things take up, whichever is more: in two pictures of a
             thousand less than the first, the second in the median one; 0 where grounds differ.
         middle: where the middle of things is, down and right, as shares of the sides.
         off: how far from there, in two pictures of a thousand farther.
         polarity: weights that tell pictures from their negatives; see `tinylens.doctor.polarity`.
         sharpening: how much pictures must be sharpened that were enlarged and made small again.
-        judged: the kinds of findings that are next to never found in the training pictures
-            themselves; no others are looked for.
     """
 
     shape: tuple[int, int, int]
@@ -51,7 +49,6 @@ class Reference:
     off: float = 1.0
     polarity: tuple[float, ...] = ()
     sharpening: float = 0.0
-    judged: tuple[str, ...] = ()
 
     @property
     def plain(self) -> bool:

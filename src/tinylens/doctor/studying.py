@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from tinylens.doctor import framing, polarity
-from tinylens.doctor.examining import KINDS, LEAST_THING, MOST_THING, examine
+from tinylens.doctor.examining import LEAST_THING, MOST_THING
 from tinylens.doctor.ground import (
     LEAST_CONTRAST,
     Floats,
@@ -25,9 +24,8 @@ from tinylens.doctor.ground import (
 from tinylens.doctor.reference import Reference
 
 LOOKED_AT = 1_500  # pictures: one in a thousand is still seen, and it takes a second or two
-CHECKED = 1_000  # of them are examined, to see what would be found in ordinary pictures
-USUAL = 0.005  # of the training pictures: what is found more often is no finding
-RARE = 0.002  # of the pictures have things smaller, or farther off, than the reference says
+SHARE_SLACK = 0.05  # of the border: a new picture may show a little less ground than any before
+RARE = 0.002  # of the pictures have less ground, smaller things or farther off than it says
 EXPOSURES = (1.0, 0.85, 0.7)  # as a photo may be darker than a training picture
 ENLARGED = 4  # times, to learn how much detail that costs
 SHARPENED = 300  # pictures, likewise
@@ -43,16 +41,7 @@ def study(images: Pixels) -> Reference:
     rows = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).astype(np.int64))
     looked_at = np.asarray(images[rows])
     reference = replace(_grounds(looked_at), sharpening=_sharpening(looked_at))
-    if reference.plain:
-        reference = _things(looked_at, reference)
-    reference = replace(reference, judged=KINDS)
-    found = Counter(
-        kind
-        for pixels in looked_at[:: -(-len(rows) // CHECKED)]
-        for kind in examine(pixels, reference).kinds
-    )
-    most = USUAL * min(len(rows), CHECKED)
-    return replace(reference, judged=tuple(kind for kind in KINDS if found[kind] <= most))
+    return _things(looked_at, reference) if reference.plain else reference
 
 
 def _grounds(images: Pixels) -> Reference:
@@ -67,8 +56,8 @@ def _grounds(images: Pixels) -> Reference:
         spread=float(np.quantile(np.abs(levels - level).max(axis=1), 0.99)),
         share=(0.0, 0.0),
     )
-    shares = np.quantile(reference.ground_share(images), [0.001, 0.5])
-    return replace(reference, share=tuple(np.round(shares, 4).tolist()))
+    least, usual = np.quantile(reference.ground_share(images), [RARE, 0.5])
+    return replace(reference, share=(float(max(0.0, least - SHARE_SLACK)), float(usual)))
 
 
 def _things(images: Pixels, reference: Reference) -> Reference:
