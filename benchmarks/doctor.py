@@ -6,8 +6,8 @@ or floor lit from one side, with noise, and saved as JPEG of quality 60 to 95. O
 coloured grounds it is as bright as a camera saw it, which is the negative of Fashion-MNIST, in half
 of the photos tinted. Two more kinds have one fault alone and are counted apart. Every photo goes
 through `Classifier.read` as a file's content, without and with fix="all", and the ordinary test
-pictures of both data sets through `Classifier.predict`. A network that was trained without a reference gets the one of its
-training pictures.
+pictures of both data sets through `Classifier.predict`. A network that was trained without a
+reference gets the one of its training pictures.
 """
 
 from __future__ import annotations

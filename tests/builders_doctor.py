@@ -1,4 +1,4 @@
-"""Training pictures that are all alike in what the doctor judges by, and photos of what they show."""
+"""Training pictures that are alike in what the doctor judges by, and photos of what they show."""
 
 from __future__ import annotations
 
