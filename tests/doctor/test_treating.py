@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -156,3 +157,17 @@ def test_colour_is_not_given_to_a_grey_picture():
     grey = scenes(1).mean(axis=3, keepdims=True).astype(np.uint8)[0]
     treated, (finding,) = treat(grey, examine(grey, study(scenes(300))), ALL)
     assert treated is grey and not finding.fixed
+
+
+@pytest.mark.parametrize("shape", [(1500, 12_000), (12_000, 1500)])
+def test_a_long_thing_in_a_large_picture_takes_little_memory(shape):
+    canvas = np.zeros((*shape, 1), np.uint8)
+    along = np.s_[700:760, 500:11_500] if shape[0] < shape[1] else np.s_[500:11_500, 700:760]
+    canvas[along] = 200
+    tracemalloc.start()
+    treated, findings = treat(canvas, examine(canvas, reference()), ALL)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [each.kind for each in findings if each.fixed] == ["margins"]
+    assert max(treated.shape) <= 112
+    assert peak < 20e6  # the window itself would be 11,000 pixels high and wide

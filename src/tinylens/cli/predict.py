@@ -51,7 +51,9 @@ def predict(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from tinylens import predicting
     from tinylens.classifier import Classifier
+    from tinylens.doctor import allowed_kinds
 
+    allowed_kinds(fix or "")  # a wrong kind is told before anything is written
     classifier = Classifier.open(model)
     found = predicting.expand(paths, sys.stdin.buffer)
     to_files = bool(csv or parquet)

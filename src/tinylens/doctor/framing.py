@@ -20,6 +20,7 @@ from tinylens.doctor.ground import (
 )
 from tinylens.doctor.reference import Reference
 
+COARSE = 4  # times that size: what is larger is first made smaller by whole pixels
 FINE = 4  # times the network's sides: at that size a thing is parted from its ground
 SOFT = 14  # of the picture's side: how far from its outline a thing can still fade into the ground
 
@@ -126,17 +127,30 @@ def _cut(pixels: Pixels, window: Window, ground: Ground, size: tuple[int, int]) 
     height, width = pixels.shape[:2]
     if window == WHOLE and size == (width, height):
         return pixels
-    top, bottom = window.top * height, (window.top + window.height) * height
-    left, right = window.left * width, (window.left + window.width) * width
+    # first to a few times the size, so that what is added around stays small, whatever comes
+    down = max(1, int(window.height * height / size[1] / COARSE))
+    across = max(1, int(window.width * width / size[0] / COARSE))
+    top, bottom = (share * height / down for share in (window.top, window.top + window.height))
+    left, right = (share * width / across for share in (window.left, window.left + window.width))
+    pixels = _means(pixels, down, across)
+    height, width = pixels.shape[:2]
     room = max(0, math.ceil(max(-top, -left, bottom - height, right - width)))
     if room:
-        colour = np.rint(ground.middle).astype(np.uint8)
-        wider = np.empty((height + 2 * room, width + 2 * room, pixels.shape[2]), np.uint8)
-        wider[:] = colour
+        shape = height + 2 * room, width + 2 * room, pixels.shape[2]
+        wider = np.broadcast_to(np.rint(ground.middle).astype(np.uint8), shape).copy()
         wider[room:-room, room:-room] = pixels
         pixels = wider
     ends = left + room, top + room, right + room, bottom + room
     return resized(pixels, size, Image.Resampling.BICUBIC, ends)
+
+
+def _means(pixels: Pixels, down: int, across: int) -> Pixels:
+    """Return the means of blocks of pixels; those at the end may be smaller."""
+    if down == across == 1:
+        return pixels
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    reduced = np.asarray(image.reduce((across, down)))
+    return reduced.reshape(*reduced.shape[:2], pixels.shape[2])
 
 
 def _cover(cut: Pixels, ground: Ground, window: Window) -> Covered:
