@@ -269,8 +269,8 @@ def _upscaled(
     coarse = resized(fine, (width, height), Image.Resampling.BICUBIC)
     back = resized(coarse, (fine.shape[1], fine.shape[0]), Image.Resampling.BICUBIC)
     where = seen.covered > 0 if seen.covered.any() else np.ones_like(seen.covered, bool)
-    lost = (fine.astype(np.float64) - back)[where].var()
-    if lost > LOST * fine[where].astype(np.float64).var():
+    lost = float((fine.astype(np.float64) - back)[where].var())
+    if lost >= LOST * float(fine[where].astype(np.float64).var()):  # also where nothing is shown
         return []
     message = (
         f"shows no more detail than {width}×{height} pixels hold: it was small and was enlarged, "
