@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import helper
 from PIL import Image
 
+from builders_doctor import photo, pictures, reference
 from shipped import (
     CLASS_NAMES,
     GREY_RULE,
@@ -30,7 +31,7 @@ from shipped import (
 )
 from tinylens.classifier import BATCH, Classifier, Prediction
 from tinylens.cores import core_count
-from tinylens.data.images import convert, decode
+from tinylens.data.images import ImageRule, convert, decode
 from tinylens.deciding import SHARES, Deciding, Level, SetLevel
 from tinylens.errors import DataError, ModelError, RecipeError
 from tinylens.modelfile import LARGEST_FILE, GoldenSamples, seal
@@ -49,6 +50,69 @@ def encoded(array: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
 
 PIXELS = some_images(1, RULE, seed=3)[0]
 PNG = encoded(PIXELS)
+
+
+# --- the input doctor
+
+THING = pictures(1, seed=9)[0]
+DOCTORED = Classifier.from_bytes(
+    model_bytes(ImageRule(28, 28, 1), doctor=reference()), "doctored", threads=1
+)
+
+
+def test_nobody_looks_for_findings_unless_asked():
+    (prediction,) = DOCTORED.predict(255 - THING)
+    assert prediction.findings is None and "findings" not in prediction.to_json()
+
+
+def test_what_is_found_is_said_and_nothing_changed():
+    (asked,), (plain,) = DOCTORED.predict(255 - THING, fix=""), DOCTORED.predict(255 - THING)
+    assert asked.to_json()["findings"] == [
+        {
+            "kind": "inverted",
+            "message": "looks like a negative of the training pictures: what is bright there is "
+            "dark here",
+            "fixed": False,
+        }
+    ]
+    assert asked.top == plain.top
+
+
+def test_what_is_fixed_gets_the_answer_of_the_picture_itself():
+    (fixed,), (itself,) = DOCTORED.predict(255 - THING, fix="all"), DOCTORED.predict(THING)
+    assert [(each.kind, each.fixed) for each in fixed.findings] == [("inverted", True)]
+    assert fixed.top == itself.top
+    (other,) = DOCTORED.predict(255 - THING, fix="margins,colour")
+    assert not other.findings[0].fixed and other.top != itself.top
+
+
+def test_files_arrays_and_broken_pictures_have_their_findings():
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    negative = 255 - THING[..., 0]
+    items = [encoded(negative), negative, encoded(THING[..., 0], exif=turned), b"", THING]
+    found = DOCTORED.predict(items, fix="all")
+    kinds = [[each.kind for each in prediction.findings] for prediction in found]
+    assert kinds == [["inverted"], ["inverted"], ["rotation"], [], []]
+
+
+def test_a_photo_is_read_as_a_training_picture():
+    content = encoded(photo(THING), "JPEG", quality=85)
+    as_it_is, fixed = (DOCTORED.read(content, fix) for fix in ("", "all"))
+    assert np.abs(as_it_is.image.astype(int) - THING).mean() > 75
+    assert np.abs(fixed.image.astype(int) - THING).mean() < 25
+    assert all(each.fixed for each in fixed.findings)
+
+
+def test_a_model_without_a_reference_says_so_and_does_nothing():
+    (asked,), (plain,) = COLOUR.predict(PIXELS, fix="all"), COLOUR.predict(PIXELS)
+    assert [(each.kind, each.fixed) for each in asked.findings] == [("unjudged", False)]
+    assert asked.top == plain.top
+
+
+def test_a_kind_that_is_none_is_refused():
+    with pytest.raises(RecipeError, match="there is no 'margin', did you mean margins"):
+        COLOUR.predict(PIXELS, fix="margin")
 
 
 # --- answers

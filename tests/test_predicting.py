@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from builders_doctor import photo, pictures, reference
 from shipped import CLASS_NAMES, RULE, linear_answers, model_bytes, some_images
 from tinylens import cli, predicting
 from tinylens.classifier import Classifier, Prediction
 from tinylens.data.image_folder import PICTURE_SUFFIXES
+from tinylens.data.images import ImageRule
 from tinylens.deciding import Deciding, Level, SetLevel
 from tinylens.errors import DataError, MissingExtra, ModelError, RecipeError
 from tinylens.predicting import expand, printable
@@ -281,6 +283,68 @@ def test_a_share_that_is_none_is_refused(folder, share):
     assert str(result.exception) == f"--max-error {share}: expected a share such as 1% or 0.01"
 
 
+# --- the input doctor
+
+
+@pytest.fixture
+def table(folder):
+    """Return a folder with a photo of a thing on a white table, and a model that knows its kind."""
+    known = model_bytes(ImageRule(28, 28, 1), doctor=reference())
+    (folder.parent / "m.onnx").write_bytes(known)
+    Image.fromarray(photo(pictures(1, seed=9)[0])).save(folder / "photo.jpg", quality=85)
+    return folder
+
+
+def test_what_is_unlike_training_pictures_is_said_and_left(table):
+    (row,) = json.loads(run("photo.jpg", "--json").stdout)
+    (plain,) = Classifier.open("../m.onnx").predict("photo.jpg")
+    assert row["top"] == plain.to_json()["top"]
+    found = {each["kind"]: each["fixed"] for each in row["findings"]}
+    assert found == {"inverted": False, "margins": False, "upscaled": False}
+    line = run("photo.jpg").stdout.splitlines()[1]
+    assert "looks like a negative of the training pictures" in line and "fixed" not in line
+
+
+def test_a_photo_is_fixed_and_the_answer_says_so(table):
+    (row,) = json.loads(run("photo.jpg", "--fix", "all", "--json").stdout)
+    read = Classifier.open("../m.onnx").read("photo.jpg", "all")
+    assert np.abs(read.image.astype(int) - pictures(1, seed=9)[0]).mean() < 25
+    answers = linear_answers(read.image[None], ImageRule(28, 28, 1))[0]
+    assert row["label"] == CLASS_NAMES[answers.argmax()]
+    assert row["confidence"] == pytest.approx(answers.max(), abs=1e-5)
+    assert all(each["fixed"] for each in row["findings"])
+    line = run("photo.jpg", "--fix", "inverted").stdout.splitlines()[1]
+    assert "fixed: looks like a negative" in line and "fixed: the thing in it" not in line
+
+
+def test_what_was_fixed_stands_in_files(table):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    run("photo.jpg", "--fix", "margins", "--csv", "rows.csv", "--parquet", "rows.parquet")
+    (written,) = csv.DictReader((table / "rows.csv").read_text("utf-8").splitlines())
+    assert written["findings"] == "inverted | margins: fixed | upscaled"
+    (kept,) = parquet.read_table(table / "rows.parquet")["findings"].to_pylist()
+    assert [(each["kind"], each["fixed"]) for each in kept] == [
+        ("inverted", False),
+        ("margins", True),
+        ("upscaled", False),
+    ]
+
+
+def test_a_wrong_kind_is_refused_before_anything_is_written(table):
+    result = run("photo.jpg", "--fix", "margin")
+    assert isinstance(result.exception, RecipeError) and result.stdout == ""
+    assert "there is no 'margin', did you mean margins?" in str(result.exception)
+
+
+def test_a_model_that_cannot_judge_says_so_once(folder):
+    write_picture(folder / "1.png")
+    result = run("1.png", "1.png", "--fix", "all")
+    assert result.exit_code == 0
+    assert result.stderr.count("does not know what its training pictures were like") == 1
+    assert "training pictures" not in result.stdout
+    assert run("1.png").stderr == ""
+
+
 def test_the_command_answers_a_line_a_picture(folder):
     pixels = np.stack([write_picture(folder / f"{number}.png", number) for number in range(5)])
     best = linear_answers(pixels, RULE).argmax(axis=1)
@@ -302,7 +366,7 @@ def test_a_broken_picture_is_a_row_and_not_an_abort(folder):
     assert [row["error"] for row in read] == [None, "empty file", None, "no such file"]
     assert [len(row["top"]) for row in read] == [2, 0, 2, 0]
     assert list(read[0]) == [
-        *("path", "label", "confidence", "top", "unknown", "strangeness", "error")
+        *("path", "label", "confidence", "top", "unknown", "strangeness", "error", "findings")
     ]
 
 
@@ -352,7 +416,7 @@ def test_the_command_and_python_give_the_same_answers(folder):
     for number in range(600):  # more than two batches
         write_picture(folder / f"{number:03}.png", number % 7)
     read = json.loads(run(".", "--json").stdout)
-    expected = Classifier.open("../m.onnx").predict([row["path"] for row in read])
+    expected = Classifier.open("../m.onnx").predict([row["path"] for row in read], fix="")
     assert [row["path"] for row in read] == [f"{number:03}.png" for number in range(600)]
     for row, prediction in zip(read, expected, strict=True):
         assert row == prediction.to_json()

@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics as sk
 
 import tinylens as tl
-from tinylens import strangers
+from tinylens import doctor, strangers
 from tinylens.errors import RecipeError, RunError
 from tinylens.scores import OVERALL_FIGURES
 from tinylens.testing import tiny_splits
@@ -54,6 +54,10 @@ def figures_of_scikit_learn(probabilities: np.ndarray, labels: np.ndarray) -> di
         "mcc": sk.matthews_corrcoef(labels, answers),
         "roc_auc_macro": sk.roc_auc_score(labels, probabilities, multi_class="ovr", labels=classes),
     }
+
+
+def test_the_file_knows_what_its_training_pictures_are_like(run: tl.Run, splits: tl.Splits) -> None:
+    assert tl.Classifier.open(run.model).card.doctor == doctor.study(splits.train.images)
 
 
 @pytest.mark.backend

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tinylens.cores import core_count
 from tinylens.data.images import ImageRule, convert
 from tinylens.deciding import Level, SetLevel
+from tinylens.doctor import Doctor, Finding, allowed_kinds
 from tinylens.errors import ModelError
 from tinylens.modelfile import INTEGERS, LARGEST_FILE, ModelCard, unseal
 from tinylens.reading import Picture, Read, each, map_ahead, read
@@ -49,6 +50,8 @@ class Prediction:
             1; None where the model does not know.
         error: why there is no answer, or None.
         notes: what to know about the picture, such as that it is animated.
+        findings: what is unlike the training pictures about it, and whether that was fixed; None
+            where nobody asked. See `tinylens.doctor`.
     """
 
     path: str | None
@@ -61,15 +64,19 @@ class Prediction:
     strangeness: float | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the row of `tinylens predict --json`.
 
-        "reason" is in it where the answer is unknown, "set" where a coverage was asked for.
+        "reason" is in it where the answer is unknown, "set" where a coverage was asked for, and
+        "findings" where the input doctor was.
         """
         extra: dict[str, Any] = {"reason": self.reason} if self.unknown else {}
         if self.label_set:
             extra["set"] = list(self.label_set)
+        if self.findings is not None:
+            extra["findings"] = [finding.to_json() for finding in self.findings]
         return {
             "path": self.path,
             "label": self.label,
@@ -176,6 +183,7 @@ class Classifier:
         max_error: float | None = None,
         coverage: float | None = None,
         refused: float | None = None,
+        fix: str | None = None,
     ) -> list[Prediction]:
         """Return one prediction a picture; a broken picture's says what is wrong with it.
 
@@ -189,13 +197,17 @@ class Classifier:
             coverage: how often the right class is to be in `label_set`, such as 0.95.
             refused: share of ordinary pictures that may be marked unknown for being unlike those
                 trained on, such as 0.01. None keeps what the model was trained to do.
+            fix: what the input doctor may put right before the picture is made small: "all", or
+                some of `tinylens.doctor.KINDS`, parted by commas; "" says what is unlike the
+                training pictures and changes nothing, None does not look.
 
         Raises:
             DataError: `items` is one array of another type or shape.
-            RecipeError: the model has no threshold for `max_error`, `coverage` or `refused`.
+            RecipeError: the model has no threshold for `max_error`, `coverage` or `refused`, or
+                `fix` names a kind that is none.
         """
         found = self.stream(
-            each(items), top=top, max_error=max_error, coverage=coverage, refused=refused
+            each(items), top=top, max_error=max_error, coverage=coverage, refused=refused, fix=fix
         )
         return list(found)
 
@@ -208,6 +220,7 @@ class Classifier:
         max_error: float | None = None,
         coverage: float | None = None,
         refused: float | None = None,
+        fix: str | None = None,
     ) -> Iterator[Prediction]:
         """Yield the predictions for any number of pictures, in their order, as they are ready.
 
@@ -220,10 +233,12 @@ class Classifier:
             max_error: as for `predict`.
             coverage: as for `predict`.
             refused: as for `predict`.
+            fix: as for `predict`.
 
         Raises:
             RecipeError: as `predict` does.
         """
+        doctor = self._doctor(fix)
         deciding = self.card.deciding
         asked = _Asked(
             top,
@@ -231,21 +246,32 @@ class Classifier:
             None if coverage is None else deciding.set_level(coverage),
             deciding.strangest(refused),
         )
-        pictures = map_ahead(lambda item: read(item, self.rule), items, workers, 2 * BATCH)
+        pictures = map_ahead(lambda item: read(item, self.rule, doctor), items, workers, 2 * BATCH)
         with contextlib.closing(pictures):
             while batch := list(itertools.islice(pictures, BATCH)):
                 yield from self._answer(batch, asked)
 
-    def read(self, item: Picture) -> Read:
-        """Return a picture as the network sees it, or what is wrong with it."""
-        return read(item, self.rule)
+    def read(self, item: Picture, fix: str | None = None) -> Read:
+        """Return a picture as the network sees it, or what is wrong with it.
+
+        Args:
+            item: as those of `predict`, one picture.
+            fix: as for `predict`.
+
+        Raises:
+            RecipeError: `fix` names a kind that is none.
+        """
+        return read(item, self.rule, self._doctor(fix))
+
+    def _doctor(self, fix: str | None) -> Doctor | None:
+        return None if fix is None else Doctor(self.card.doctor, allowed_kinds(fix))
 
     def _answer(self, pictures: list[Read], asked: _Asked) -> Iterator[Prediction]:
         images = [picture.image for picture in pictures if picture.image is not None]
         answers = zip(*self._run(np.stack(images)), strict=True) if images else iter(())
         for picture in pictures:
             if picture.image is None:
-                yield Prediction(picture.path, error=picture.error)
+                yield Prediction(picture.path, error=picture.error, findings=picture.findings)
                 continue
             answer, *strange = next(answers)
             order = np.argsort(-answer, kind="stable")
@@ -265,6 +291,7 @@ class Classifier:
                 label_set=() if asked.set_level is None else _label_set(every, asked.set_level),
                 strangeness=strangeness,
                 notes=picture.notes,
+                findings=picture.findings,
             )
 
     def _run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens import evaluation, exporting, files, metrics, mistakes, models, strangers
+from tinylens import doctor, evaluation, exporting, files, metrics, mistakes, models, strangers
 from tinylens.data.dataset import Dataset, Images, Splits
 from tinylens.data.images import ImageRule
 from tinylens.deciding import LEAST_ANSWERED, Deciding, decide
@@ -293,6 +293,7 @@ def _card(data: Splits, recipe: Recipe, calibration: Calibration, known: Decidin
         bend=calibration.bend,
         chosen_on="" if calibration.chosen_on == "none" else calibration.chosen_on,
         deciding=known,
+        doctor=doctor.study(data.train.images),
     )
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tinylens.data.images import ImageRule
 from tinylens.deciding import ANSWERS_ALWAYS, Deciding
+from tinylens.doctor import Reference
 from tinylens.errors import DataError, ModelError
 
 SCHEMA = 1  # of the model card; raised when an older tinylens could misread the file
@@ -85,6 +86,7 @@ class ModelCard:
         created: UTC, such as "2026-05-04T03:02:01Z".
         tinylens: the version that wrote the file.
         temperature: what the logits are divided by, already in the file (Guo et al. 2017).
+        doctor: what the training pictures are like, for the input doctor, or None.
         bend: how much more than a temperature was needed, likewise; see `metrics.fit_bend`.
         precision: what it computes in: "float32", or "int8" after calibration on train.
         chosen_on: the part of the data that the temperature was chosen on, or "" for none.
@@ -108,6 +110,7 @@ class ModelCard:
     golden: GoldenSamples | None = None
     bend: float = 0.0
     precision: str = FLOATS
+    doctor: Reference | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -142,6 +145,7 @@ class ModelCard:
                 "chosen_on": self.chosen_on,
             },
             "deciding": self.deciding.to_json(),
+            "doctor": self.doctor and self.doctor.to_json(),
             "data": {"name": self.dataset, "fingerprint": self.fingerprint},
             "golden": golden,
         }
@@ -178,6 +182,7 @@ class ModelCard:
                 deciding=Deciding.from_json(tree["deciding"])
                 if "deciding" in tree
                 else ANSWERS_ALWAYS,
+                doctor=Reference.from_json(tree.get("doctor")),  # likewise, they judge no picture
                 golden=golden
                 and GoldenSamples(
                     _array_from_json(golden["images"], np.uint8),

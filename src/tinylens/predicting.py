@@ -18,6 +18,7 @@ from typing import IO, Any
 from tinylens import files
 from tinylens.classifier import Classifier, Prediction
 from tinylens.cores import core_count
+from tinylens.doctor import UNJUDGED
 from tinylens.errors import DataError, MissingExtra
 
 PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
@@ -65,6 +66,7 @@ def predict_paths(
     max_error: float | None = None,
     coverage: float | None = None,
     refused: float | None = None,
+    fix: str | None = None,
 ) -> Iterator[Prediction]:
     """Yield the predictions for the pictures at `paths`, in their order, as they are ready.
 
@@ -78,6 +80,7 @@ def predict_paths(
         max_error=max_error,
         coverage=coverage,
         refused=refused,
+        fix=fix,
     )
 
 
@@ -157,13 +160,16 @@ def json_list(file: IO[bytes]) -> Generator[Keep]:
 
 
 @contextlib.contextmanager
-def csv_file(path: Path, top: int, *, sets: bool = False) -> Generator[Keep]:
+def csv_file(
+    path: Path, top: int, *, sets: bool = False, findings: bool = False
+) -> Generator[Keep]:
     """Write a CSV file (RFC 4180, UTF-8), which appears at the end of the block.
 
-    `sets` adds a column of label sets, their classes parted by " | ".
+    `sets` adds a column of label sets, their classes parted by " | ", `findings` one of what the
+    input doctor found, likewise, such as "margins: fixed".
     """
     names = ["path", "label", "confidence", "unknown", "strangeness", "error"]
-    names += ["set"] if sets else []
+    names += [*(["set"] if sets else []), *(["findings"] if findings else [])]
     ranks = range(2, top + 1)
     runners_up = [f"{name}_{rank}" for rank in ranks for name in ("label", "probability")]
     with files.new_file(path) as file:
@@ -173,6 +179,7 @@ def csv_file(path: Path, top: int, *, sets: bool = False) -> Generator[Keep]:
 
         def keep(prediction: Prediction) -> None:
             row = prediction.to_json() | {"set": " | ".join(prediction.label_set)}
+            row["findings"] = " | ".join(_findings(prediction))
             others = [value for pair in prediction.top[1:] for value in pair]
             writer.writerow([*(row[name] for name in names), *others])
 
@@ -181,10 +188,10 @@ def csv_file(path: Path, top: int, *, sets: bool = False) -> Generator[Keep]:
 
 
 @contextlib.contextmanager
-def parquet_file(path: Path, *, sets: bool = False) -> Generator[Keep]:
+def parquet_file(path: Path, *, sets: bool = False, findings: bool = False) -> Generator[Keep]:
     """Write a Parquet file with the fields of `Prediction.to_json`; it appears at the end.
 
-    `sets` adds a column of label sets.
+    `sets` adds a column of label sets, `findings` one of what the input doctor found.
 
     Raises:
         MissingExtra: pyarrow is not installed.
@@ -194,7 +201,7 @@ def parquet_file(path: Path, *, sets: bool = False) -> Generator[Keep]:
         import pyarrow.parquet
     except ImportError:
         raise MissingExtra("writing Parquet needs pyarrow; type: pip install pyarrow") from None
-    schema = _schema(sets=sets)
+    schema = _schema(sets=sets, findings=findings)
     rows: list[dict[str, Any]] = []
     with files.new_file(path) as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
 
@@ -211,11 +218,12 @@ def parquet_file(path: Path, *, sets: bool = False) -> Generator[Keep]:
         flush()
 
 
-def _schema(*, sets: bool) -> Any:
+def _schema(*, sets: bool, findings: bool) -> Any:
     import pyarrow
 
     text, number = pyarrow.string(), pyarrow.float64()
     ranked = pyarrow.struct([("label", text), ("probability", number)])
+    found = pyarrow.struct([("kind", text), ("message", text), ("fixed", pyarrow.bool_())])
     return pyarrow.schema(
         [
             ("path", text),
@@ -226,6 +234,7 @@ def _schema(*, sets: bool) -> Any:
             ("strangeness", number),
             ("error", text),
             *([("set", pyarrow.list_(text))] if sets else []),
+            *([("findings", pyarrow.list_(found))] if findings else []),
         ]
     )
 
@@ -251,6 +260,13 @@ def printable(text: str) -> str:
     )
 
 
+def _findings(prediction: Prediction) -> list[str]:
+    return [
+        f"{finding.kind}{': fixed' if finding.fixed else ''}"
+        for finding in prediction.findings or ()
+    ]
+
+
 def _line(prediction: Prediction, width: int) -> str:
     path = printable(prediction.path or "-")
     if prediction.label is None or prediction.confidence is None:
@@ -266,6 +282,11 @@ def _line(prediction: Prediction, width: int) -> str:
     if prediction.label_set:
         remarks = [f"one of {', '.join(map(printable, prediction.label_set))}"]
     remarks += prediction.notes
+    remarks += [
+        f"{'fixed: ' if finding.fixed else ''}{finding.message}"
+        for finding in prediction.findings or ()
+        if finding.kind != UNJUDGED
+    ]
     tail = f"  ({'; '.join(map(printable, remarks))})" if remarks else ""
     label = "unknown" if prediction.unknown else printable(prediction.label)
     return f"{prediction.confidence:>10.1%}  {label:{width}}  {path}{tail}"

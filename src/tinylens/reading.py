@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.data.images import ImageRule, convert, decode
+from tinylens.data.images import Decoded, ImageRule, Pixels, convert, decode
+from tinylens.doctor import Doctor, Finding
 from tinylens.errors import DataError
 
 Picture = str | os.PathLike[str] | bytes | NDArray[np.uint8]  # a path, a file's content or pixels
@@ -32,12 +33,14 @@ class Read:
         image: uint8, shape (height, width, channels), or None where it could not be read.
         notes: what to know about the picture, such as that it is animated.
         error: why it could not be read, or None.
+        findings: of the input doctor, or None where it was not asked.
     """
 
     path: str | None
     image: NDArray[np.uint8] | None = None
     notes: tuple[str, ...] = ()
     error: str | None = None
+    findings: tuple[Finding, ...] | None = None
 
 
 def each(items: Picture | Sequence[Picture]) -> Sequence[Picture]:
@@ -60,16 +63,32 @@ def each(items: Picture | Sequence[Picture]) -> Sequence[Picture]:
     return list(pictures)
 
 
-def read(item: Picture, rule: ImageRule) -> Read:
-    """Return a picture as `rule` wants it; one that cannot be read says why."""
+def read(item: Picture, rule: ImageRule, doctor: Doctor | None = None) -> Read:
+    """Return a picture as `rule` wants it; one that cannot be read says why.
+
+    Args:
+        item: a path, the content of a file, or uint8 pixels.
+        rule: how the network wants it.
+        doctor: looks at it before it is made small, and treats it as far as it is allowed to.
+    """
     path = os.fspath(item) if isinstance(item, str | os.PathLike) else None
+    found: tuple[Finding, ...] = ()
+
+    def treatment(pixels: Pixels, orientation: int) -> Pixels:
+        nonlocal found
+        pixels, found = doctor.see(pixels, orientation) if doctor else (pixels, ())
+        return pixels
+
+    asked = treatment if doctor else None
     try:
         if isinstance(item, np.ndarray):
-            return Read(None, convert(item[None], rule)[0])
-        decoded = decode(item if isinstance(item, bytes) else _content(Path(item)), rule)
+            decoded = Decoded(convert(item[None], rule, asked)[0])
+        else:
+            content = item if isinstance(item, bytes) else _content(Path(item))
+            decoded = decode(content, rule, asked)
     except DataError as error:
-        return Read(path, error=str(error))
-    return Read(path, decoded.image, decoded.notes)
+        return Read(path, error=str(error), findings=() if doctor else None)
+    return Read(path, decoded.image, decoded.notes, findings=found if doctor else None)
 
 
 def _content(path: Path) -> bytes:

@@ -34,6 +34,56 @@ def as_rgb(greys: np.ndarray) -> list:
     return np.repeat(greys[..., None], 3, axis=2).tolist()
 
 
+# --- a treatment before a picture is made small
+
+
+def test_a_treatment_sees_the_picture_upright_opaque_and_at_its_own_size():
+    seen = []
+    see = lambda pixels, orientation: seen.append((pixels.tolist(), orientation)) or pixels  # noqa: E731
+    turned = Image.fromarray(GREYS)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decode(encoded(turned, exif=exif), ImageRule(1, 1, 3), see)
+    decode(encoded(Image.new("RGBA", (1, 1), (*RED, 0))), RGB, see)
+    convert(np.array([[[[*RED, 0]]]], np.uint8), RGB, see)
+    assert seen == [
+        ([[[100], [0]], [[255], [10]]], 6),
+        ([[list(WHITE)]], 1),
+        ([[list(WHITE)]], 1),
+    ]
+
+
+@pytest.mark.parametrize("rule", [RGB, GREY, ImageRule(3, 5, 1)])
+def test_a_treatment_that_does_nothing_changes_nothing(rule):
+    for picture in (CORNERS, GREYS, Image.fromarray(CORNERS).convert("P"), noise(9, 7, 4)):
+        content = encoded(picture)
+        expected = decode(content, rule)
+        treated = decode(content, rule, lambda pixels, _: pixels)
+        assert (treated.image == expected.image).all() and treated.notes == expected.notes
+    several = noise(4, 9, 7, 3)
+    same = convert(several, rule, lambda pixels, _: pixels)
+    assert (same == convert(several, rule)).all()
+
+
+def test_what_a_treatment_gives_is_made_to_fit():
+    def negative(pixels, orientation):
+        return 255 - pixels[:1]
+
+    assert decode(encoded(CORNERS), RGB, negative).image.tolist() == [
+        [[0, 255, 255], [255, 0, 255]],
+        [[0, 255, 255], [255, 0, 255]],
+    ]
+    assert convert(GREYS[None], GREY, negative).tolist() == [[[[255], [245]], [[255], [245]]]]
+
+
+def test_a_treatment_that_fails_is_not_called_a_broken_picture():
+    def failing(pixels, orientation):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        decode(encoded(CORNERS), RGB, failing)
+
+
 # --- every mode, exactly
 
 

@@ -16,6 +16,11 @@ from tinylens.errors import DataError
 
 MANY = 500  # pictures, which take long enough to want to see how far it is
 
+_NO_DOCTOR = (
+    "--fix: the model does not know what its training pictures were like, so nothing is judged or "
+    "fixed; train again to have that in the file"
+)
+
 
 def predict(
     model: ModelArgument,
@@ -29,6 +34,14 @@ def predict(
         str | None,
         typer.Option(metavar="SHARE", help="Name the classes that hold the right one so often."),
     ] = None,
+    fix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|KIND,…",
+            help="Put right what is unlike the training pictures: rotation, colour, inverted, "
+            "background, margins, upscaled.",
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the rows here, not on stdout.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="The same, as Parquet.")] = None,
     as_json: JsonFlag = False,
@@ -38,13 +51,15 @@ def predict(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from tinylens import predicting
     from tinylens.classifier import Classifier
+    from tinylens.doctor import allowed_kinds
 
+    allowed_kinds(fix or "")  # a wrong kind is told before anything is written
     classifier = Classifier.open(model)
     found = predicting.expand(paths, sys.stdin.buffer)
     to_files = bool(csv or parquet)
-    sets = coverage is not None
-    writers = [predicting.csv_file(csv, top, sets=sets)] if csv else []
-    writers += [predicting.parquet_file(parquet, sets=sets)] if parquet else []
+    columns = {"sets": coverage is not None, "findings": fix is not None}
+    writers = [predicting.csv_file(csv, top, **columns)] if csv else []
+    writers += [predicting.parquet_file(parquet, **columns)] if parquet else []
     if as_json:
         writers.append(predicting.json_list(sys.stdout.buffer))
     elif not to_files:
@@ -54,8 +69,11 @@ def predict(
         found,
         top=top,
         coverage=frame.share("--coverage", coverage),
+        fix=fix or "",
         **frame.when_to_answer(max_error, refused),
     )
+    if fix and classifier.card.doctor is None:
+        typer.echo(_NO_DOCTOR, err=True)
     with frame.reader_may_leave():
         shown = _with_progress(predictions, len(found), rows_shown=not to_files)
         answered = predicting.write(shown, writers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,11 @@ from tinylens.data.image_headers import Header, orientation, read_header
 from tinylens.errors import DataError
 
 Pixels = NDArray[np.uint8]
+
+# What may be done to a picture before it is made small. In: uint8, shape (height, width, 1 or 3),
+# upright, opaque and of its own size, and its EXIF orientation. Out: a picture of any size, the
+# very same array where nothing was done.
+Treatment = Callable[[Pixels, int], Pixels]
 
 DECODER_VERSION = f"1, Pillow {PIL.__version__}"  # a part of the key of whatever keeps pixels
 
@@ -139,10 +144,11 @@ class Probed:
     grey: bool
 
 
-def decode(content: bytes, rule: ImageRule) -> Decoded:
+def decode(content: bytes, rule: ImageRule, treatment: Treatment | None = None) -> Decoded:
     """Return the picture in `content`, whatever its name says it is, as `rule` wants it.
 
-    PNG, JPEG, WebP, BMP and GIF are read. Of an animation the first frame is used.
+    PNG, JPEG, WebP, BMP and GIF are read. Of an animation the first frame is used. A treatment
+    sees the picture before it is made small.
 
     Raises:
         DataError: with a short reason, when `content` is no such picture, is cut off, is too
@@ -153,9 +159,13 @@ def decode(content: bytes, rule: ImageRule) -> Decoded:
         image = _opened(header)
         size = image.size
         image.load()
-        turn = _UPRIGHT.get(_orientation(header, image))
-        pixels = _fitted(image.transpose(turn) if turn is not None else image, rule)
+        turned = _orientation(header, image)
+        turn = _UPRIGHT.get(turned)
+        upright = image.transpose(turn) if turn is not None else image
+        pixels = _fitted(upright, rule) if treatment is None else _own(upright, rule)
         frames = max(header.frames, getattr(image, "n_frames", 1))  # a GIF is read on to count
+    if treatment is not None:
+        pixels = _treated(upright, pixels, rule, treatment, turned)
     return Decoded(pixels, _notes(size, frames))
 
 
@@ -174,12 +184,13 @@ def probe(content: bytes) -> Probed:
         return Probed(width, height, image.mode in _GREY_MODES)
 
 
-def convert(images: NDArray[Any], rule: ImageRule) -> Pixels:
+def convert(images: NDArray[Any], rule: ImageRule, treatment: Treatment | None = None) -> Pixels:
     """Return arrays of pictures as `rule` wants them, by the steps that `decode` takes.
 
     Args:
         images: uint8, shape (n, h, w) or (n, h, w, channels) with 1, 3 or 4 (RGBA) channels.
         rule: what they are to become.
+        treatment: sees each before it is made small.
 
     Returns:
         uint8, shape (n, height, width, channels); `images` itself where it is right already.
@@ -199,12 +210,17 @@ def convert(images: NDArray[Any], rule: ImageRule) -> Pixels:
             f"pictures have shape {images.shape}, expected (n, height, width) or "
             "(n, height, width, channels) with 1, 3 or 4 channels"
         )
-    if images.shape[1:] == rule.shape:
+    if images.shape[1:] == rule.shape and treatment is None:
         return images
     converted = np.empty((len(images), *rule.shape), np.uint8)
     for row, pixels in enumerate(images):
         squeezed = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-        converted[row] = _fitted(Image.fromarray(np.ascontiguousarray(squeezed)), rule)
+        image = Image.fromarray(np.ascontiguousarray(squeezed))
+        converted[row] = (
+            _fitted(image, rule)
+            if treatment is None
+            else _treated(image, _own(image, rule), rule, treatment)
+        )
     return converted
 
 
@@ -242,6 +258,21 @@ def _check_size(width: int, height: int) -> None:
 def _orientation(header: Header, image: Image.Image) -> int:
     exif = header.exif or image.info.get("exif", b"")
     return orientation(exif) if isinstance(exif, bytes) else 1
+
+
+def _own(image: Image.Image, rule: ImageRule) -> Pixels:
+    """Return the pixels of a picture at its own size, (height, width, 1 or 3), with none hidden."""
+    image = _flat(_eight_bit(image), rule.background)
+    image = image.convert("L" if image.mode in _GREY_MODES else "RGB")
+    return np.array(image).reshape(*image.size[::-1], -1)
+
+
+def _treated(
+    image: Image.Image, own: Pixels, rule: ImageRule, treatment: Treatment, orientation: int = 1
+) -> Pixels:
+    """Return a picture after its treatment; one that is left alone is fitted as without it."""
+    treated = treatment(own, orientation)
+    return _fitted(image, rule) if treated is own else convert(treated[None], rule)[0]
 
 
 def _fitted(image: Image.Image, rule: ImageRule) -> Pixels:
