@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tinylens.data.images import ImageRule
 from tinylens.deciding import ANSWERS_ALWAYS, Deciding
+from tinylens.drift import Reference
 from tinylens.errors import DataError, ModelError
 
 SCHEMA = 1  # of the model card; raised when an older tinylens could misread the file
@@ -82,6 +83,8 @@ class ModelCard:
         tinylens: the version that wrote the file.
         temperature: what the logits are divided by, already in the file (Guo et al. 2017).
         bend: how much more than a temperature was needed, likewise; see `metrics.fit_bend`.
+        reference: what its pictures looked like, to notice when others come; see
+            `tinylens.drift`. None where that is not known.
         chosen_on: the part of the data that the temperature was chosen on, or "" for none.
         deciding: when not to answer.
         golden: pictures with their answers, or None before export.
@@ -102,6 +105,7 @@ class ModelCard:
     deciding: Deciding = ANSWERS_ALWAYS
     golden: GoldenSamples | None = None
     bend: float = 0.0
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -131,6 +135,7 @@ class ModelCard:
             },
             "deciding": self.deciding.to_json(),
             "data": {"name": self.dataset, "fingerprint": self.fingerprint},
+            "reference": self.reference and self.reference.to_json(),
             "golden": golden,
         }
 
@@ -149,7 +154,7 @@ class ModelCard:
                     f"{SCHEMA}; needs tinylens ≥ {tree['tinylens']}: "
                     f"pip install -U 'tinylens>={tree['tinylens']}'"
                 )
-            golden = tree["golden"]
+            golden, known = tree["golden"], tree.get("reference")  # not in older files
             return ModelCard(
                 class_names=tuple(str(name) for name in tree["class_names"]),
                 rule=ImageRule.from_json(tree["image"]),
@@ -165,6 +170,7 @@ class ModelCard:
                 deciding=Deciding.from_json(tree["deciding"])
                 if "deciding" in tree
                 else ANSWERS_ALWAYS,
+                reference=known and Reference.from_json(known),
                 golden=golden
                 and GoldenSamples(
                     _array_from_json(golden["images"], np.uint8),
