@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tinylens.cores import core_count
 from tinylens.data.images import ImageRule, convert
 from tinylens.errors import ModelError
-from tinylens.modelfile import LARGEST_FILE, TOLERANCE, ModelCard, unseal
+from tinylens.modelfile import TOLERANCE, ModelCard, model_file, read_model, unseal
 from tinylens.prediction import Asked, Prediction, tell
 from tinylens.reading import Picture, Read, each, map_ahead, read
 
@@ -251,35 +251,6 @@ class Classifier:
 
 
 # --- opening
-
-
-def model_file(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a model file, or of the one in a run's folder."""
-    file = Path(path)
-    if file.is_dir():
-        from tinylens.run import Run  # its settings library would be a tenth of the start-up
-
-        file = Run(file).model
-    return file
-
-
-def read_model(path: Path) -> bytes:
-    """Return the content of a model file.
-
-    Raises:
-        ModelError: there is none, it is too large or cannot be read.
-    """
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise ModelError(f"{path} has {size} bytes, expected at most {LARGEST_FILE}")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(
-            f"no model file {path}; `tinylens train DATASET` writes one into its run's folder"
-        ) from None
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _session(content: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:

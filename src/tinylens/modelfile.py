@@ -15,8 +15,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,6 +183,35 @@ class ModelCard:
             raise ModelError(f"the model card is wrong: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"the model card is incomplete: {error!r}") from None
+
+
+def model_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a model file, or of the one in a run's folder."""
+    file = Path(path)
+    if file.is_dir():
+        from tinylens.run import Run  # its settings library would be a tenth of the start-up
+
+        file = Run(file).model
+    return file
+
+
+def read_model(path: Path) -> bytes:
+    """Return the content of a model file.
+
+    Raises:
+        ModelError: there is none, it is too large or cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise ModelError(f"{path} has {size} bytes, expected at most {LARGEST_FILE}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(
+            f"no model file {path}; `tinylens train DATASET` writes one into its run's folder"
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def seal(card: ModelCard, body: bytes) -> bytes:
