@@ -23,7 +23,9 @@ MIB = 2**20
 def serve(
     models: Annotated[
         list[str],
-        typer.Argument(help="Each a model.onnx or a run's folder, or NAME=PATH; the first answers."),
+        typer.Argument(
+            help="Each a model.onnx or a run's folder, or NAME=PATH; the first answers."
+        ),
     ],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,

@@ -21,9 +21,7 @@ __all__ = ["Limits", "Options", "Started", "name_models", "serve"]
 NEEDED = ("fastapi", "httptools", "prometheus_client", "uvicorn", "uvloop")
 
 
-def serve(
-    options: Options, started: Callable[[Started], None], say: Callable[[str], None]
-) -> int:
+def serve(options: Options, started: Callable[[Started], None], say: Callable[[str], None]) -> int:
     """Serve models until SIGTERM or SIGINT; return the exit code: 0 where all was answered.
 
     Args:

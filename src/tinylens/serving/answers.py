@@ -97,7 +97,10 @@ def _row(
         )
     quoted = hosted.quoted
     top = ",".join(
-        [f'{{"label":{quoted[label]},"probability":{_number(value)}}}' for label, value in found.top[: ticket.top]]
+        [
+            f'{{"label":{quoted[label]},"probability":{_number(value)}}}'
+            for label, value in found.top[: ticket.top]
+        ]
     )
     unknown = "null" if found.reason is None else json.dumps(found.reason)
     return (

@@ -134,9 +134,7 @@ def _add_protocol(app: FastAPI, service: Service) -> None:
         """Say what this server is."""
         return {"name": "tinylens", "version": tinylens_version(), "extensions": []}
 
-    @app.get(
-        "/v2/models/{name}", response_model=shapes.Metadata, responses=_errors(404, 422)
-    )
+    @app.get("/v2/models/{name}", response_model=shapes.Metadata, responses=_errors(404, 422))
     async def metadata(name: Name) -> Any:
         """Describe a model's tensors."""
         return inference.describe(service.model(name))
@@ -167,9 +165,7 @@ def _add_inference(app: FastAPI, service: Service) -> None:
         if service.is_full:
             raise Refused(503, "too many pictures are waiting", ((b"retry-after", b"1"),))
         # 10 MiB of numbers take a tenth of a second, in which other requests are to be answered
-        asked = await asyncio.to_thread(
-            inference.Inference, body, model, service.limits.pictures
-        )
+        asked = await asyncio.to_thread(inference.Inference, body, model, service.limits.pictures)
         ticket = Ticket(
             model.name,
             (),
@@ -229,7 +225,10 @@ async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     headers = tuple((k.encode(), v.encode()) for k, v in (error.headers or {}).items())
-    sentence = {404: "there is nothing here; see /docs", 405: "another method is expected; see /docs"}
+    sentence = {
+        404: "there is nothing here; see /docs",
+        405: "another method is expected; see /docs",
+    }
     words = sentence.get(error.status_code, str(error.detail))
     return _response(Refused(error.status_code, words, headers).reply(request.state.request_id))
 

@@ -178,6 +178,13 @@ def _batch(hosted: Hosted, tickets: list[Ticket], decode_seconds: float) -> Batc
         hosted.watch.add(stacked, probabilities.max(axis=1))
     outcomes = len(images) - unknown, unknown, len(reads) - len(images)
     return Batch(
-        hosted.name, answered, slow, hosted, len(images), waited,
-        decode_seconds, model_seconds, outcomes,
+        hosted.name,
+        answered,
+        slow,
+        hosted,
+        len(images),
+        waited,
+        decode_seconds,
+        model_seconds,
+        outcomes,
     )

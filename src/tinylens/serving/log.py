@@ -17,9 +17,7 @@ class RequestLog:
     escapes what could forge a line.
     """
 
-    def write(
-        self, request_id: str, method: str, path: str, status: int, seconds: float
-    ) -> None:
+    def write(self, request_id: str, method: str, path: str, status: int, seconds: float) -> None:
         """Write a line, in one call, so that those of several workers do not mix."""
         line = {
             "time": now(),

@@ -14,8 +14,6 @@ from typing import Any
 from tinylens.serving.channel import Channel
 from tinylens.serving.counters import Counts
 
-PASSED_BUFFER = 4096  # bytes: so many connections at the most wait for a worker to take them
-
 
 @dataclass(eq=False)
 class Process:
@@ -85,7 +83,6 @@ async def start(options: dict[str, Any], paths: dict[str, str], models: dict[str
     ours, theirs = socket.socketpair()
     handing, taking = socket.socketpair()
     handing.setblocking(False)
-    handing.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PASSED_BUFFER)
     program = ("-m", "tinylens.serving.worker", str(theirs.fileno()), str(taking.fileno()))
     with theirs, taking:
         process = await asyncio.create_subprocess_exec(

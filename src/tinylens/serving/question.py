@@ -59,7 +59,9 @@ def parse(query: bytes) -> Question:
     for name in given:
         if name not in _KNOWN:
             near = did_you_mean(name, _KNOWN)
-            raise BadQuestion(f"unknown parameter {_short(name)}{near}; there are {', '.join(_KNOWN)}")
+            raise BadQuestion(
+                f"unknown parameter {_short(name)}{near}; there are {', '.join(_KNOWN)}"
+            )
     if len(given) < len(pairs):
         raise BadQuestion("a parameter is given twice, expected each once")
     return Question(

@@ -22,7 +22,9 @@ SMALL_FILE = 65_536  # bytes; what is larger is decoded beside the queue
 SMALL_JPEG = 8_192  # bytes: it can't hold more than some 2 million pixels
 SMALL_PIXELS = 65_536
 SWEEP_SECONDS = 0.05
-LATE = Refused(504, "the answer took longer than the server's deadline; send fewer pictures at once")
+LATE = Refused(
+    504, "the answer took longer than the server's deadline; send fewer pictures at once"
+)
 LEAVING = Refused(503, "the server is about to end; ask another", ((b"retry-after", b"1"),))
 
 

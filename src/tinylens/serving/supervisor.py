@@ -290,9 +290,7 @@ class Supervisor:
         gone = asyncio.ensure_future(worker.process.wait())
         try:
             answer = self._answers[number]
-            await asyncio.wait(
-                [answer, gone], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait([answer, gone], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             return answer.result() if answer.done() else None
         finally:
             gone.cancel()
