@@ -30,6 +30,7 @@ MODULE_OF_VERB = {
     "recipes": "recipe",
     "report": "reporting",
     "robustness": "robustness",
+    "serve": "serving",
     "train": "training",
 }
 PUBLIC_NAMES = [
@@ -48,6 +49,7 @@ PUBLIC_NAMES = [
     "train",
 ]
 SLOW_TO_IMPORT = (
+    "fastapi",
     "jax",
     "keras",
     "matplotlib",
@@ -56,6 +58,7 @@ SLOW_TO_IMPORT = (
     "sklearn",
     "tensorflow",
     "torch",
+    "uvicorn",
 )
 
 

@@ -11,7 +11,6 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -206,7 +205,8 @@ class Classifier:
         images = [picture.image for picture in pictures if picture.image is not None]
         none = np.zeros((0, len(self.class_names)), np.float32)
         answers = self._run(np.stack(images)) if images else [none]
-        yield from self.told(pictures, answers[0], *(answers[1:] or [None]), asked)
+        strange = answers[1] if len(answers) > 1 else None
+        yield from self.told(pictures, answers[0], strange, asked)
 
     def _run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Return the probabilities and, where the file tells it, the strangeness."""

@@ -1,11 +1,11 @@
 """Whether the pictures that a model is asked about are still like those it was made on.
 
-A model file keeps how confidence, brightness and contrast are spread over val's pictures, in tenths.
-The server counts its own pictures into the same bins and compares: the population stability index
-(Siddiqi, Credit Risk Scorecards, 2006) is 0 where the shares are equal. Its usual reading, "over 0.25
-it has moved", forgets that few pictures differ by luck alone, so the index that luck gives in one of
-20 times is told with it (Yurdakul & Naranjo 2020, Journal of Risk Model Validation 14: without a
-change, the index is distributed as χ² times the sum of both reciprocal counts).
+A model file keeps how confidence, brightness and contrast are spread over val's pictures, in
+tenths. The server counts its own pictures into the same bins and compares: the population stability
+index (Siddiqi, Credit Risk Scorecards, 2006) is 0 where the shares are equal. Its usual reading,
+"over 0.25 it has moved", forgets that few pictures differ by luck alone, so the index that luck
+gives in one of 20 times is told with it (Yurdakul & Naranjo 2020, Journal of Risk Model Validation
+14: without a change, the index is distributed as χ² times the sum of both reciprocal counts).
 """
 
 from __future__ import annotations

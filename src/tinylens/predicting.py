@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from tinylens import files
-from tinylens.classifier import Classifier, Prediction
+from tinylens.classifier import Classifier
 from tinylens.cores import core_count
 from tinylens.errors import DataError, MissingExtra
+from tinylens.prediction import Prediction
 
 PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
 

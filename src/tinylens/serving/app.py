@@ -74,7 +74,7 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
         openapi_extra={"parameters": shapes.PARAMETERS, "requestBody": shapes.PICTURES},
     )
     async def predict_pictures(request: Request) -> Response:
-        """Say what is in pictures; one that cannot be read says why, and the others are answered."""
+        """Say what is in pictures; one that cannot be read says why, the others are answered."""
         body = await request.body()
         query: bytes = request.scope["query_string"]
         kind = request.headers.get("content-type", "").encode("latin-1")

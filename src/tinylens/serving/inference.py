@@ -119,7 +119,7 @@ def _object(tree: Any, known: set[str], what: str) -> dict[str, Any]:
         raise Refused(422, f"{what} is {_kind(tree)}, expected an object")
     if unknown := sorted(set(tree) - known):
         names = ", ".join(sorted(known))
-        raise Refused(422, f"{what} has {ascii(unknown[0][:40])}, expected only {names}")
+        raise Refused(422, f"{what} has {unknown[0][:40]!a}, expected only {names}")
     return tree
 
 
@@ -159,7 +159,8 @@ def _flat(data: Any, shape: list[int]) -> list[int]:
         raise Refused(422, f"data has {len(data)} values, expected {math.prod(shape)}")
     if set(map(type, data)) != {int} or min(data) < 0 or max(data) > 255:
         raise Refused(422, "data: expected whole numbers from 0 to 255")
-    return data
+    found: list[int] = data
+    return found
 
 
 def _wanted(given: Any, known: list[str]) -> list[str]:

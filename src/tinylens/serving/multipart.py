@@ -51,8 +51,8 @@ def parse(content_type: bytes, body: bytes, most: int) -> list[Part]:
         BadForm: the body is no such form, is cut off, or has a part that is no file.
         TooManyParts: more than `most`.
 
-    >>> parse(b"multipart/form-data; boundary=x",
-    ...       b'--x\r\nContent-Disposition: form-data; name="f"; filename="a.png"\r\n\r\n1\r\n--x--', 9)
+    >>> head = b'Content-Disposition: form-data; name="f"; filename="a.png"'
+    >>> parse(b"multipart/form-data; boundary=x", b"--x\r\n%b\r\n\r\n1\r\n--x--" % head, 9)
     [Part(name='a.png', content=b'1')]
     """
     found = _BOUNDARY.search(content_type)

@@ -106,10 +106,10 @@ class Service:
         """Let another model answer; returns once the one before answers nothing any more."""
         drained = asyncio.Event()
 
-        def tell() -> None:
-            self._loop.call_soon_threadsafe(drained.set)
+        def after_the_slow_ones() -> None:
+            self._slow.submit(self._loop.call_soon_threadsafe, drained.set)
 
-        self._engines[hosted.name].swap(hosted, lambda: self._slow.submit(tell) and None)
+        self._engines[hosted.name].swap(hosted, after_the_slow_ones)
         await drained.wait()
 
     def snapshot(self) -> Counts:

@@ -37,15 +37,21 @@ class Shelf:
         self._sources, self._folder = dict(models), folder
         self.models: dict[str, str] = {}
         for name in self._sources:
-            self.models[name] = self.take(name).sha256
+            self.models[name] = self._take(model_file(self._sources[name])).sha256
 
     def take(self, name: str) -> Book:
         """Copy a model's file as it is now, once it is seen to be whole.
 
         Raises:
-            ModelError: it is missing, damaged or none of ours.
+            ModelError: it is missing, damaged or none of ours; names no folder, for clients read it.
         """
         file = model_file(self._sources[name])
+        try:
+            return self._take(file)
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(file), file.name)) from None
+
+    def _take(self, file: Path) -> Book:
         content = read_model(file)
         unseal(content, str(file))
         sha256 = hashlib.sha256(content).hexdigest()

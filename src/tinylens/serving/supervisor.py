@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tinylens import errors
@@ -127,7 +128,7 @@ class Supervisor:
         seconds = self._options.limits.drain_seconds + 2
         waiting = [asyncio.ensure_future(one.process.wait()) for one in self._workers]
         hurry = asyncio.ensure_future(self._hurry.wait())
-        gone = asyncio.ensure_future(asyncio.wait([*waiting, asyncio.ensure_future(door.finish())]))
+        gone = asyncio.gather(*waiting, door.finish())
         await asyncio.wait([gone, hurry], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         codes = [one.result() if one.done() else None for one in waiting]
         hurry.cancel()
@@ -250,15 +251,17 @@ class Supervisor:
             except errors.TinylensError as error:
                 return self._reloaded(name, {"status": 409, "error": str(error)})
             previous = self._shelf.models[name]
+            wrong = None
             if book.sha256 != previous:
-                if error_text := await self._swap(name, book.path, book.sha256):
-                    self._shelf.drop(book)
-                    return self._reloaded(name, {"status": 409, "error": error_text})
+                wrong = await self._swap(name, book.path, book.sha256)
+            if wrong is not None:
+                self._shelf.drop(book)
+                return self._reloaded(name, {"status": 409, "error": wrong})
             return self._reloaded(name, {"sha256": book.sha256, "previous": previous})
 
     async def _swap(self, name: str, path: str, sha256: str) -> str | None:
         """Swap a model in all workers, or in none; return what is wrong with the new one."""
-        shown = dict(self._options.models)[name]
+        shown = Path(dict(self._options.models)[name]).name
         workers = [one for one in self._workers if one.ready]
         staged = await self._ask_all(
             workers, LOAD_SECONDS, do="stage", name=name, path=path, shown=shown

@@ -40,9 +40,7 @@ class Refused(Exception):
         return Reply(self.status, json.dumps(tree).encode(), self.headers)
 
 
-BUSY = Refused(
-    503, "too many pictures are waiting; try again in a second", ((b"retry-after", b"1"),)
-)
+BUSY = Refused(503, "too many pictures are waiting; try again soon", ((b"retry-after", b"1"),))
 
 
 class Ticket:
