@@ -477,7 +477,7 @@ def test_idle_connections_keep_nobody_out(server):
     idle = []
     try:
         for _ in range(2300):
-            idle.append(server.socket())  # noqa: PERF401
+            idle.append(server.socket())
         assert server.ask("/v2/health/ready").status == 200
         assert answers(server)
         assert resident(server.workers[0]) < 400 * 2**20

@@ -1,4 +1,4 @@
-"""What stands around every request that goes through ASGI: checks, bounds, headers, errors."""
+"""What stands around every request that goes through ASGI: checks, headers, errors, counts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 import traceback
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinylens.serving import gate
@@ -61,7 +62,9 @@ class Application:
 
         try:
             self._gate.check(scope["path"], headers)
-            await self._inner(scope, self._bounded(receive), count_and_send)
+            await self._inner(scope, receive, count_and_send)
+        except ClientDisconnect:  # it left, or was refused by its connection
+            status = 499
         except Refused as refused:
             if not status:
                 await _send(refused.reply(name), count_and_send)
@@ -75,25 +78,11 @@ class Application:
             taken = time.monotonic() - begun
             self._log.write(name, scope["method"], scope["path"], status, taken)
 
-    def _bounded(self, receive: Receive) -> Receive:
-        most, size = self._service.limits.body, 0
-
-        async def receive_some() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > most:
-                raise gate.too_large(most)
-            return message
-
-        return receive_some
-
 
 async def _send(reply: Reply, send: Any) -> None:
     length = str(len(reply.body)).encode()
     kind = ((b"content-type", reply.content_type), (b"content-length", length))
-    closing = ((b"connection", b"close"),) if reply.status in (408, 413) else ()
-    headers = [*kind, *reply.headers, *closing]
+    headers = [*kind, *reply.headers]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
 

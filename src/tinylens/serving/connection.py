@@ -155,7 +155,12 @@ class Connection(HttpToolsProtocol):
             here = False
         headers = dict(self.headers)
         self._set_clock(headers)
-        if here:
+        self._size = 0
+        length = headers.get(b"content-length", b"0")
+        if int(length[:20] or b"0") > self.limits.body:
+            name = gate.request_id(headers.get(b"x-request-id"))
+            self._refuse(gate.too_large(self.limits.body), name, close=True)
+        elif here:
             self._begin(headers)
         else:
             super().on_headers_complete()
@@ -163,13 +168,16 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of a body, within its bound."""
+        if self._ignoring or self._discarding:
+            return
+        self._size += len(body)
         if self._body is not None:
-            self._size += len(body)
             self.service.buffered += len(body)
             self._body.append(body)
-            if self._size > self.limits.body:
-                self._refuse(gate.too_large(self.limits.body), self._id, close=True)
-        elif not self._ignoring and not self._discarding:
+        if self._size > self.limits.body:
+            name = gate.request_id(dict(self.headers).get(b"x-request-id"))
+            self._refuse(gate.too_large(self.limits.body), name, close=True)
+        elif self._body is None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -214,7 +222,6 @@ class Connection(HttpToolsProtocol):
         self._type = headers.get(b"content-type", b"")
         self._keep = self.parser.should_keep_alive() and not self._closing
         self._begun = time.monotonic()
-        self._size = 0
         self.cycle = _Here()  # type: ignore[assignment]
         self.cycle.response_complete = False
         try:
@@ -313,8 +320,9 @@ class Connection(HttpToolsProtocol):
             self.service.counters.add("refused|full")
 
     def _count(self, status: int, request_id: str) -> None:
-        self.service.counters.add(f"requests|/predict|{status}")
-        if self._log is not None and isinstance(self.cycle, _Here):
+        here = isinstance(self.cycle, _Here) and not self.cycle.response_complete
+        self.service.counters.add(f"requests|{'/predict' if here else 'other'}|{status}")
+        if self._log is not None and here:
             self._log.write(request_id, "POST", "/predict", status, time.monotonic() - self._begun)
 
 

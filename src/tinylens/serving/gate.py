@@ -1,4 +1,4 @@
-"""Who may ask, and how much: what is decided from a request's head alone."""
+"""Who may ask: what is decided from a request's head alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ class Gate:
 
     def __init__(self, options: Options) -> None:
         self._token = None if options.token is None else options.token.encode()
-        self._body = options.limits.body
         self._hosts: frozenset[bytes] | None = None
         if is_loopback(options.host):  # elsewhere the token keeps strangers out
             own = ("localhost", "127.0.0.1", "[::1]", options.host)
@@ -44,7 +43,7 @@ class Gate:
         """Let a request pass.
 
         Raises:
-            Refused: 401, 403, 413 or 415.
+            Refused: 401, 403 or 415.
         """
         host = headers.get(b"host", b"").lower()
         if self._hosts is not None and _without_port(host) not in self._hosts:
@@ -60,9 +59,6 @@ class Gate:
             self._check_token(headers.get(b"authorization", b""))
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refused(415, "the body is compressed, expected it as it is")
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length[:20]) > self._body:
-            raise too_large(self._body)
 
     def _check_token(self, given: bytes) -> None:
         kind, _, token = given.partition(b" ")

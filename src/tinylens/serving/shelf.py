@@ -43,7 +43,8 @@ class Shelf:
         """Copy a model's file as it is now, once it is seen to be whole.
 
         Raises:
-            ModelError: it is missing, damaged or none of ours; names no folder, for clients read it.
+            ModelError: it is missing, damaged or none of ours; no folder is named, as clients
+                read it.
         """
         file = model_file(self._sources[name])
         try:

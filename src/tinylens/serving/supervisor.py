@@ -129,7 +129,8 @@ class Supervisor:
         waiting = [asyncio.ensure_future(one.process.wait()) for one in self._workers]
         hurry = asyncio.ensure_future(self._hurry.wait())
         gone = asyncio.gather(*waiting, door.finish())
-        await asyncio.wait([gone, hurry], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        both: list[asyncio.Future[Any]] = [gone, hurry]
+        await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         codes = [one.result() if one.done() else None for one in waiting]
         hurry.cancel()
         gone.cancel()
@@ -293,7 +294,8 @@ class Supervisor:
         gone = asyncio.ensure_future(worker.process.wait())
         try:
             answer = self._answers[number]
-            await asyncio.wait([answer, gone], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            both: list[asyncio.Future[Any]] = [answer, gone]
+            await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             return answer.result() if answer.done() else None
         finally:
             gone.cancel()
