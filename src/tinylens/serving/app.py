@@ -190,7 +190,8 @@ def _add_pages(app: FastAPI, service: Service, collect: Collect) -> None:
         """Show this document as a page that loads nothing from elsewhere."""
         return Response(documents.page(app.openapi()), media_type="text/html; charset=utf-8")
 
-    app.mount("/", StaticFiles(directory=STATIC, html=True))
+    # not mounted: a mount takes all that has another method than its route, as PUT /predict
+    app.router.default = StaticFiles(directory=STATIC, html=True)
 
 
 async def _ask(service: Service, ticket: Ticket) -> Response:

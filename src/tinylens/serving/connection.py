@@ -77,6 +77,7 @@ class Connection(HttpToolsProtocol):
         self.read_by = time.monotonic() + self.limits.read_seconds
         self._gate, self._log = checks, log
         self._ticket: Ticket | None = None
+        self._here = _Here()
         self._body: list[bytes] | None = None  # of a request that is answered here
         self._size = self._head_size = 0
         self._in_head = self._receiving = False
@@ -222,8 +223,9 @@ class Connection(HttpToolsProtocol):
         self._type = headers.get(b"content-type", b"")
         self._keep = self.parser.should_keep_alive() and not self._closing
         self._begun = time.monotonic()
-        self.cycle = _Here()  # type: ignore[assignment]
-        self.cycle.response_complete = False
+        self._here = _Here()
+        self._here.response_complete = False
+        self.cycle = self._here  # type: ignore[assignment]
         try:
             self._gate.check("/predict", headers)
             if self.service.draining and not self._closing:
@@ -302,7 +304,7 @@ class Connection(HttpToolsProtocol):
 
     def _end(self) -> None:
         """Go on to the next request."""
-        self.cycle.response_complete = True
+        self._here.response_complete = True  # `cycle` may be that of the next already
         self.on_response_complete()
 
     def _rest(self) -> None:
@@ -320,7 +322,7 @@ class Connection(HttpToolsProtocol):
             self.service.counters.add("refused|full")
 
     def _count(self, status: int, request_id: str) -> None:
-        here = isinstance(self.cycle, _Here) and not self.cycle.response_complete
+        here = not self._here.response_complete
         self.service.counters.add(f"requests|{'/predict' if here else 'other'}|{status}")
         if self._log is not None and here:
             self._log.write(request_id, "POST", "/predict", status, time.monotonic() - self._begun)

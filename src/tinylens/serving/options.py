@@ -19,12 +19,13 @@ SLOWEST_UPLOAD = 50_000  # bytes a second, beside `Limits.read_seconds`
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a server takes on; each worker has its own queue, connections and buffers.
+    """How much a server takes on; each worker has its share of the queue, and the rest of its own.
 
     Attributes:
         body: bytes of a request.
         pictures: in a request.
-        queue: pictures that wait for an answer at a time; more are refused at once.
+        queue: pictures that wait for an answer at a time; while so many do, requests are refused
+            at once. It is short on purpose: what waits longer is answered later, not more often.
         batch: pictures in one call of the network.
         batch_seconds: how long a batch is filled while others are decoded, at the longest.
         deadline: seconds from a request's arrival to its answer.
@@ -37,7 +38,7 @@ class Limits:
 
     body: int = 10 * 2**20
     pictures: int = 32
-    queue: int = 64
+    queue: int = 32
     batch: int = 32
     batch_seconds: float = 0.005
     deadline: float = 10.0
@@ -51,11 +52,6 @@ class Limits:
         for name, value in dataclasses.asdict(self).items():
             if value <= 0:
                 raise RecipeError(f"--{name.replace('_', '-')} {value}: expected more than 0")
-        if self.queue < self.pictures:
-            raise RecipeError(
-                f"--queue {self.queue}: one request may have {self.pictures} pictures; expected "
-                "a queue that holds them, or fewer by --pictures"
-            )
 
 
 @dataclass(frozen=True)

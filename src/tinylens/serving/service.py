@@ -17,6 +17,7 @@ from tinylens.serving.options import Options
 from tinylens.serving.tickets import BUSY, Refused, Reply, Ticket
 
 DECODERS = 2  # threads, for large pictures
+LEAST_QUEUE = 4  # pictures in a worker's queue, however many workers share it
 MOST_SLOW = 8  # requests that wait for a map or a picture at a time
 SMALL_FILE = 65_536  # bytes; what is larger is decoded beside the queue
 SMALL_JPEG = 8_192  # bytes: it can't hold more than some 2 million pixels
@@ -50,6 +51,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._engines = {one.name: Engine(one, self.limits, self._deliver) for one in hosted}
         self._first = options.models[0][0]
+        self._most_waiting = max(LEAST_QUEUE, self.limits.queue // options.workers)
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
         self._slow = ThreadPoolExecutor(1, "slow")
         self._outstanding: collections.deque[Ticket] = collections.deque()
@@ -78,8 +80,8 @@ class Service:
 
     @property
     def is_full(self) -> bool:
-        """Whether a request would be refused."""
-        return self.waiting >= self.limits.queue or self.buffered >= self.limits.buffered
+        """Whether requests are refused; one of many pictures is taken while any place is free."""
+        return self.waiting >= self._most_waiting or self.buffered >= self.limits.buffered
 
     def submit(self, ticket: Ticket) -> None:
         """Let a ticket wait for its answer, which comes to its `reply_to`.
@@ -87,7 +89,7 @@ class Service:
         Raises:
             Refused: 503, too many wait already.
         """
-        if self.waiting + len(ticket) > self.limits.queue:
+        if self.waiting >= self._most_waiting:
             raise BUSY
         if ticket.slow:
             if self._slow_waiting >= MOST_SLOW:

@@ -88,7 +88,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._task(self._reload_all()))
         door = Door(self._options.host, self._options.port, self._choose)
-        try:
+        try:  # whatever happens, no process is left behind
             for _ in range(self._options.workers):
                 self._task(self._keep_one())
             await self._all_ready()
@@ -99,8 +99,7 @@ class Supervisor:
             await self._ending.wait()
             return await self._drain(door)
         finally:
-            for worker in self._workers:
-                worker.kill()
+            await self._end_all()
 
     # --- beginning and ending
 
@@ -141,6 +140,18 @@ class Supervisor:
         self._say("a worker did not end in time or not well; what it was asked is not answered")
         return 1
 
+    async def _end_all(self) -> None:
+        """Leave no process behind, and no socket open."""
+        self._draining = True
+        for worker in list(self._workers):
+            worker.kill()
+            await worker.process.wait()
+            await worker.channel.close()
+            worker.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     # --- workers
 
     async def _keep_one(self) -> None:
@@ -154,6 +165,7 @@ class Supervisor:
             worker.ready = False
             code = await worker.process.wait()
             self._workers.remove(worker)
+            await worker.channel.close()
             worker.close()
             self._bury(worker)
             if self._draining or (first and self._failure is not None):
