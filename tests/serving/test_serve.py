@@ -27,7 +27,8 @@ CLASSIFIER = Classifier.from_bytes(model_bytes(), "boots", threads=1)
 
 def header_of_a_png(width: int, height: int) -> bytes:
     chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n\0\0\0\r" + chunk + struct.pack(">I", zlib.crc32(chunk))
+    whole = b"\0\0\0\r" + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + whole + b"\0\0\0\x04IDAT" + bytes(8)
 
 
 # --- /predict

@@ -50,6 +50,8 @@ class Door:
 
     def close(self) -> None:
         """Take what has come so far, and no more."""
+        if self._socket.fileno() < 0:
+            return
         self._loop.remove_reader(self._socket.fileno())
         while self._accept_some():
             pass

@@ -99,6 +99,7 @@ class Supervisor:
             await self._ending.wait()
             return await self._drain(door)
         finally:
+            door.close()
             await self._end_all()
 
     # --- beginning and ending
