@@ -1,8 +1,8 @@
 """Where connections come in: accepted by the supervisor, handed to the worker with the fewest.
 
 Workers that accept for themselves from one socket get connections as chance has it: of 16 some
-worker has 8 and another 1, and the slowest percent of answers are those of the first. A connection
-costs 40 µs to hand over, and is kept for many requests.
+worker may have 8 and another 1, and the slowest percent of answers are those of the first. Handing
+one over costs some 8 µs, and it is kept for many requests.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 There is no timer. A lone picture is answered at once; what comes while the network computes waits
 for nothing else and forms the next batch, so batches grow with the load and only with it. One
-thread decodes and computes: small pictures take 40 µs to decode, and handing each to another
-thread would cost more than that.
+thread decodes and computes: a small picture takes 40 µs to decode, most of them with the
+interpreter's lock, and handing it to another thread and back takes 15.
 """
 
 from __future__ import annotations

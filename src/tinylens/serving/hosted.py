@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,14 +63,12 @@ class Hosted:
         name: that requests call it by.
         sha256: of the file.
         classifier: that answers.
-        quoted: the class names as JSON strings, by name.
         watch: what it was asked.
     """
 
     name: str
     sha256: str
     classifier: Classifier
-    quoted: dict[str, str]
     watch: Watch
 
     def asked(self, top: int) -> Asked:
@@ -94,9 +91,8 @@ def load(name: str, path: str, shown: str, threads: int) -> Hosted:
     content = read_model(Path(path))
     classifier = Classifier.from_bytes(content, shown, threads=threads)
     classifier.probabilities(np.zeros((1, *classifier.rule.shape), np.uint8))
-    quoted = {label: json.dumps(label, ensure_ascii=False) for label in classifier.class_names}
     sha256 = hashlib.sha256(content).hexdigest()
-    return Hosted(name, sha256, classifier, quoted, Watch(classifier.card.reference))
+    return Hosted(name, sha256, classifier, Watch(classifier.card.reference))
 
 
 def _add(to: list[int], counts: list[int]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tinylens.prediction import Prediction
 from tinylens.reading import Read
+from tinylens.serving.answers import finite
 from tinylens.serving.hosted import Hosted
 from tinylens.serving.tickets import Refused, Reply, Ticket
 
@@ -81,7 +82,7 @@ class Inference:
             flat: list[float | None] = [row[name] for row in every for name in names]
             values[PROBABILITIES] = [count, len(names)], flat
         if STRANGENESS in self._outputs:
-            values[STRANGENESS] = [count], [_finite(found.strangeness) for found in predictions]
+            values[STRANGENESS] = [count], [finite(found.strangeness) for found in predictions]
         tree: dict[str, Any] = {
             "model_name": hosted.name,
             "model_version": hosted.sha256,
@@ -181,7 +182,3 @@ def _wanted(given: Any, known: list[str]) -> list[str]:
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
     return names.get(type(value), "nothing" if value is None else "a number")
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -1,7 +1,8 @@
 """multipart/form-data with files in it (RFC 7578), taken apart in a few calls of bytes.
 
 A body is in memory whole and within its limit when it comes here, so there is nothing to stream: a
-picture of 1 kB is found in some 5 µs, where a parser that takes a body byte for byte needs 60.
+picture of 1 kB is found in 7 µs, where python-multipart's parser with no more than empty callbacks
+takes 15.
 """
 
 from __future__ import annotations

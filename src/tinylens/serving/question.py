@@ -39,7 +39,7 @@ class Question:
     model: str = ""
 
 
-@functools.lru_cache(maxsize=256)  # clients ask the same again and again; parsing takes 15 µs
+@functools.lru_cache(maxsize=256)  # clients ask the same again and again; parsing takes 5 µs
 def parse(query: bytes) -> Question:
     """Return what a query string asks for.
 
