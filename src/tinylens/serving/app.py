@@ -126,7 +126,7 @@ def _add_protocol(app: FastAPI, service: Service) -> None:
     async def ready() -> Any:
         """Say whether the server answers: its models are loaded, and it is not about to end."""
         if service.draining:
-            raise NOT_READY
+            raise NOT_READY.anew()
         return {"ready": True}
 
     @app.get("/v2", response_model=shapes.Server)
@@ -147,7 +147,7 @@ def _add_protocol(app: FastAPI, service: Service) -> None:
     async def model_ready(name: Name) -> Any:
         """Say whether a model answers."""
         if service.draining:
-            raise NOT_READY
+            raise NOT_READY.anew()
         return {"name": service.model(name).name, "ready": True}
 
 

@@ -229,9 +229,9 @@ class Connection(HttpToolsProtocol):
         try:
             self._gate.check("/predict", headers)
             if self.service.draining and not self._closing:
-                raise LEAVING
+                raise LEAVING.anew()
             if self.service.is_full:
-                raise BUSY
+                raise BUSY.anew()
         except Refused as refused:
             length = headers.get(b"content-length", b"")
             known = b"transfer-encoding" not in headers
@@ -318,7 +318,7 @@ class Connection(HttpToolsProtocol):
             self._body = None
 
     def _count_refusal(self, refused: Refused) -> None:
-        if refused is BUSY:
+        if refused.sentence == BUSY.sentence:
             self.service.counters.add("refused|full")
 
     def _count(self, status: int, request_id: str) -> None:

@@ -90,10 +90,10 @@ class Service:
             Refused: 503, too many wait already.
         """
         if self.waiting >= self._most_waiting:
-            raise BUSY
+            raise BUSY.anew()
         if ticket.slow:
             if self._slow_waiting >= MOST_SLOW:
-                raise BUSY
+                raise BUSY.anew()
             self._slow_waiting += 1
         self.waiting += len(ticket)
         self._outstanding.append(ticket)

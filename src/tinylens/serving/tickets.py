@@ -34,6 +34,10 @@ class Refused(Exception):
         super().__init__(sentence)
         self.status, self.sentence, self.headers = status, sentence, headers
 
+    def anew(self) -> Refused:
+        """Return the same, to be raised: one that is raised again keeps every frame it met."""
+        return Refused(self.status, self.sentence, self.headers)
+
     def reply(self, request_id: str) -> Reply:
         """Return it as an answer."""
         tree = {"error": self.sentence, "request_id": request_id}
