@@ -5,6 +5,7 @@ The long forms are modes of benchmarks/serve.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -38,6 +39,12 @@ def load(server, requests, seconds, connections, *rate):
         [sys.executable, *map(str, words)], check=True, capture_output=True, text=True
     )
     return json.loads(ended.stdout)
+
+
+def answers(server) -> bool:
+    with contextlib.suppress(ConnectionError):
+        return server.ask("/predict", png()).status == 200
+    return False
 
 
 def test_overload_is_refused_quickly_and_over_soon(model, requests):
@@ -87,6 +94,6 @@ def test_ten_thousand_clients_that_leave_cost_nothing(server):
     leave(2000)
     before = server.memory()
     leave(10_000)
-    until(lambda: server.ask("/predict", png()).status == 200)  # connections came too fast to take
+    until(lambda: answers(server))  # connections came too fast for all to be taken
     until(lambda: server.metric("tinylens_waiting") == 0)
     assert server.memory() - before < 8 * 2**20
