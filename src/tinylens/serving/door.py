@@ -22,6 +22,8 @@ HEAD = 8192  # bytes of a request that nobody can answer
 HEAD_SECONDS = 2.0
 MOST_ALONE = 256  # connections that are answered without a worker at a time
 WITHOUT_FILES_SECONDS = 0.1  # until it is tried again where no file descriptor was free
+FULL_SECONDS = 0.005  # until it is tried again where workers have not taken the last ones yet
+MOST_TRIES = 100  # after which the connection is answered here, as if no worker were
 
 
 class Door:
@@ -40,6 +42,9 @@ class Door:
         self._choose = choose
         self._socket = _listen(host, port)
         self._alone: set[asyncio.Task[None]] = set()
+        self._held: socket.socket | None = None  # accepted, but nobody could take it yet
+        self._tries = 0
+        self._ending = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self._accept)
 
@@ -53,6 +58,9 @@ class Door:
         if self._socket.fileno() < 0:
             return
         self._loop.remove_reader(self._socket.fileno())
+        self._ending = True
+        if self._held is not None:
+            self._pass_on(self._held)
         while self._accept_some():
             pass
         self._socket.close()
@@ -78,15 +86,34 @@ class Door:
                 self._loop.remove_reader(self._socket.fileno())
                 self._loop.call_later(WITHOUT_FILES_SECONDS, self._again)
                 return False
-            if any(worker.hand(accepted) for worker in self._choose()):
-                accepted.close()
-            else:
-                self._answer_alone(accepted)
+            if not self._pass_on(accepted):
+                self._loop.remove_reader(self._socket.fileno())
+                self._loop.call_later(FULL_SECONDS, self._again)
+                return False
+        return True
+
+    def _pass_on(self, accepted: socket.socket) -> bool:
+        """Hand a connection to a worker; return False where it is to be tried again soon."""
+        workers = self._choose()
+        self._held = None
+        if any(worker.hand(accepted) for worker in workers):
+            accepted.close()
+        elif workers and self._tries < MOST_TRIES and not self._ending:
+            self._held, self._tries = accepted, self._tries + 1
+            return False
+        else:
+            self._answer_alone(accepted)
+        self._tries = 0
         return True
 
     def _again(self) -> None:
-        if self._socket.fileno() >= 0:
-            self._loop.add_reader(self._socket.fileno(), self._accept)
+        """Go on where it had to be waited; the kernel keeps those who came meanwhile."""
+        if self._socket.fileno() < 0:
+            return
+        if self._held is not None and not self._pass_on(self._held):
+            self._loop.call_later(FULL_SECONDS, self._again)
+            return
+        self._loop.add_reader(self._socket.fileno(), self._accept)
 
     def _answer_alone(self, accepted: socket.socket) -> None:
         if len(self._alone) >= MOST_ALONE:
