@@ -65,7 +65,7 @@ docs:
 
 bench:
 	@$(environment) dev
-	@set -e; for script in $(filter-out benchmarks/machine.py,$(wildcard benchmarks/*.py)); do \
+	@set -e; for script in $(filter-out benchmarks/machine.py benchmarks/traffic.py,$(wildcard benchmarks/*.py)); do \
 	  echo "$$script"; $(bin)/python "$$script"; done
 
 wheel-smoke:

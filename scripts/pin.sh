@@ -16,11 +16,12 @@ compile() {
 
 mkdir -p requirements
 cd requirements
-compile ../pyproject.toml --extra train --extra track --extra audit --group ../pyproject.toml:test \
+compile ../pyproject.toml --extra train --extra track --extra audit --extra serve --group ../pyproject.toml:test \
     --group ../pyproject.toml:lint -o dev.txt "$@"
 compile --group ../pyproject.toml:build -c dev.txt -o build.txt "$@"
 compile ../pyproject.toml -c dev.txt -o runtime.txt "$@"
 compile ../pyproject.toml --extra train -c dev.txt -o train.txt "$@"
+compile ../pyproject.toml --extra serve -c dev.txt -o serve.txt "$@"
 compile ../pyproject.toml --extra jax -c dev.txt -o jax.txt "$@"
 
 both=$(mktemp)

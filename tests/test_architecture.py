@@ -31,6 +31,7 @@ MODULE_OF_VERB = {
     "recipes": "recipe",
     "report": "reporting",
     "robustness": "robustness",
+    "serve": "serving",
     "train": "training",
     "verify": "verification",
 }
@@ -52,6 +53,7 @@ PUBLIC_NAMES = [
     "verify",
 ]
 SLOW_TO_IMPORT = (
+    "fastapi",
     "jax",
     "keras",
     "matplotlib",
@@ -60,6 +62,7 @@ SLOW_TO_IMPORT = (
     "sklearn",
     "tensorflow",
     "torch",
+    "uvicorn",
 )
 
 

@@ -86,6 +86,15 @@ def test_the_shipped_file_answers_as_keras_did(run: tl.Run, splits: tl.Splits) -
     assert classifier.class_names == splits.class_names
 
 
+def test_the_file_keeps_what_ordinary_pictures_look_like(run: tl.Run, splits: tl.Splits) -> None:
+    reference = tl.Classifier.open(run.model).card.reference
+    assert (reference.part, reference.pictures) == ("val", len(splits.val))
+    brightness = splits.val.images.reshape(len(splits.val), -1).mean(axis=1)
+    np.testing.assert_allclose(
+        reference.spreads["brightness"].edges[4], np.median(brightness), rtol=1e-4
+    )
+
+
 def test_strangers_are_judged_and_the_file_tells_them(run: tl.Run, splits: tl.Splits) -> None:
     judged = run.evaluation.strangers
     assert [kind.name for kind in judged][:2] == ["noise", "its own pictures, cut up and scrambled"]

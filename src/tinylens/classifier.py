@@ -11,18 +11,16 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.cores import core_count
 from tinylens.data.images import ImageRule, convert
-from tinylens.deciding import Level, SetLevel
-from tinylens.doctor import Doctor, Finding, allowed_kinds
+from tinylens.doctor import Doctor, allowed_kinds
 from tinylens.errors import ModelError
-from tinylens.modelfile import INTEGERS, LARGEST_FILE, ModelCard, unseal
+from tinylens.modelfile import INTEGERS, ModelCard, model_file, read_model, unseal
+from tinylens.prediction import Asked, Prediction, tell
 from tinylens.reading import Picture, Read, each, map_ahead, read
 
 # else its import leaves a number in ~/.cache to be known by, and reports to its makers
@@ -30,63 +28,6 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 BATCH = 256  # pictures at once: larger batches were no faster and take more memory
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one picture, or why there is none.
-
-    Attributes:
-        path: of the file, or None for content and pixels.
-        label: the most probable class, or None where the picture could not be read.
-        confidence: the probability of `label`, calibrated if the model is.
-        top: the most probable classes with their probabilities, best first.
-        unknown: whether `label` is not sure enough to be given as an answer, or the picture is too
-            unlike those trained on.
-        reason: why the answer is unknown, or None.
-        label_set: the classes of which the right one is one as often as was asked for, likeliest
-            first; empty where nothing was asked for.
-        strangeness: share of ordinary pictures, val's, that are less unlike those trained on, 0 to
-            1; None where the model does not know.
-        error: why there is no answer, or None.
-        notes: what to know about the picture, such as that it is animated.
-        findings: what is unlike the training pictures about it, and whether that was fixed; None
-            where nobody asked. See `tinylens.doctor`.
-    """
-
-    path: str | None
-    label: str | None = None
-    confidence: float | None = None
-    top: tuple[tuple[str, float], ...] = ()
-    unknown: bool = False
-    reason: str | None = None
-    label_set: tuple[str, ...] = ()
-    strangeness: float | None = None
-    error: str | None = None
-    notes: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the row of `tinylens predict --json`.
-
-        "reason" is in it where the answer is unknown, "set" where a coverage was asked for, and
-        "findings" where the input doctor was.
-        """
-        extra: dict[str, Any] = {"reason": self.reason} if self.unknown else {}
-        if self.label_set:
-            extra["set"] = list(self.label_set)
-        if self.findings is not None:
-            extra["findings"] = [finding.to_json() for finding in self.findings]
-        return {
-            "path": self.path,
-            "label": self.label,
-            "confidence": self.confidence,
-            "top": [{"label": label, "probability": value} for label, value in self.top],
-            "unknown": self.unknown,
-            "strangeness": self.strangeness,
-            "error": self.error,
-            **extra,
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +58,8 @@ class Classifier:
             ModelError: there is no such file, it was damaged or changed, it is not from tinylens
                 or from a newer one, or it does not give its own recorded answers here.
         """
-        file = Path(path)
-        if file.is_dir():
-            from tinylens.run import Run  # its settings library would be a tenth of the start-up
-
-            file = Run(file).model
-        return Classifier.from_bytes(_read_model(file), str(file), threads=threads)
+        file = model_file(path)
+        return Classifier.from_bytes(read_model(file), str(file), threads=threads)
 
     @staticmethod
     def from_bytes(content: bytes, name: str, *, threads: int | None = None) -> Classifier:
@@ -239,13 +176,7 @@ class Classifier:
             RecipeError: as `predict` does.
         """
         doctor = self._doctor(fix)
-        deciding = self.card.deciding
-        asked = _Asked(
-            top,
-            deciding.level(max_error),
-            None if coverage is None else deciding.set_level(coverage),
-            deciding.strangest(refused),
-        )
+        asked = self.asked(top, max_error=max_error, coverage=coverage, refused=refused)
         pictures = map_ahead(lambda item: read(item, self.rule, doctor), items, workers, 2 * BATCH)
         with contextlib.closing(pictures):
             while batch := list(itertools.islice(pictures, BATCH)):
@@ -266,33 +197,39 @@ class Classifier:
     def _doctor(self, fix: str | None) -> Doctor | None:
         return None if fix is None else Doctor(self.card.doctor, allowed_kinds(fix))
 
-    def _answer(self, pictures: list[Read], asked: _Asked) -> Iterator[Prediction]:
+    def asked(
+        self,
+        top: int,
+        *,
+        max_error: float | None = None,
+        coverage: float | None = None,
+        refused: float | None = None,
+    ) -> Asked:
+        """Return what `told` is to say; the arguments and errors are those of `predict`."""
+        deciding = self.card.deciding
+        return Asked(
+            top,
+            deciding.level(max_error),
+            None if coverage is None else deciding.set_level(coverage),
+            deciding.strangest(refused),
+        )
+
+    def told(
+        self,
+        pictures: Sequence[Read],
+        probabilities: NDArray[np.float32],
+        strange: NDArray[np.float32] | None,
+        asked: Asked,
+    ) -> Iterator[Prediction]:
+        """Yield a prediction a picture; see `tinylens.prediction.tell`."""
+        return tell(self.card, pictures, probabilities, strange, asked)
+
+    def _answer(self, pictures: list[Read], asked: Asked) -> Iterator[Prediction]:
         images = [picture.image for picture in pictures if picture.image is not None]
-        answers = zip(*self._run(np.stack(images)), strict=True) if images else iter(())
-        for picture in pictures:
-            if picture.image is None:
-                yield Prediction(picture.path, error=picture.error, findings=picture.findings)
-                continue
-            answer, *strange = next(answers)
-            order = np.argsort(-answer, kind="stable")
-            every = [(self.class_names[column], float(answer[column])) for column in order]
-            label, confidence = every[0]
-            strangeness = self.card.deciding.less_strange(float(strange[0])) if strange else None
-            reason = _too_unsure(confidence, asked.level)
-            if strange and _too_strange(float(strange[0]), asked.strangest):
-                reason = _STRANGE.format(100 * (strangeness or 0.0))
-            yield Prediction(
-                picture.path,
-                label,
-                confidence,
-                tuple(every[: asked.top]),
-                unknown=reason is not None,
-                reason=reason,
-                label_set=() if asked.set_level is None else _label_set(every, asked.set_level),
-                strangeness=strangeness,
-                notes=picture.notes,
-                findings=picture.findings,
-            )
+        none = np.zeros((0, len(self.class_names)), np.float32)
+        answers = self._run(np.stack(images)) if images else [none]
+        strange = answers[1] if len(answers) > 1 else None
+        yield from self.told(pictures, answers[0], strange, asked)
 
     def _run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Return the probabilities and, where the file tells it, the strangeness."""
@@ -341,55 +278,7 @@ class Classifier:
             )
 
 
-# --- when not to answer
-
-_STRANGE = "it is unlike what the model was trained on: stranger than {:.1f} % of ordinary pictures"
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What an answer is to say, and when it is not to be given."""
-
-    top: int
-    level: Level | None
-    set_level: SetLevel | None
-    strangest: float | None
-
-
-def _too_unsure(confidence: float, level: Level | None) -> str | None:
-    if level is None or confidence >= level.threshold:
-        return None
-    return (
-        f"its confidence is under {level.threshold:.3f}, from which on at most "
-        f"{100 * level.max_error:g} % of answers are wrong"
-    )
-
-
-def _too_strange(strangeness: float, limit: float | None) -> bool:
-    # also what is not a number, as infinite logits would give
-    return limit is not None and not strangeness <= limit
-
-
-def _label_set(ranked: list[tuple[str, float]], level: SetLevel) -> tuple[str, ...]:
-    inside = [label for label, probability in ranked if probability >= level.threshold]
-    return tuple(inside or [ranked[0][0]])
-
-
 # --- opening
-
-
-def _read_model(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise ModelError(f"{path} has {size} bytes, expected at most {LARGEST_FILE}")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(
-            f"no model file {path}; `tinylens train DATASET` writes one into its run's folder"
-        ) from None
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _session(content: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:

@@ -10,7 +10,17 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens import doctor, evaluation, exporting, files, metrics, mistakes, models, strangers
+from tinylens import (
+    doctor,
+    drift,
+    evaluation,
+    exporting,
+    files,
+    metrics,
+    mistakes,
+    models,
+    strangers,
+)
 from tinylens.data.dataset import Dataset, Images, Splits
 from tinylens.data.images import ImageRule
 from tinylens.deciding import LEAST_ANSWERED, Deciding, decide
@@ -82,7 +92,7 @@ def finish(
     check = exporting.export_onnx(
         shipped,
         run.model,
-        card=_card(data, recipe, calibration, known),
+        card=_card(data, recipe, calibration, known, _reference(data, answers)),
         check_images=data.test.images,
         check_probabilities=answers.probabilities["test"],
         strangeness=None if told is None else (told.strangeness, told.of_test),
@@ -279,7 +289,21 @@ def _decide(answers: _Answers, recipe: Recipe, info: RunInfo, watcher: Watcher) 
     return known
 
 
-def _card(data: Splits, recipe: Recipe, calibration: Calibration, known: Deciding) -> ModelCard:
+def _reference(data: Splits, answers: _Answers) -> drift.Reference:
+    """Return what pictures of val look like, of train where there is no val: what is ordinary."""
+    part = data.val if data.val is not None else data.train
+    name = "train" if data.val is None else "val"
+    confidence = answers.probabilities[name].max(axis=1)
+    return drift.reference(part.images, answers.rows[name], confidence, name)
+
+
+def _card(
+    data: Splits,
+    recipe: Recipe,
+    calibration: Calibration,
+    known: Deciding,
+    reference: drift.Reference,
+) -> ModelCard:
     height, width, channels = data.train.image_shape
     return ModelCard(
         class_names=data.class_names,
@@ -294,6 +318,7 @@ def _card(data: Splits, recipe: Recipe, calibration: Calibration, known: Decidin
         chosen_on="" if calibration.chosen_on == "none" else calibration.chosen_on,
         deciding=known,
         doctor=doctor.study(data.train.images),
+        reference=reference,
     )
 
 

@@ -15,8 +15,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,8 @@ from numpy.typing import NDArray
 
 from tinylens.data.images import ImageRule
 from tinylens.deciding import ANSWERS_ALWAYS, Deciding
-from tinylens.doctor import Reference
+from tinylens.doctor import Reference as DoctorReference
+from tinylens.drift import Reference as DriftReference
 from tinylens.errors import DataError, ModelError
 
 SCHEMA = 1  # of the model card; raised when an older tinylens could misread the file
@@ -89,6 +92,8 @@ class ModelCard:
         doctor: what the training pictures are like, for the input doctor, or None.
         bend: how much more than a temperature was needed, likewise; see `metrics.fit_bend`.
         precision: what it computes in: "float32", or "int8" after calibration on train.
+        reference: what its pictures looked like, to notice when others come; see
+            `tinylens.drift`. None where that is not known.
         chosen_on: the part of the data that the temperature was chosen on, or "" for none.
         deciding: when not to answer.
         golden: pictures with their answers, or None before export.
@@ -110,7 +115,8 @@ class ModelCard:
     golden: GoldenSamples | None = None
     bend: float = 0.0
     precision: str = FLOATS
-    doctor: Reference | None = None
+    doctor: DoctorReference | None = None
+    reference: DriftReference | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -147,6 +153,7 @@ class ModelCard:
             "deciding": self.deciding.to_json(),
             "doctor": self.doctor and self.doctor.to_json(),
             "data": {"name": self.dataset, "fingerprint": self.fingerprint},
+            "reference": self.reference and self.reference.to_json(),
             "golden": golden,
         }
 
@@ -165,7 +172,7 @@ class ModelCard:
                     f"{SCHEMA}; needs tinylens ≥ {tree['tinylens']}: "
                     f"pip install -U 'tinylens>={tree['tinylens']}'"
                 )
-            golden = tree["golden"]
+            golden, known = tree["golden"], tree.get("reference")  # not in older files
             return ModelCard(
                 class_names=tuple(str(name) for name in tree["class_names"]),
                 rule=ImageRule.from_json(tree["image"]),
@@ -182,7 +189,8 @@ class ModelCard:
                 deciding=Deciding.from_json(tree["deciding"])
                 if "deciding" in tree
                 else ANSWERS_ALWAYS,
-                doctor=Reference.from_json(tree.get("doctor")),  # likewise, they judge no picture
+                doctor=DoctorReference.from_json(tree.get("doctor")),  # likewise, they judge no picture
+                reference=known and DriftReference.from_json(known),
                 golden=golden
                 and GoldenSamples(
                     _array_from_json(golden["images"], np.uint8),
@@ -193,6 +201,35 @@ class ModelCard:
             raise ModelError(f"the model card is wrong: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"the model card is incomplete: {error!r}") from None
+
+
+def model_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a model file, or of the one in a run's folder."""
+    file = Path(path)
+    if file.is_dir():
+        from tinylens.run import Run  # its settings library would be a tenth of the start-up
+
+        file = Run(file).model
+    return file
+
+
+def read_model(path: Path) -> bytes:
+    """Return the content of a model file.
+
+    Raises:
+        ModelError: there is none, it is too large or cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise ModelError(f"{path} has {size} bytes, expected at most {LARGEST_FILE}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(
+            f"no model file {path}; `tinylens train DATASET` writes one into its run's folder"
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def seal(card: ModelCard, body: bytes) -> bytes:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from tinylens import files
-from tinylens.classifier import Classifier, Prediction
+from tinylens.classifier import Classifier
 from tinylens.cores import core_count
 from tinylens.doctor import UNJUDGED
 from tinylens.errors import DataError, MissingExtra
+from tinylens.prediction import Prediction
 
 PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
 

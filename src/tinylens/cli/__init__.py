@@ -21,6 +21,7 @@ from tinylens.cli.export import export, verify
 from tinylens.cli.learning_curve import learning_curve
 from tinylens.cli.predict import predict
 from tinylens.cli.robustness import robustness
+from tinylens.cli.serve import serve
 from tinylens.cli.train import recipes, train
 from tinylens.errors import TinylensError
 
@@ -35,7 +36,7 @@ data_app = typer.Typer(help="Look at data sets, and correct them.", no_args_is_h
 
 for verb in (
     *(train, predict, evaluate, compare, robustness, audit),
-    *(explain, learning_curve, report, recipes, export, verify),
+    *(explain, learning_curve, report, recipes, export, verify, serve),
 ):
     app.command()(verb)
 data_app.command()(data.info)

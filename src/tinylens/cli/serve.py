@@ -1,0 +1,105 @@
+"""`tinylens serve`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinylens.cli import frame
+from tinylens.cli.frame import JsonFlag
+from tinylens.errors import RecipeError
+
+if TYPE_CHECKING:
+    from tinylens.serving import Options, Started
+
+TOKEN_VARIABLE = "TINYLENS_TOKEN"
+MIB = 2**20
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Each a model.onnx or a run's folder, or NAME=PATH; the first answers."
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that answer; 0 takes one a core.")
+    ] = 0,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="Holds the token that requests must bear; or set TINYLENS_TOKEN."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name that this machine is called by, besides.")
+    ] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Pictures that may wait, in all.")] = 32,
+    pictures: Annotated[int, typer.Option(min=1, help="Pictures in a request.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures in a call of the network.")] = 32,
+    body: Annotated[float, typer.Option(min=0.001, help="MiB in a request.")] = 10.0,
+    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds to an answer.")] = 10.0,
+    read_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to send a request.")] = 10.0,
+    log_requests: Annotated[
+        bool, typer.Option("--log-requests", help="Write a line a request on stderr.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Answer pictures over HTTP, and with a page, until SIGTERM; SIGHUP reads the models again."""
+    from tinylens import serving
+    from tinylens.cores import core_count
+
+    limits = serving.Limits(
+        queue=queue,
+        pictures=pictures,
+        batch=batch,
+        body=int(body * MIB),
+        deadline=deadline,
+        read_seconds=read_timeout,
+    )
+    options = serving.Options(
+        models=serving.name_models(models),
+        host=host,
+        port=port,
+        workers=workers or core_count(),
+        token=_token(token_file),
+        allowed_hosts=tuple(allow_host or ()),
+        log_requests=log_requests,
+        limits=limits,
+    )
+    code = serving.serve(
+        options, lambda started: _say_started(options, started, as_json=as_json), _say
+    )
+    raise typer.Exit(code)
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not plain text"
+        raise RecipeError(f"--token-file {file} cannot be read: {reason}") from None
+
+
+def _say_started(options: Options, started: Started, *, as_json: bool) -> None:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    url = f"http://{host}:{started.port}/"
+    if as_json:
+        models = [{"name": name, "sha256": sha} for name, sha in started.models.items()]
+        frame.print_json({"url": url, "models": models, "workers": started.workers})
+        sys.stdout.flush()
+        return
+    names = ", ".join(started.models)
+    workers = f"{len(started.workers)} worker{'s' * (len(started.workers) > 1)}"
+    typer.echo(f"serving {names} at {url} with {workers}; Ctrl-C ends it")
+
+
+def _say(sentence: str) -> None:
+    typer.echo(sentence, err=True)

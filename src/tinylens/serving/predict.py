@@ -1,0 +1,63 @@
+"""POST /predict: from a body to a ticket. Both ways into the server end here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tinylens.serving import answers, multipart, question
+from tinylens.serving.multipart import Part
+from tinylens.serving.service import Service
+from tinylens.serving.tickets import Refused, Reply, Ticket
+
+
+def ticket(
+    service: Service,
+    query: bytes,
+    content_type: bytes,
+    body: bytes,
+    request_id: str,
+    reply_to: Callable[[Reply], None],
+) -> Ticket:
+    """Return what is to be submitted for a request.
+
+    Raises:
+        Refused: 400, 404, 413, 415 or 422, with what is wrong.
+    """
+    try:
+        asked = question.parse(query)
+    except question.BadQuestion as error:
+        raise Refused(422, str(error)) from None
+    model = service.model(asked.model)
+    parts = _parts(content_type, body, service.limits.pictures)
+    if asked.look and len(parts) > 1:
+        raise Refused(422, f"look=true with {len(parts)} pictures; expected one, as it takes long")
+    slow = answers.render_slowly(asked) if asked.look or asked.seen else None
+    return Ticket(
+        model.name,
+        parts,
+        asked.top,
+        request_id,
+        render=answers.render,
+        slow=slow,
+        reply_to=reply_to,
+    )
+
+
+def _parts(content_type: bytes, body: bytes, most: int) -> list[Part]:
+    if not multipart.is_form(content_type):
+        if content_type[:16].lower() == b"application/json":
+            raise Refused(
+                415, "JSON; expected a picture's bytes, or a form with files; /v2 takes JSON"
+            )
+        if not body:
+            raise Refused(422, "an empty body, expected a picture or a form with pictures")
+        return [Part("", body)]
+    try:
+        parts = multipart.parse(content_type, body, most)
+    except multipart.BadForm as error:
+        raise Refused(400, str(error)) from None
+    except multipart.TooManyParts as error:
+        raise Refused(422, str(error)) from None
+    if not parts:
+        raise Refused(422, "a form without parts, expected one or more pictures")
+    return parts
