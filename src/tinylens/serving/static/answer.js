@@ -31,9 +31,14 @@ export async function showAnswer(place, result, { picture = null, note = null, f
 
 /** Return an answer in a sentence, for a screen reader and a title. */
 export function sentence(result) {
-  if (result.error) return `It could not be answered: ${result.error}.`;
+  if (result.error) return `It could not be answered: ${plain(result.error)}.`;
   if (result.unknown) return `Unknown, perhaps ${result.label}: ${result.unknown}.`;
   return `${result.label}, ${percent(result.confidence)} sure.`;
+}
+
+/** Return an error without the bytes that only a programmer can read. */
+export function plain(error) {
+  return error.replace(/^not a picture: starts with .*, expected/s, "not a picture, expected");
 }
 
 /** Return "known", "unknown" or "failed". */
@@ -47,8 +52,8 @@ export function state(result) {
 function verdict(result) {
   if (result.error) {
     return [
-      make("h2.label", { tabIndex: -1 }, "No answer"),
-      make("p", {}, `${capital(result.error)}.`),
+      make("h2.label", { tabIndex: -1 }, fault(result.error)),
+      make("p", {}, `${capital(plain(result.error))}.`),
     ];
   }
   const sure = percent(result.confidence);
@@ -63,6 +68,17 @@ function verdict(result) {
         make("p.sure", {}, make("b", {}, sure), " sure"),
       ];
   return [...said, bars(result.top.slice(0, SHOWN)), ...strange(result)];
+}
+
+const FAULTS = [
+  [/^not a picture/, "This is not a picture"],
+  [/^empty file/, "This file is empty"],
+  [/^broken/, "This picture is broken"],
+  [/too large/, "This picture is too large"],
+];
+
+function fault(error) {
+  return FAULTS.find(([pattern]) => pattern.test(error))?.[1] ?? "No answer";
 }
 
 function bars(top) {
@@ -105,7 +121,7 @@ function finding({ kind, message, fixed }) {
   return make(
     "li",
     { data: { kind, fixed } },
-    make("span", {}, `It ${message.replace(/\.$/, "")}.`),
+    make("span", {}, `${capital(message)}.`),
     " ",
     make("small.mark", {}, fixed ? "fixed" : "as it is"),
   );
