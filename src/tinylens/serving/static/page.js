@@ -25,11 +25,13 @@ receivePictures(document, take);
 at("token").addEventListener("submit", giveToken);
 at("model").addEventListener("change", (event) => choose({ model: event.target.value }));
 at("fix").addEventListener("change", (event) => choose({ fix: event.target.checked }));
+at("photograph").hidden = navigator.maxTouchPoints === 0; // elsewhere it would choose a file too
 loadModels();
 
 // --- pictures
 
 function take(pictures) {
+  document.body.dataset.asked = "true"; // from now on the answers have the room
   if (pictures.length === 1) show(pictures[0]);
   else sheet.add(pictures);
 }
@@ -62,7 +64,7 @@ async function answer({ file, asking }) {
 }
 
 async function draw(asked, { model, results: [result], milliseconds }, move) {
-  const note = model && `${model.name} answered in ${milliseconds.toFixed(1)} ms.`;
+  const note = model && !result.error && `${model.name} answered in ${milliseconds.toFixed(1)} ms.`;
   const fixing = result.error ? null : { on: chosen.fix, change: (fix) => choose({ fix }) };
   const kept = document.activeElement?.getAttribute("role") === "switch";
   await showAnswer(at("shown"), result, { picture: asked.address, note, fixing });
