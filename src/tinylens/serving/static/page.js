@@ -151,12 +151,12 @@ function askToken(why) {
   };
   at("token-why").textContent = words[why];
   at("token-field").focus();
-  at("token-field").select();
 }
 
 function giveToken(event) {
   event.preventDefault();
   const given = at("token-field").value.trim();
+  at("token-field").value = "";
   if (given) server.setToken(given);
 }
 

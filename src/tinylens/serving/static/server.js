@@ -51,11 +51,16 @@ export function connect(tell) {
     return response !== null;
   }
 
+  async function isReady() {
+    const response = await fetch("v2/health/ready", { cache: "no-store" }).catch(() => null);
+    return response !== null && response.ok;
+  }
+
   function untilBack(signal) {
     if (back === null) {
       set({ gone: true, busy: 0 });
       back = (async () => {
-        while (!(await isAlive())) await pause(AGAIN_MS);
+        while (!(await isReady())) await pause(AGAIN_MS);
         back = null;
         set({ gone: false });
       })();
@@ -101,6 +106,7 @@ export function connect(tell) {
      * @param {?AbortSignal} signal ends the waiting
      */
     async predict(file, question, signal = null) {
+      if (!file.size) throw new Trouble("empty file");
       const query = new URLSearchParams(question);
       const response = await ask(`predict?${query}`, { method: "POST", body: raw(file), signal });
       const tree = await json(response);
