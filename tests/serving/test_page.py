@@ -191,6 +191,29 @@ def test_a_picture_can_be_dropped(browser, server, classifier):
 
 
 @slow
+def test_a_folder_can_be_dropped(browser, server, tmp_path):
+    shown = {"a.png": png(), "deep/b.png": png(4), "deep/b10.png": png(5), "deep/b9.png": png(6)}
+    for name, body in {**shown, ".hidden.png": png(7), "deep/.hidden/c.png": png(8)}.items():
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(body)
+    with opened(browser, server) as page:
+        page.locator("#knows").wait_for()
+        drop_by_hand(page, tmp_path / "set")
+        page.locator("#sheet[aria-busy=false]").wait_for()
+        names = page.locator(".file").all_inner_texts()
+    assert names == ["set/a.png", "set/deep/b.png", "set/deep/b9.png", "set/deep/b10.png"]
+
+
+def drop_by_hand(page, *paths):
+    """Drop what is on the disk, which a script of the page cannot do."""
+    session = page.context.new_cdp_session(page)
+    held = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": 400, "y": 300, "data": held}
+        session.send("Input.dispatchDragEvent", event)
+
+
+@slow
 def test_a_picture_can_be_pasted(browser, server, classifier):
     with opened(browser, server, permissions=["clipboard-read", "clipboard-write"]) as page:
         page.evaluate(
@@ -326,6 +349,20 @@ def test_an_unknown_picture_and_its_findings_are_told(browser, server):
 
 
 @slow
+def test_what_is_found_is_fixed_where_that_is_switched_on(browser, server):
+    with opened(browser, server) as page:
+        choose(page, ("a.png", png()))
+        answered(page, "a.png")
+        with page.expect_request(lambda request: "fix=all" in request.url):
+            page.evaluate("() => document.querySelector('#fix').click()")  # shown with findings
+        fixing = page.get_by_role("switch", name="Fix what can be fixed")
+        fixing.wait_for()
+        with page.expect_request(lambda request: "fix=&" in request.url):
+            fixing.focus()
+            page.keyboard.press("Space")
+
+
+@slow
 def test_words_of_a_picture_are_no_markup(browser, server):
     bad = "<img src=x onerror=alert(1)>"
     with opened(browser, server) as page:
@@ -376,7 +413,10 @@ def test_bad_files_are_told_in_plain_words_and_the_next_is_answered(browser, ser
 
 @slow
 def test_a_server_that_is_gone_is_waited_for(browser, model):
-    with running(model, "--workers", 1) as first, opened(browser, first, refusals=(503, "gone")) as page:
+    with (
+        running(model, "--workers", 1) as first,
+        opened(browser, first, refusals=(503, "gone")) as page,
+    ):
         page.locator("#knows").wait_for()
         first.stop()
         choose(page, *((f"{seed}.png", png(seed)) for seed in range(3)))
@@ -485,7 +525,11 @@ def test_a_sheet_is_answered_and_saved_as_the_classifier_answers(browser, server
         page.get_by_role("button", name="Clear").click()
         assert not page.locator("#sheet").is_visible()
     first = classifier.predict(files[0][1])[0]
-    assert cells[0].split() == ["=1+1.png", *first.label.split(), *percent(first.confidence).split()]
+    assert cells[0].split() == [
+        "=1+1.png",
+        *first.label.split(),
+        *percent(first.confidence).split(),
+    ]
     assert "broken PNG" in cells[1]
     compare_csv(saved, files, classifier)
 
@@ -526,13 +570,13 @@ def test_cells_are_no_formulas_and_quoted_where_they_must_be(browser, server):
 
 @slow
 def test_a_sheet_is_stopped_and_goes_on(browser, server):
-    files = [(f"{seed}.png", png(seed)) for seed in range(150)]
+    files = [(f"{seed}.png", png(seed)) for seed in range(400)]
     with opened(browser, server, refusals=("gone",)) as page:
         choose(page, *files)
         page.get_by_role("button", name="Stop").click()
         page.locator("#sheet[aria-busy=false]").wait_for()
         stopped = text(page, "#count")
         page.wait_for_timeout(300)
-        assert text(page, "#count") == stopped != "150 of 150 pictures"
+        assert text(page, "#count") == stopped != "400 of 400 pictures"
         page.get_by_role("button", name="Go on").click()
-        page.locator("#count", has_text="150 of 150 pictures").wait_for()
+        page.locator("#count", has_text="400 of 400 pictures").wait_for()
