@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 # operations of a training and accuracy on test: recipe fast with more and fewer epochs, narrower on
-# CIFAR-10 and wider on Fashion-MNIST, and accurate; means of 3 seeds: benchmarks/time_to_accuracy.py
+# CIFAR-10, wider on Fashion-MNIST, and accurate; means of 3 seeds: benchmarks/time_to_accuracy.py
 MEASURED: dict[str, tuple[tuple[float, float], ...]] = {
     "Fashion-MNIST": (
         (4.0e12, 0.907),
