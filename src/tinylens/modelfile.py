@@ -189,7 +189,9 @@ class ModelCard:
                 deciding=Deciding.from_json(tree["deciding"])
                 if "deciding" in tree
                 else ANSWERS_ALWAYS,
-                doctor=DoctorReference.from_json(tree.get("doctor")),  # likewise, they judge no picture
+                doctor=DoctorReference.from_json(
+                    tree.get("doctor")
+                ),  # likewise, they judge no picture
                 reference=known and DriftReference.from_json(known),
                 golden=golden
                 and GoldenSamples(

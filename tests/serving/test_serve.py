@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders_doctor import photo, pictures, reference
 from served import encoded, form, png, read_all, running, until
 from shipped import CLASS_NAMES, RULE, model_bytes, some_images
 from tinylens import drift
 from tinylens.classifier import Classifier
+from tinylens.data.images import ImageRule
 from tinylens.deciding import Deciding, Level
 from tinylens.occlusion import occlusion
 from tinylens.serving import shapes
@@ -103,6 +105,27 @@ def test_what_the_model_saw_and_where_it_looked(server):
     [expected] = occlusion(CLASSIFIER.probabilities, image[None], label)
     assert (row["look"]["height"], row["look"]["width"]) == image.shape[:2]
     np.testing.assert_allclose(row["look"]["values"], expected, atol=2e-4)
+
+
+def test_the_input_doctor_looks_where_it_is_asked_and_fixes_what_it_may(tmp_path):
+    rule = ImageRule(28, 28, 1)
+    path = tmp_path / "photos.onnx"
+    path.write_bytes(model_bytes(rule, doctor=reference()))
+    file = io.BytesIO()
+    Image.fromarray(photo(pictures(1, seed=3)[0])).save(file, "PNG")
+    classifier = Classifier.open(path)
+    with running(path, "--workers", 1) as server:
+        for query, fix in (("", None), ("&fix=", ""), ("&fix=all", "all")):
+            [row] = server.ask(f"/predict?seen=true{query}", file.getvalue()).json["results"]
+            [told] = classifier.predict(file.getvalue(), fix=fix)
+            assert row["label"] == told.label
+            assert row["findings"] == told.to_json().get("findings", [])
+            seen = Image.open(io.BytesIO(base64.b64decode(row["seen"].partition(",")[2])))
+            image = classifier.read(file.getvalue(), fix).image
+            np.testing.assert_array_equal(np.asarray(seen), image[..., 0])
+        assert {one["kind"]: one["fixed"] for one in row["findings"]}["inverted"]
+        refused = server.ask("/predict?fix=invertd", file.getvalue())
+        assert refused.status == 422 and "did you mean inverted?" in refused.json["error"]
 
 
 def test_a_map_is_made_of_one_picture_at_a_time(server):

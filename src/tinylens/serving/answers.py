@@ -75,7 +75,7 @@ def _row(ticket: Ticket, name: str, found: Prediction) -> dict[str, Any]:
         "top": top,
         "unknown": found.reason,
         "strangeness": finite(found.strangeness),
-        "findings": [],
+        "findings": [finding.to_json() for finding in found.findings or ()],
         "seen": None,
         "look": None,
         "error": found.error,

@@ -144,7 +144,9 @@ def decode(ticket: Ticket, hosted: Hosted) -> None:
     """Decode a ticket's pictures for a model, unless they are already as it wants them."""
     shape = hosted.classifier.rule.shape
     if ticket.pictures is None or (ticket.parts and not _fit(ticket.pictures, shape)):
-        ticket.pictures = [hosted.classifier.read(part.content) for part in ticket.parts]
+        ticket.pictures = [
+            hosted.classifier.read(part.content, ticket.fix) for part in ticket.parts
+        ]
 
 
 def _fit(pictures: list[Read], shape: tuple[int, int, int]) -> bool:

@@ -32,7 +32,7 @@ def ticket(
     if asked.look and len(parts) > 1:
         raise Refused(422, f"look=true with {len(parts)} pictures; expected one, as it takes long")
     slow = answers.render_slowly(asked) if asked.look or asked.seen else None
-    return Ticket(
+    made = Ticket(
         model.name,
         parts,
         asked.top,
@@ -41,6 +41,8 @@ def ticket(
         slow=slow,
         reply_to=reply_to,
     )
+    made.fix = asked.fix
+    return made
 
 
 def _parts(content_type: bytes, body: bytes, most: int) -> list[Part]:

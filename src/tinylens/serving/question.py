@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import re
 import urllib.parse
 from dataclasses import dataclass
 
-from tinylens.errors import did_you_mean
+from tinylens.doctor import allowed_kinds
+from tinylens.errors import RecipeError, did_you_mean
 from tinylens.serving.options import NAME
 
 MOST_TOP = 10_000
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 _KNOWN = ("top", "look", "seen", "fix", "model")
-_FIX = re.compile(r"[a-z][a-z0-9_-]{0,39}(,[a-z][a-z0-9_-]{0,39})*", re.ASCII)
 
 
 class BadQuestion(ValueError):
@@ -28,14 +27,15 @@ class Question:
         top: how many of the likeliest classes.
         look: whether to say where the model looked.
         seen: whether to give the small picture back that the model saw.
-        fix: which findings may be mended: none, "all", or kinds of them.
+        fix: which findings of the input doctor may be put right: "all", kinds of them, or "" for
+            none; None where it is not to look at all.
         model: the name of one, or "" for the first.
     """
 
     top: int = 5
     look: bool = False
     seen: bool = False
-    fix: tuple[str, ...] = ()
+    fix: str | None = None
     model: str = ""
 
 
@@ -47,7 +47,7 @@ def parse(query: bytes) -> Question:
         BadQuestion: it has an unknown word, one twice, or a value that cannot be.
 
     >>> parse(b"top=3&seen=true")
-    Question(top=3, look=False, seen=True, fix=(), model='')
+    Question(top=3, look=False, seen=True, fix=None, model='')
     """
     try:
         pairs = urllib.parse.parse_qsl(
@@ -68,7 +68,7 @@ def parse(query: bytes) -> Question:
         top=_top(given.get("top", "5")),
         look=_yes_or_no("look", given.get("look", "")),
         seen=_yes_or_no("seen", given.get("seen", "")),
-        fix=_fix(given.get("fix", "")),
+        fix=_fix(given.get("fix")),
         model=_model(given.get("model", "")),
     )
 
@@ -85,10 +85,12 @@ def _yes_or_no(name: str, text: str) -> bool:
     return text.lower() in _TRUE
 
 
-def _fix(text: str) -> tuple[str, ...]:
-    if text and not _FIX.fullmatch(text):
-        raise BadQuestion(f"fix={_short(text)}: expected all, or kinds of findings with commas")
-    return tuple(text.split(",")) if text else ()
+def _fix(text: str | None) -> str | None:
+    try:
+        allowed_kinds((text or "")[:200])
+    except RecipeError as error:
+        raise BadQuestion(str(error)) from None
+    return text
 
 
 def _model(text: str) -> str:

@@ -197,8 +197,9 @@ PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "fix",
         "in": "query",
-        "description": "which findings may be mended: empty, all, or kinds with commas",
-        "schema": {"type": "string", "default": ""},
+        "description": "what the input doctor may put right: all, kinds with commas, or empty for "
+        "nothing; without it, it does not look, and finds nothing",
+        "schema": {"type": "string"},
     },
     {
         "name": "model",

@@ -54,6 +54,7 @@ class Ticket:
         model: the name of the one that is to answer.
         parts: pictures as they came; empty where they came as arrays.
         top: how many of the likeliest classes are wanted.
+        fix: what the input doctor may put right, as `Classifier.read` takes it; None: not look.
         pictures: as the network sees them, or why not; None until they are decoded.
         request_id: that is echoed.
         render: makes the answer; called in the thread that computed it.
@@ -65,6 +66,7 @@ class Ticket:
 
     __slots__ = (
         "arrived",
+        "fix",
         "model",
         "over",
         "parts",
@@ -91,6 +93,7 @@ class Ticket:
         self.model, self.parts, self.top, self.request_id = model, parts, top, request_id
         self.render, self.slow, self.reply_to = render, slow, reply_to
         self.pictures = pictures
+        self.fix: str | None = None
         self.arrived = time.monotonic()
         self.over = False
 
