@@ -16,7 +16,8 @@ compile() {
 
 mkdir -p requirements
 cd requirements
-compile ../pyproject.toml --extra train --extra track --extra audit --extra serve --group ../pyproject.toml:test \
+compile ../pyproject.toml --extra train --extra track --extra audit --extra serve \
+    --extra litert --extra openvino --group ../pyproject.toml:test \
     --group ../pyproject.toml:lint -o dev.txt "$@"
 compile --group ../pyproject.toml:build -c dev.txt -o build.txt "$@"
 compile ../pyproject.toml -c dev.txt -o runtime.txt "$@"
