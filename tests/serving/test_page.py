@@ -326,6 +326,20 @@ def test_an_unknown_picture_and_its_findings_are_told(browser, server):
 
 
 @slow
+def test_what_is_found_is_fixed_where_that_is_switched_on(browser, server):
+    with opened(browser, server) as page:
+        choose(page, ("a.png", png()))
+        answered(page, "a.png")
+        with page.expect_request(lambda request: "fix=all" in request.url):
+            page.evaluate("() => document.querySelector('#fix').click()")  # shown with findings
+        fixing = page.get_by_role("switch", name="Fix what can be fixed")
+        fixing.wait_for()
+        with page.expect_request(lambda request: "fix=&" in request.url):
+            fixing.focus()
+            page.keyboard.press("Space")
+
+
+@slow
 def test_words_of_a_picture_are_no_markup(browser, server):
     bad = "<img src=x onerror=alert(1)>"
     with opened(browser, server) as page:
