@@ -390,7 +390,10 @@ def test_bad_files_are_told_in_plain_words_and_the_next_is_answered(browser, ser
 
 @slow
 def test_a_server_that_is_gone_is_waited_for(browser, model):
-    with running(model, "--workers", 1) as first, opened(browser, first, refusals=(503, "gone")) as page:
+    with (
+        running(model, "--workers", 1) as first,
+        opened(browser, first, refusals=(503, "gone")) as page,
+    ):
         page.locator("#knows").wait_for()
         first.stop()
         choose(page, *((f"{seed}.png", png(seed)) for seed in range(3)))
@@ -499,7 +502,11 @@ def test_a_sheet_is_answered_and_saved_as_the_classifier_answers(browser, server
         page.get_by_role("button", name="Clear").click()
         assert not page.locator("#sheet").is_visible()
     first = classifier.predict(files[0][1])[0]
-    assert cells[0].split() == ["=1+1.png", *first.label.split(), *percent(first.confidence).split()]
+    assert cells[0].split() == [
+        "=1+1.png",
+        *first.label.split(),
+        *percent(first.confidence).split(),
+    ]
     assert "broken PNG" in cells[1]
     compare_csv(saved, files, classifier)
 

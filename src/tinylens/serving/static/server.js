@@ -17,6 +17,7 @@ export function connect(tell) {
   const state = { gone: false, busy: 0, token: null };
   let token = null; // here and nowhere else
   let given = null; // called with the next token
+  let waiting = 0; // questions, for a busy server
   let back = null; // a promise, while the server is gone
 
   const set = (changes) => tell(Object.assign(state, changes));
@@ -82,7 +83,15 @@ export function connect(tell) {
     const asked = Number(response.headers.get("retry-after")) || 1;
     const seconds = Math.min(Math.max(asked, 1), LONGEST_WAIT_S);
     if (state.busy !== seconds) set({ busy: seconds });
-    await orAborted(pause(1000 * seconds), signal);
+    waiting += 1;
+    try {
+      await orAborted(pause(1000 * seconds), signal);
+    } catch (stopped) {
+      if (waiting === 1) set({ busy: 0 }); // nobody asks any more
+      throw stopped;
+    } finally {
+      waiting -= 1;
+    }
   }
 
   return {
