@@ -191,6 +191,29 @@ def test_a_picture_can_be_dropped(browser, server, classifier):
 
 
 @slow
+def test_a_folder_can_be_dropped(browser, server, tmp_path):
+    shown = {"a.png": png(), "deep/b.png": png(4), "deep/b10.png": png(5), "deep/b9.png": png(6)}
+    for name, body in {**shown, ".hidden.png": png(7), "deep/.hidden/c.png": png(8)}.items():
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(body)
+    with opened(browser, server) as page:
+        page.locator("#knows").wait_for()
+        drop_by_hand(page, tmp_path / "set")
+        page.locator("#sheet[aria-busy=false]").wait_for()
+        names = page.locator(".file").all_inner_texts()
+    assert names == ["set/a.png", "set/deep/b.png", "set/deep/b9.png", "set/deep/b10.png"]
+
+
+def drop_by_hand(page, *paths):
+    """Drop what is on the disk, which a script of the page cannot do."""
+    session = page.context.new_cdp_session(page)
+    held = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": 400, "y": 300, "data": held}
+        session.send("Input.dispatchDragEvent", event)
+
+
+@slow
 def test_a_picture_can_be_pasted(browser, server, classifier):
     with opened(browser, server, permissions=["clipboard-read", "clipboard-write"]) as page:
         page.evaluate(
@@ -547,13 +570,13 @@ def test_cells_are_no_formulas_and_quoted_where_they_must_be(browser, server):
 
 @slow
 def test_a_sheet_is_stopped_and_goes_on(browser, server):
-    files = [(f"{seed}.png", png(seed)) for seed in range(150)]
+    files = [(f"{seed}.png", png(seed)) for seed in range(400)]
     with opened(browser, server, refusals=("gone",)) as page:
         choose(page, *files)
         page.get_by_role("button", name="Stop").click()
         page.locator("#sheet[aria-busy=false]").wait_for()
         stopped = text(page, "#count")
         page.wait_for_timeout(300)
-        assert text(page, "#count") == stopped != "150 of 150 pictures"
+        assert text(page, "#count") == stopped != "400 of 400 pictures"
         page.get_by_role("button", name="Go on").click()
-        page.locator("#count", has_text="150 of 150 pictures").wait_for()
+        page.locator("#count", has_text="400 of 400 pictures").wait_for()
