@@ -6,6 +6,7 @@ import { counted, make, percent } from "./dom.js";
 import { Trouble } from "./server.js";
 
 const LANES = 4; // questions at a time: the server's queue has room for others too
+const BLOCK = 50; // rows
 const THUMBNAIL = 96; // pixels of the longer side
 const HEADINGS = [
   "file", "label", "confidence", "unknown", "reason", "strangeness", "findings", "error", "model",
@@ -30,7 +31,7 @@ export function makeSheet(place, { ask, open, say, answered }) {
   function add(pictures) {
     const added = pictures.map((picture) => newRow(picture, open));
     rows.push(...added);
-    at("rows").append(...added.map((row) => row.element));
+    for (const row of added) block(at("rows")).append(row.element);
     place.hidden = false;
     say(`${counted(added.length, "picture")} in the sheet.`);
     start();
@@ -119,6 +120,15 @@ export function makeSheet(place, { ask, open, say, answered }) {
 }
 
 // --- a row
+
+/** Return the block that the next row belongs to; blocks out of sight cost a browser nothing. */
+function block(place) {
+  const last = place.lastElementChild;
+  if (last && last.childElementCount < BLOCK) return last;
+  const made = make("div.block", { role: "rowgroup" });
+  place.append(made);
+  return made;
+}
 
 function newRow(picture, open) {
   const thumbnail = make("canvas.thumbnail", { width: 1, height: 1, aria: { hidden: true } });
