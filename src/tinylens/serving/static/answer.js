@@ -1,0 +1,169 @@
+// An answer as people see it: what it is, how sure, what went in, and where the network looked.
+//
+// It takes a row of `results` as POST /predict gives it, and knows of no server, so that a page
+// which classifies in the browser shows its answers with it too. It needs base.css and answer.css.
+
+import { loaded, make, percent } from "./dom.js";
+import { drawLook, drawScale, strongest } from "./look.js";
+
+const CRISP = 96; // pixels: smaller pictures are enlarged with their pixels to be seen
+const SHOWN = 5; // classes
+
+/**
+ * Show an answer in the place of what `place` holds.
+ * @param {Element} place
+ * @param {object} result a row of `results`; `look` and `seen` may be null
+ * @param {object} options
+ * @param {?string} options.picture address of the picture as it came, or null
+ * @param {?string} options.note a line below, such as which model answered
+ * @param {?{on: boolean, change: function(boolean)}} options.fixing the switch that lets findings
+ *   be fixed, or null where nothing can fix them
+ * @returns {Promise<void>} settled when the pictures are drawn
+ */
+export async function showAnswer(place, result, { picture = null, note = null, fixing = null } = {}) {
+  const words = make("div.words", {}, ...verdict(result));
+  if (result.findings?.length || fixing) words.append(...doctor(result.findings ?? [], fixing));
+  const figures = make("div.figures");
+  place.replaceChildren(make("article.answer", { data: { state: state(result) } }, words, figures));
+  if (note) words.append(make("p.note.muted", {}, note));
+  await showFigures(figures, result, picture);
+}
+
+/** Return an answer in a sentence, for a screen reader and a title. */
+export function sentence(result) {
+  if (result.error) return `It could not be answered: ${result.error}.`;
+  if (result.unknown) return `Unknown, perhaps ${result.label}: ${result.unknown}.`;
+  return `${result.label}, ${percent(result.confidence)} sure.`;
+}
+
+/** Return "known", "unknown" or "failed". */
+export function state(result) {
+  if (result.error) return "failed";
+  return result.unknown ? "unknown" : "known";
+}
+
+// --- words
+
+function verdict(result) {
+  if (result.error) {
+    return [
+      make("h2.label", { tabIndex: -1 }, "No answer"),
+      make("p", {}, `${capital(result.error)}.`),
+    ];
+  }
+  const sure = percent(result.confidence);
+  const said = result.unknown
+    ? [
+        make("h2.label", { tabIndex: -1 }, "It does not know"),
+        make("p", {}, `${capital(result.unknown)}.`),
+        make("p", {}, "It would say ", make("b", {}, result.label), ` and be ${sure} sure.`),
+      ]
+    : [
+        make("h2.label", { tabIndex: -1 }, result.label),
+        make("p.sure", {}, make("b", {}, sure), " sure"),
+      ];
+  return [...said, bars(result.top.slice(0, SHOWN)), ...strange(result)];
+}
+
+function bars(top) {
+  const rows = top.map(({ label, probability }) => {
+    const bar = make("i", {});
+    bar.style.setProperty("--share", `${100 * probability}%`);
+    return make(
+      "li",
+      {},
+      make("span.name", {}, label),
+      make("span.track", { aria: { hidden: true } }, bar),
+      make("span.share", {}, percent(probability)),
+    );
+  });
+  return make("ol.bars", { aria: { label: "The most probable classes" } }, ...rows);
+}
+
+function strange({ strangeness, unknown }) {
+  if (unknown || !Number.isFinite(strangeness)) return [];
+  const share = percent(strangeness);
+  return [make("p.note.muted", {}, `Stranger to it than ${share} of ordinary pictures.`)];
+}
+
+function capital(text) {
+  return (text[0].toUpperCase() + text.slice(1)).replace(/\.$/, "");
+}
+
+// --- the doctor
+
+function doctor(findings, fixing) {
+  if (!findings.length && !fixing?.on) return [];
+  const parts = [make("h3", {}, "Unlike the training pictures")];
+  if (findings.length) parts.push(make("ul.findings", {}, ...findings.map(finding)));
+  else parts.push(make("p.muted", {}, "Nothing was found."));
+  if (fixing) parts.push(switchOf(fixing));
+  return [make("div.doctor", {}, ...parts)];
+}
+
+function finding({ kind, message, fixed }) {
+  return make(
+    "li",
+    { data: { kind, fixed } },
+    make("span", {}, `It ${message.replace(/\.$/, "")}.`),
+    " ",
+    make("small.mark", {}, fixed ? "fixed" : "as it is"),
+  );
+}
+
+function switchOf({ on, change }) {
+  const box = make("input", {
+    type: "checkbox",
+    checked: on,
+    change: (event) => change(event.target.checked),
+  });
+  box.setAttribute("role", "switch");
+  return make("label.switch", {}, box, make("span", {}, "Fix what can be fixed"));
+}
+
+// --- pictures
+
+async function showFigures(place, result, address) {
+  const [own, seen] = await Promise.all([address, result.seen].map((from) => from && loaded(from)));
+  const shown = [];
+  if (own) shown.push(figure(own, "Your picture", sizeOf(own), "The picture that you gave"));
+  if (seen) shown.push(figure(seen, "What it saw", sizeOf(seen), "The picture as the network saw it"));
+  const changed = (result.findings ?? []).some((finding) => finding.fixed);
+  const below = changed ? seen : own ?? seen; // what was fixed may have been moved and cut
+  if (result.look && below) shown.push(looked(below, result));
+  place.dataset.count = shown.length;
+  place.replaceChildren(...shown);
+}
+
+function sizeOf({ naturalWidth, naturalHeight }) {
+  return `${naturalWidth} × ${naturalHeight}`;
+}
+
+function figure(image, title, small, alt) {
+  image.alt = alt;
+  if (Math.max(image.naturalWidth, image.naturalHeight) <= CRISP) image.className = "crisp";
+  return make("figure", {}, image, caption(title, small));
+}
+
+function caption(title, ...small) {
+  return make("figcaption", {}, title, make("small", {}, ...small));
+}
+
+function looked(picture, { look, label }) {
+  const canvas = make("canvas");
+  drawLook(canvas, picture, look);
+  const told = effect(strongest(look), label);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `Where it looked: ${told}`);
+  const scale = make("canvas.scale", { aria: { hidden: true } });
+  drawScale(scale);
+  return make("figure", {}, canvas, caption("Where it looked", told, scale));
+}
+
+/** Say what covering the brightest place does: odds are what a difference of log-odds divides. */
+function effect(nats, label) {
+  const times = Math.exp(nats);
+  if (times < 1.05) return `no single place speaks for ${label}`;
+  const factor = times < 10 ? times.toFixed(1) : Math.min(Math.round(times), 1e6).toLocaleString("en");
+  return `covering the brightest place makes ${label} ${factor} times less likely, in odds`;
+}
