@@ -22,18 +22,23 @@ const SHOWN = 5; // classes
  */
 export async function showAnswer(place, result, { picture = null, note = null, fixing = null } = {}) {
   const words = make("div.words", {}, ...verdict(result));
-  if (result.findings?.length || fixing) words.append(...doctor(result.findings ?? [], fixing));
-  const figures = make("div.figures");
-  place.replaceChildren(make("article.answer", { data: { state: state(result) } }, words, figures));
   if (note) words.append(make("p.note.muted", {}, note));
+  const figures = make("div.figures");
+  const beside = make("div.beside", {}, figures, ...doctor(result.findings ?? [], fixing));
+  place.replaceChildren(make("article.answer", { data: { state: state(result) } }, words, beside));
   await showFigures(figures, result, picture);
 }
 
 /** Return an answer in a sentence, for a screen reader and a title. */
 export function sentence(result) {
-  if (result.error) return `It could not be answered: ${result.error}.`;
+  if (result.error) return `It could not be answered: ${plain(result.error)}.`;
   if (result.unknown) return `Unknown, perhaps ${result.label}: ${result.unknown}.`;
   return `${result.label}, ${percent(result.confidence)} sure.`;
+}
+
+/** Return an error without the bytes that only a programmer can read. */
+export function plain(error) {
+  return error.replace(/^not a picture: starts with .*, expected/s, "not a picture, expected");
 }
 
 /** Return "known", "unknown" or "failed". */
@@ -46,10 +51,8 @@ export function state(result) {
 
 function verdict(result) {
   if (result.error) {
-    return [
-      make("h2.label", { tabIndex: -1 }, "No answer"),
-      make("p", {}, `${capital(result.error)}.`),
-    ];
+    const [title, why] = fault(result.error);
+    return [make("h2.label", { tabIndex: -1 }, title), make("p", {}, `${capital(why)}.`)];
   }
   const sure = percent(result.confidence);
   const said = result.unknown
@@ -63,6 +66,19 @@ function verdict(result) {
         make("p.sure", {}, make("b", {}, sure), " sure"),
       ];
   return [...said, bars(result.top.slice(0, SHOWN)), ...strange(result)];
+}
+
+const FAULTS = [
+  [/^not a picture/, "This is not a picture"],
+  [/^empty file/, "This file is empty"],
+  [/^broken/, "This picture is broken"],
+  [/too large/, "This picture is too large"],
+];
+
+/** Return a title and what else is to be said of an error. */
+function fault(error) {
+  const title = FAULTS.find(([pattern]) => pattern.test(error))?.[1] ?? "No answer";
+  return [title, plain(error).replace(/^(not a picture, |too large: )/, "")];
 }
 
 function bars(top) {
@@ -105,7 +121,7 @@ function finding({ kind, message, fixed }) {
   return make(
     "li",
     { data: { kind, fixed } },
-    make("span", {}, `It ${message.replace(/\.$/, "")}.`),
+    make("span", {}, `${capital(message)}.`),
     " ",
     make("small.mark", {}, fixed ? "fixed" : "as it is"),
   );
@@ -130,9 +146,12 @@ async function showFigures(place, result, address) {
   if (seen) shown.push(figure(seen, "What it saw", sizeOf(seen), "The picture as the network saw it"));
   const changed = (result.findings ?? []).some((finding) => finding.fixed);
   const below = changed ? seen : own ?? seen; // what was fixed may have been moved and cut
-  if (result.look && below) shown.push(looked(below, result));
   place.dataset.count = shown.length;
   place.replaceChildren(...shown);
+  if (!result.look || !below) return;
+  const told = effect(strongest(result.look), result.label);
+  place.dataset.count = shown.length + 1;
+  place.append(looked(below, result.look, told), make("p.note.muted", {}, told));
 }
 
 function sizeOf({ naturalWidth, naturalHeight }) {
@@ -142,28 +161,25 @@ function sizeOf({ naturalWidth, naturalHeight }) {
 function figure(image, title, small, alt) {
   image.alt = alt;
   if (Math.max(image.naturalWidth, image.naturalHeight) <= CRISP) image.className = "crisp";
-  return make("figure", {}, image, caption(title, small));
+  return make("figure", {}, image, make("figcaption", {}, title, make("small", {}, small)));
 }
 
-function caption(title, ...small) {
-  return make("figcaption", {}, title, make("small", {}, ...small));
-}
-
-function looked(picture, { look, label }) {
-  const canvas = make("canvas");
-  drawLook(canvas, picture, look);
-  const told = effect(strongest(look), label);
+function looked(picture, look, told) {
+  const canvas = make("canvas.look", { aria: { label: `Where it looked. ${told}` } });
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `Where it looked: ${told}`);
+  drawLook(canvas, picture, look);
   const scale = make("canvas.scale", { aria: { hidden: true } });
   drawScale(scale);
-  return make("figure", {}, canvas, caption("Where it looked", told, scale));
+  return make("figure", {}, canvas, make("figcaption", {}, "Where it looked", scale));
 }
 
 /** Say what covering the brightest place does: odds are what a difference of log-odds divides. */
 function effect(nats, label) {
   const times = Math.exp(nats);
-  if (times < 1.05) return `no single place speaks for ${label}`;
+  if (times < 1.05) return `No single place speaks for ${label}.`;
   const factor = times < 10 ? times.toFixed(1) : Math.min(Math.round(times), 1e6).toLocaleString("en");
-  return `covering the brightest place makes ${label} ${factor} times less likely, in odds`;
+  return (
+    `The brighter a place, the more it speaks for ${label}: ` +
+    `with the brightest covered, its odds are ${factor} times smaller.`
+  );
 }

@@ -1,0 +1,223 @@
+// Many pictures: a queue, a row each, and a table to save.
+
+import { plain, sentence, state } from "./answer.js";
+import { csv } from "./csv.js";
+import { counted, make, percent } from "./dom.js";
+import { Trouble } from "./server.js";
+
+const LANES = 4; // questions at a time: the server's queue has room for others too
+const THUMBNAIL = 96; // pixels of the longer side
+const HEADINGS = [
+  "file", "label", "confidence", "unknown", "reason", "strangeness", "findings", "error", "model",
+  "sha256",
+];
+
+/**
+ * Return a sheet in an element.
+ * @param {Element} place the section; holds #rows, #progress, #count, #stop, #save and #clear
+ * @param {object} calls
+ * @param {function(File, AbortSignal): Promise<object>} calls.ask answers one picture
+ * @param {function({file: File, name: string})} calls.open shows one picture's answer
+ * @param {function(string)} calls.say tells those who do not see
+ * @param {function()} calls.answered is called after each answer
+ */
+export function makeSheet(place, { ask, open, say, answered }) {
+  const at = (id) => place.querySelector(`#${id}`);
+  let rows = [];
+  let running = null; // an AbortController, while questions are asked
+
+  function add(pictures) {
+    const added = pictures.map((picture) => newRow(picture, open));
+    rows.push(...added);
+    at("rows").append(...added.map((row) => row.element));
+    place.hidden = false;
+    say(`${counted(added.length, "picture")} in the sheet.`);
+    start();
+  }
+
+  function start() {
+    if (running) return;
+    running = new AbortController();
+    const { signal } = running;
+    const lanes = Array.from({ length: LANES }, () => lane(signal));
+    Promise.all(lanes).then(() => {
+      if (!signal.aborted) finish();
+    });
+    showProgress();
+  }
+
+  async function lane(signal) {
+    for (;;) {
+      const row = rows.find((one) => one.state === "waiting");
+      if (!row || signal.aborted) return;
+      row.state = "asking";
+      try {
+        await answer(row, (file) => ask(file, signal));
+      } catch {
+        row.state = "waiting"; // it was stopped
+        return;
+      }
+      if (signal.aborted) return;
+      showProgress();
+      answered();
+    }
+  }
+
+  function finish() {
+    running = null;
+    showProgress();
+    const failed = rows.filter((row) => row.result.error).length;
+    const unknown = rows.filter((row) => state(row.result) === "unknown").length;
+    say(
+      `${counted(rows.length, "picture")} answered; ${unknown} unknown, ` +
+        `${failed} could not be answered.`,
+    );
+  }
+
+  function showProgress() {
+    const done = rows.filter((row) => row.state === "done").length;
+    at("progress").max = Math.max(rows.length, 1);
+    at("progress").value = done;
+    at("count").textContent = `${done.toLocaleString("en")} of ${counted(rows.length, "picture")}`;
+    at("stop").hidden = done === rows.length;
+    at("stop").textContent = running ? "Stop" : "Go on";
+    at("save").disabled = done === 0;
+    place.setAttribute("aria-busy", String(running !== null));
+  }
+
+  function stop() {
+    running?.abort();
+    running = null;
+    showProgress();
+  }
+
+  at("stop").addEventListener("click", () => (running ? stop() : start()));
+  at("save").addEventListener("click", () => save(rows.filter((row) => row.state === "done")));
+  at("clear").addEventListener("click", () => {
+    stop();
+    rows = [];
+    at("rows").replaceChildren();
+    place.hidden = true;
+    say("The sheet is empty.");
+  });
+
+  return {
+    add,
+    /** Ask for everything again, as after a change of the model. */
+    restart() {
+      if (!rows.length) return;
+      stop();
+      for (const row of rows) empty(row);
+      start();
+    },
+    /** Whether any picture was found to be unlike the training pictures. */
+    hasFindings: () => rows.some((row) => row.result?.findings?.length),
+  };
+}
+
+// --- a row
+
+function newRow(picture, open) {
+  const thumbnail = make("canvas.thumbnail", { width: 1, height: 1, aria: { hidden: true } });
+  const name = make("button.file", { type: "button", click: () => open(picture) }, picture.name);
+  const label = make("td.told", {}, make("span.muted", {}, "waiting"));
+  const sure = make("td.sureness");
+  const element = make(
+    "tr",
+    {},
+    make("th", { scope: "row" }, make("div.which", {}, thumbnail, name)),
+    label,
+    sure,
+  );
+  return { picture, element, thumbnail, label, sure, state: "waiting", result: null, model: null };
+}
+
+function empty(row) {
+  Object.assign(row, { state: "waiting", result: null, model: null });
+  delete row.element.dataset.state;
+  row.label.replaceChildren(make("span.muted", {}, "waiting"));
+  row.sure.replaceChildren();
+}
+
+async function answer(row, ask) {
+  const drawn = row.thumbnail.width > 1 ? null : drawThumbnail(row.thumbnail, row.picture.file);
+  try {
+    const tree = await ask(row.picture.file);
+    [row.result, row.model] = [tree.results[0], tree.model];
+  } catch (error) {
+    if (!(error instanceof Trouble)) throw error;
+    row.result = { error: error.message };
+  }
+  await drawn;
+  row.state = "done";
+  row.element.dataset.state = state(row.result);
+  row.label.replaceChildren(...told(row.result));
+  row.sure.replaceChildren(...sureness(row.result));
+}
+
+function told(result) {
+  if (result.error) return [make("small.fault", {}, plain(result.error))];
+  const found = result.findings ?? [];
+  const findings = found.length ? make("small", {}, `Unlike training: ${kinds(found)}`) : null;
+  if (result.unknown) {
+    const why = sentence(result).replace(/^Unknown, /, "");
+    return [make("strong", {}, "Unknown"), make("small", {}, why), ...(findings ? [findings] : [])];
+  }
+  return [make("strong", {}, result.label), ...(findings ? [findings] : [])];
+}
+
+function kinds(findings) {
+  return findings.map(({ kind, fixed }) => (fixed ? `${kind} (fixed)` : kind)).join(", ");
+}
+
+function sureness(result) {
+  if (result.error) return [];
+  const bar = make("i");
+  bar.style.setProperty("--share", `${100 * result.confidence}%`);
+  return [
+    make("span", {}, percent(result.confidence)),
+    make("span.track", { aria: { hidden: true } }, bar),
+  ];
+}
+
+async function drawThumbnail(canvas, file) {
+  let picture;
+  try {
+    picture = await createImageBitmap(file);
+  } catch {
+    canvas.classList.add("none"); // the browser cannot show it; the server may still read it
+    return;
+  }
+  const scale = THUMBNAIL / Math.max(picture.width, picture.height);
+  canvas.width = Math.max(Math.round(picture.width * scale), 1);
+  canvas.height = Math.max(Math.round(picture.height * scale), 1);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = scale < 1;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  picture.close();
+}
+
+// --- the table to save
+
+function save(rows) {
+  const address = URL.createObjectURL(new Blob([table(rows)], { type: "text/csv;charset=utf-8" }));
+  make("a", { href: address, download: "answers.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}
+
+function table(rows) {
+  const lines = rows.map(({ picture, result, model }) => [
+    picture.name,
+    result.label,
+    result.confidence,
+    result.error ? null : Boolean(result.unknown),
+    result.unknown,
+    result.strangeness,
+    kinds(result.findings ?? []),
+    result.error,
+    model?.name,
+    model?.sha256,
+  ]);
+  return csv([HEADINGS, ...lines]);
+}
