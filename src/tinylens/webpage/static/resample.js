@@ -1,7 +1,7 @@
 // Pillow's antialiased bicubic resampling of 8-bit pictures, to the last bit.
 //
-// A canvas resamples in its own way, and in another one in each browser. This is Pillow's: first
-// along rows, then along columns, rounded to 8 bits in between, with weights in fixed point.
+// A canvas resamples in its own way, and in another one in each browser. This is Pillow's: along
+// rows and along columns, rounded to 8 bits in between, with weights in fixed point.
 
 const PRECISION = 2 ** 22; // of the weights: 32 bits less 8 of a pixel and 2 for overshoot
 const REACH = 2; // of the cubic, in pixels of the smaller picture
@@ -13,10 +13,15 @@ const REACH = 2; // of the cubic, in pixels of the smaller picture
  * @param {number} height
  */
 export function resized(picture, width, height) {
-  let result = picture;
-  if (result.width !== width) result = stretched(result, width, true);
-  if (result.height !== height) result = stretched(result, height, false);
-  return result;
+  const along = { rows: [width, true], columns: [height, false] };
+  // which comes first decides some last bits; this is the order of Pillow from version 13 on
+  const lost = picture.height - height;
+  const columnsFirst = lost > 0 && lost > 2 * (picture.width - width);
+  const order = columnsFirst ? [along.columns, along.rows] : [along.rows, along.columns];
+  return order.reduce((result, [size, alongRows]) => {
+    const same = (alongRows ? result.width : result.height) === size;
+    return same ? result : stretched(result, size, alongRows);
+  }, picture);
 }
 
 /** Return the cubic of Keys 1981 with a = −1/2, which has its support from −2 to 2. */
