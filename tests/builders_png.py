@@ -82,7 +82,7 @@ def _filtered(png: Png, part: np.ndarray, rng: np.random.Generator) -> bytes:
         up = above.astype(int)
         kind = int(rng.integers(5))
         guess = [0, left, up, (left + up) // 2, _paeth(left, up, corner)][kind]
-        written.append(bytes([kind]) + ((row - guess) % 256).astype(np.uint8).tobytes())
+        written.append(bytes([kind]) + ((row.astype(int) - guess) % 256).astype(np.uint8).tobytes())
         above = row
     return b"".join(written)
 

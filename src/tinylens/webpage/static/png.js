@@ -175,7 +175,7 @@ function toEightBits(png, samples) {
     let same = true;
     for (let channel = 0; channel < channels; channel++) {
       const value = eight(samples[from + channel]);
-      // Pillow looks for what is transparent among the 8-bit values, but in 16-bit grey
+      // what is transparent is looked for among the 8-bit values, but in 16-bit grey
       same &&= (type === GREY && png.depth === 16 ? samples[from] : value) === clear[channel];
       data[to++] = value;
     }
@@ -191,10 +191,13 @@ function greyScale(depth) {
 }
 
 /** Return what is seen through, one number a channel; null where the PNG names none. */
-function clearOf({ type, transparency, channels }) {
-  if ((type !== GREY && type !== RGB) || transparency.length < 2 * channels) return null;
+function clearOf({ type, depth, transparency, channels }) {
+  if (type !== GREY && type !== RGB) return null;
+  if (transparency.length < 2 * channels) throw broken("it names no whole colour to be seen through");
   const view = viewOf(transparency);
-  return Array.from({ length: channels }, (_, channel) => view.getUint16(2 * channel));
+  const named = Array.from({ length: channels }, (_, channel) => view.getUint16(2 * channel));
+  if (type === GREY && depth === 16) return named;
+  return named.map((value) => (depth === 1 ? (value ? 255 : 0) : value & 255)); // as Pillow has it
 }
 
 function withPalette({ width, height, palette, transparency }, samples) {
