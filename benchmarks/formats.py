@@ -1,8 +1,8 @@
 """Every format of a network on its own test pictures: same answers, accuracy, size, time.
 
-On Fashion-MNIST and on CIFAR-10 (JPEG): trains recipe `fast`, exports all formats, and compares each
-with what Keras answered. Files are timed in turns within one process, A B B A, and the ratio of
-throughputs is that of integers to floats of the same runtime. --run takes a trained run instead.
+On Fashion-MNIST and on CIFAR-10 (JPEG): trains recipe `fast`, exports all formats, and compares
+each with what Keras answered. Files are timed in turns within one process, A B B A, and the ratio
+of throughputs is that of integers to floats of the same runtime. --run takes trained runs instead.
 
     python benchmarks/formats.py --cifar FOLDER
     python benchmarks/formats.py --run runs/fashion-mnist-fast-1 --run runs/cifar10-fast-1
@@ -51,12 +51,11 @@ def main() -> None:
 
 
 def _given(folders: list[Path]) -> dict[str, tuple[Run, Splits]]:
-    runs = [Run(folder) for folder in folders]
-    # a path would tell of this machine
-    named = {
-        SETS.get(Path(run.info.dataset).name, Path(run.info.dataset).name): run for run in runs
-    }
-    return {f"{name}, {run.recipe.name}": (run, reopen(run)) for name, run in named.items()}
+    found = {}
+    for run in map(Run, folders):
+        name = Path(run.info.dataset).name  # a path would tell of this machine
+        found[f"{SETS.get(name, name)}, {run.recipe.name}"] = (run, reopen(run))
+    return found
 
 
 def _trained(asked: argparse.Namespace, folder: Path) -> dict[str, tuple[Run, Splits]]:

@@ -133,3 +133,33 @@ def test_a_long_name_still_has_a_temporary_one(tmp_path):
     path = tmp_path / ("x" * 250)
     files.write_bytes(path, b"x")
     assert names(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_finished_takes_the_place_of_what_was_there(kind, tmp_path):
+    old, new = tmp_path / "x", tmp_path / ".tmp-x"
+    for path, content in ((old, "old"), (new, "new")):
+        if kind == "folder":
+            path.mkdir()
+        (path / content if kind == "folder" else path).write_text(content)
+    files.replace(new, old)
+    assert names(tmp_path) == ["x"]
+    assert (old / "new" if kind == "folder" else old).read_text() == "new"
+
+
+def test_a_killed_process_s_files_and_folders_are_removed(tmp_path):
+    (tmp_path / ".tmp-1-folder").mkdir()
+    (tmp_path / ".tmp-1-folder" / "x").touch()
+    (tmp_path / ".tmp-2-file").touch()
+    (tmp_path / "kept").touch()
+    files.remove_leftovers(tmp_path, tmp_path / "not there")
+    assert names(tmp_path) == ["kept"]
+
+
+def test_numbered_folders_are_found_by_their_stem(tmp_path):
+    for name in ("run-1", "run-12", "run-012", "run-x", "other-3"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run-7").touch()  # no folder
+    found = sorted(files.numbered(tmp_path, "run"))
+    assert found == [(1, tmp_path / "run-1"), (12, tmp_path / "run-12")]
+    assert list(files.numbered(tmp_path / "not there", "run")) == []

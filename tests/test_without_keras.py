@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from builders_export import copy_of
 from tinylens.backend import BACKENDS
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +50,9 @@ def bare_python(tmp_path_factory) -> Path:
     venv.create(folder, with_pip=False)
     [packages] = folder.glob("lib/python*/site-packages")
     text = (ROOT / "requirements" / "runtime.txt").read_text("utf-8")
-    for name in re.findall(r"^([A-Za-z0-9_.-]+)==", text, re.MULTILINE):
+    for name, only_where in re.findall(r"^([\w.-]+)==\S+( ;)?", text, re.MULTILINE):
+        if only_where and not list(importlib.metadata.distributions(name=name)):
+            continue  # for another system
         distribution = importlib.metadata.distribution(name)
         tops = {file.parts[0] for file in distribution.files or () if file.parts[0] != ".."}
         for top in sorted(tops - {"__pycache__"}):
@@ -88,3 +91,23 @@ def test_a_model_of_every_backend_gives_its_golden_answers_without_keras(
     assert found["present"] == []
     assert found["pictures"] == 16 and found["spread"] > 0.05
     assert found["apart"] <= 1e-5
+
+
+@pytest.mark.slow
+def test_verify_needs_no_keras_and_export_says_what_it_needs(bare_python, trained, tmp_path):
+    run = copy_of(trained, tmp_path)
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+    def type_in(*words):
+        command = [str(bare_python), "-m", "tinylens", *map(str, words)]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+
+    verified = type_in("verify", run.path, "--seconds", "0", "--json")
+    assert verified.returncode == 0, verified.stderr
+    [row] = json.loads(verified.stdout)["scorecard"]["rows"]
+    assert (row["format"], row["agreement"]) == ("onnx", 1)
+    assert "no plot is drawn: the report needs matplotlib" in verified.stderr
+    exported = type_in("export", run.path)
+    assert exported.returncode == 3
+    assert "litert needs ai_edge_litert and tensorflow" in exported.stderr
+    assert "type: pip install 'tinylens[train,litert,openvino]'" in exported.stderr

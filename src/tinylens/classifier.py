@@ -24,7 +24,7 @@ from tinylens.errors import ModelError
 from tinylens.modelfile import INTEGERS, LARGEST_FILE, ModelCard, unseal
 from tinylens.reading import Picture, Read, each, map_ahead, read
 
-# its import leaves a number in ~/.cache to be known by, and reports to its makers, unless told not to
+# else its import leaves a number in ~/.cache to be known by, and reports to its makers
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 

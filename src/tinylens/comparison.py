@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 
 from tinylens import bootstrap, metrics
@@ -171,6 +170,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     count = only_first + only_second
     if count == 0:
         return 1.0
+    import scipy.stats  # `verify` needs this module, and not SciPy
+
     seen = min(only_first, only_second)
     coins = scipy.stats.binom(count, 0.5)
     return min(float(2 * coins.cdf(seen) - coins.pmf(seen)), 1.0)

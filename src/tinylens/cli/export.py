@@ -10,7 +10,7 @@ import typer
 
 from tinylens.cli import frame
 from tinylens.cli.frame import DataDirOption, JsonFlag
-from tinylens.errors import ModelError, RecipeError
+from tinylens.errors import MissingExtra, ModelError, RecipeError
 
 if TYPE_CHECKING:
     from tinylens.exporting.every import Exported
@@ -131,7 +131,11 @@ def verify(
         found = verification.verify(
             opened, keras_answers, limits, threads=used, seconds=seconds, progress=progress
         )
-    plot = reporting.write_scorecard(run, found)
+    plot: Path | None = None
+    try:
+        plot = reporting.write_scorecard(run, found)
+    except MissingExtra as error:  # whoever verifies where it is served has no need of plots
+        typer.echo(f"no plot is drawn: {error}", err=True)
     _show_scorecard(run, found, plot, as_json=as_json)
 
 
@@ -186,14 +190,15 @@ def _files_of(models: list[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _show_scorecard(run: Run, found: Scorecard, plot: Path, *, as_json: bool) -> None:
+def _show_scorecard(run: Run, found: Scorecard, plot: Path | None, *, as_json: bool) -> None:
     failures = found.failures
     if as_json:
-        tree = {"run": str(run.path), "scorecard": found.to_json(), "plot": str(plot)}
+        tree = {"run": str(run.path), "scorecard": found.to_json(), "plot": plot and str(plot)}
         frame.print_json({**tree, "passed": not failures})
     else:
         _print_table(found)
-        typer.echo(f"\nplot  {plot}")
+        if plot is not None:
+            typer.echo(f"\nplot  {plot}")
     _fail(failures)
 
 

@@ -71,13 +71,15 @@ def write_scorecard(run: Run, scorecard: Scorecard) -> Path:
     """Write scorecard.json and plots/formats.png of a run; return the plot's path.
 
     Raises:
-        MissingExtra: matplotlib is not installed.
+        MissingExtra: matplotlib is not installed; scorecard.json is written all the same.
     """
-    with _installed():
-        from tinylens.reporting.scorecard import plot
-    path = run.plots / "formats.png"
-    files.write_bytes(path, plot(scorecard))
+    from tinylens.reporting.scorecard import plot
+
     run.write_scorecard(scorecard.to_json())
+    path = run.plots / "formats.png"
+    with _installed():
+        png = plot(scorecard)
+    files.write_bytes(path, png)
     return path
 
 

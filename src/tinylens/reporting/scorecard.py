@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 from rich.text import Text
 
-from tinylens.reporting.plots import BLUE, ORANGE, STYLE, as_png, new_figure
-from tinylens.reporting.tables import plain_table
+from tinylens.reporting.terminal import plain_table
 from tinylens.verification import Row, Scorecard
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NO_DIFFERENCE = 1e-8  # drawn for 0, which a logarithmic scale lacks
 
 
 def table(scorecard: Scorecard) -> Table:
@@ -46,26 +50,46 @@ def _cells(row: Row) -> list[str]:
 
 
 def plot(scorecard: Scorecard) -> bytes:
-    """Return size, time for one picture and pictures a second of each file, as a PNG."""
+    """Return difference from Keras, size and speed of each file, as a PNG."""
+    import matplotlib as mpl  # the table is for those, too, who do not have it
+
+    from tinylens.reporting.plots import STYLE, as_png
+
     with mpl.rc_context(STYLE):
         return as_png(_bars(scorecard))
 
 
 def _bars(scorecard: Scorecard) -> Figure:
+    from matplotlib.ticker import NullFormatter
+
+    from tinylens.reporting.plots import BLUE, ORANGE, new_figure
+
     rows = scorecard.rows[::-1]  # the first on top
     names = [row.format + (" ✗" if row.failures else "") for row in rows]
     colours = [ORANGE if row.integers else BLUE for row in rows]
-    figure = new_figure(10, 1.2 + 0.42 * len(rows))
-    panels = figure.subplots(1, 3, sharey=True)
+    figure = new_figure(12, 1.2 + 0.42 * len(rows))
+    panels = figure.subplots(1, 4, sharey=True)
     speeds = [row.speed for row in rows]
     one = [each.one_p50_ms if each else 0.0 for each in speeds]
     tails = [each.one_p95_ms - each.one_p50_ms if each else 0.0 for each in speeds]
-    panels[0].barh(names, [row.size / 1e6 for row in rows], color=colours)
-    panels[1].barh(names, one, xerr=[[0.0] * len(rows), tails], color=colours, capsize=2)
-    panels[2].barh(names, [s.many_per_second if s else 0.0 for s in speeds], color=colours)
-    titles = ("Size", "One picture, median and 95th percentile", f"{scorecard.batch} at once")
-    for axes, title, unit in zip(panels, titles, ("MB", "ms", "pictures a second"), strict=True):
+    apart = [max(row.largest_difference, NO_DIFFERENCE) for row in rows]
+    panels[0].barh(names, apart, color=colours)
+    panels[0].set_xscale("log")
+    panels[0].set_xlim(NO_DIFFERENCE, 1)
+    panels[0].set_xticks([1e-6, 1e-4, 1e-2, 1])
+    panels[0].xaxis.set_major_formatter("{x:g}")  # matplotlib's own is written in TeX
+    panels[0].xaxis.set_minor_formatter(NullFormatter())
+    panels[1].barh(names, [row.size / 1e6 for row in rows], color=colours)
+    panels[2].barh(names, one, xerr=[[0.0] * len(rows), tails], color=colours, capsize=2)
+    panels[3].barh(names, [s.many_per_second if s else 0.0 for s in speeds], color=colours)
+    panels[3].xaxis.set_major_formatter("{x:,.0f}")
+    titles = {
+        "Apart from Keras, at most": "probability",
+        "Size": "MB",
+        "One picture, p50 to p95": "ms",
+        f"{scorecard.batch} at once": "pictures a second",
+    }
+    for axes, (title, unit) in zip(panels, titles.items(), strict=True):
         axes.set_title(title)
         axes.set_xlabel(unit)
-    panels[2].xaxis.set_major_formatter("{x:,.0f}")
     return figure

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from tinylens.findings import Audit, Twin
 from tinylens.gap_parts import GapParts
 from tinylens.measurements import LearningCurve, Robustness
 from tinylens.repeats import Summary
+from tinylens.reporting.terminal import plain_table
 from tinylens.reporting.why import groups, leak_words
 from tinylens.reporting.wording import (
     FIGURES,
@@ -258,18 +258,6 @@ def _aside(value: str, interval: str) -> Text:
 
 def _percent(score: Score) -> str:
     return "–" if score.value is None else percent(score.value)
-
-
-def plain_table(caption: str | None = None) -> Table:
-    """Return an empty table as all of ours look."""
-    return Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        caption=caption,
-        caption_justify="left",
-    )
 
 
 def _cell(figure: Figure, score: Score) -> Text:
