@@ -71,12 +71,11 @@ def write_page(model: Path, folder: Path, runtime: Mapping[str, bytes]) -> Page:
     return Page(folder / PAGE, len(page), sha256)
 
 
-def _page(
-    classifier: Classifier, content: bytes, sha256: str, runtime: Mapping[str, bytes]
-) -> str:
+def _page(classifier: Classifier, content: bytes, sha256: str, runtime: Mapping[str, bytes]) -> str:
     card = classifier.card
+    name = f"{card.network} on {card.dataset}"
     settings = {
-        "name": f"{card.network} on {card.dataset}",
+        "name": name,
         "sha256": sha256,
         "tolerance": card.tolerance,
         "shares": SHARES,
@@ -84,7 +83,7 @@ def _page(
     }
     script, style = bundle.script(runtime[SCRIPT].decode("utf-8")), bundle.style()
     return Template(bundle.own("index.html")).substitute(
-        title=html.escape(settings["name"]),
+        title=html.escape(name),
         version=html.escape(tinylens_version()),
         runtime_version=VERSION,
         icon="data:image/svg+xml;base64," + _base64(bundle.shared("icon.svg").encode()),

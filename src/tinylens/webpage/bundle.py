@@ -19,7 +19,7 @@ RUNTIME = "onnxruntime.js"  # what the modules call onnxruntime-web
 
 _IMPORT = re.compile(r'^import \{([^{}]+)\} from "\./([\w.-]+)";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function\*?|class|const) (\w+))", re.MULTILINE)
-_EXPORT_LIST = re.compile(r"^.*\bexport\s*\{([^{}]+)\};?\s*(?://# sourceMappingURL=\S+\s*)?\Z", re.DOTALL)
+_EXPORT_LIST = re.compile(r"\bexport\s*\{([^{}]+)\};?\s*(?://# sourceMappingURL=\S+\s*)?\Z")
 
 
 def own(name: str) -> str:
@@ -68,9 +68,9 @@ def _rewritten(text: str) -> str:
 
 def _with_return(text: str) -> str:
     """Return a module that ends with a list of exports, as minifiers write it, with `return`."""
-    match = _EXPORT_LIST.match(text)
+    match = _EXPORT_LIST.search(text)
     if match is None:
         raise ValueError("onnxruntime-web's module does not end with a list of its exports")
     pairs = [pair.split(" as ") for pair in match[1].split(",")]
     names = ", ".join(f"{pair[-1].strip()}: {pair[0].strip()}" for pair in pairs)
-    return f"{text[: text.rindex('export', 0, match.end(1))]}return {{ {names} }};"
+    return f"{text[: match.start()]}return {{ {names} }};"

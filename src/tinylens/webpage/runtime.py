@@ -58,9 +58,8 @@ def _from_folder(folder: Path) -> dict[str, bytes]:
     found = _read(place)
     if wrong := _wrong(found):
         raise DataError(
-            f"--{NAME} {folder}: {'; '.join(wrong)}; expected the files of version {VERSION}. On a "
-            f"machine with npm type: npm pack {NAME}@{VERSION} && tar xzf {NAME}-{VERSION}.tgz, and "
-            f"bring the folder package here"
+            f"--{NAME} {folder}: {'; '.join(wrong)}; expected the files of version {VERSION}: "
+            f"{_ADVICE}"
         )
     return found
 
@@ -83,31 +82,40 @@ def _wrong(found: dict[str, bytes]) -> list[str]:
 def _fetched(scratch: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
-        raise MissingExtra(f"a page needs {NAME} {VERSION}, and npm, which fetches it, is not here; {_ADVICE}")
+        raise _unavailable("npm, which fetches it, is not on this machine")
     command = [npm, "pack", f"{NAME}@{VERSION}", "--silent", "--ignore-scripts"]
     try:
-        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(
+            command, cwd=scratch, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
-        raise MissingExtra(f"npm did not fetch {NAME} {VERSION} within {SECONDS} s; {_ADVICE}") from None
+        raise _unavailable(f"npm did not fetch it within {SECONDS} s") from None
     package = scratch / f"{NAME}-{VERSION}.tgz"
     if done.returncode or not package.is_file():
-        words = " ".join((done.stderr or done.stdout).split())[-200:] or f"exit code {done.returncode}"
-        raise MissingExtra(f"npm could not fetch {NAME} {VERSION} ({words}); {_ADVICE}")
+        words = " ".join((done.stderr or done.stdout).split())[-200:]
+        raise _unavailable(f"npm could not fetch it: {words or f'exit code {done.returncode}'}")
     return package
 
 
 def _unpacked(package: Path) -> dict[str, bytes]:
     found = {}
-    with tarfile.open(package) as archive:
-        for name in SHA256:
-            member = archive.extractfile(f"package/dist/{name}")
-            found[name] = member.read() if member else b""
+    try:
+        with tarfile.open(package) as archive:
+            for name in SHA256:
+                member = archive.extractfile(f"package/dist/{name}")
+                found[name] = member.read() if member else b""
+    except (tarfile.TarError, KeyError, OSError) as error:
+        raise _unavailable(f"what npm fetched cannot be unpacked: {error}") from None
     if wrong := _wrong(found):
-        raise MissingExtra(f"what npm fetched is not {NAME} {VERSION}: {'; '.join(wrong)}; {_ADVICE}")
+        raise _unavailable(f"what npm fetched is something else: {'; '.join(wrong)}")
     return found
 
 
+def _unavailable(why: str) -> MissingExtra:
+    return MissingExtra(f"a page needs {NAME} {VERSION}, and {why}; {_ADVICE}")
+
+
 _ADVICE = (
-    f"on a machine with npm type: npm pack {NAME}@{VERSION} && tar xzf {NAME}-{VERSION}.tgz, bring "
-    f"the folder package here, and add --{NAME} package"
+    f"on a machine with npm type `npm pack {NAME}@{VERSION} && tar xzf {NAME}-{VERSION}.tgz`, "
+    f"bring the folder package here, and add --{NAME} package"
 )
