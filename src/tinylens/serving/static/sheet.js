@@ -24,6 +24,7 @@ const HEADINGS = [
 export function makeSheet(place, { ask, open, say, answered }) {
   const at = (id) => place.querySelector(`#${id}`);
   let rows = [];
+  let next = 0; // the first row that may be waiting
   let running = null; // an AbortController, while questions are asked
 
   function add(pictures) {
@@ -38,6 +39,7 @@ export function makeSheet(place, { ask, open, say, answered }) {
   function start() {
     if (running) return;
     running = new AbortController();
+    next = 0;
     const { signal } = running;
     const lanes = Array.from({ length: LANES }, () => lane(signal));
     Promise.all(lanes).then(() => {
@@ -48,7 +50,8 @@ export function makeSheet(place, { ask, open, say, answered }) {
 
   async function lane(signal) {
     for (;;) {
-      const row = rows.find((one) => one.state === "waiting");
+      while (next < rows.length && rows[next].state !== "waiting") next += 1;
+      const row = rows[next];
       if (!row || signal.aborted) return;
       row.state = "asking";
       try {
@@ -120,15 +123,10 @@ export function makeSheet(place, { ask, open, say, answered }) {
 function newRow(picture, open) {
   const thumbnail = make("canvas.thumbnail", { width: 1, height: 1, aria: { hidden: true } });
   const name = make("button.file", { type: "button", click: () => open(picture) }, picture.name);
-  const label = make("td.told", {}, make("span.muted", {}, "waiting"));
-  const sure = make("td.sureness");
-  const element = make(
-    "tr",
-    {},
-    make("th", { scope: "row" }, make("div.which", {}, thumbnail, name)),
-    label,
-    sure,
-  );
+  const which = make("div.which", { role: "rowheader" }, thumbnail, name);
+  const label = make("div.told", { role: "cell" }, make("span.muted", {}, "waiting"));
+  const sure = make("div.sureness", { role: "cell" });
+  const element = make("div.row", { role: "row" }, which, label, sure);
   return { picture, element, thumbnail, label, sure, state: "waiting", result: null, model: null };
 }
 
