@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import http.server
 import io
 import os
@@ -92,7 +93,7 @@ def opened(browser, address, width=1280, scheme="light"):
     trouble = []
     page.on("console", lambda message: trouble.append(message.text))
     page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("request", lambda request: trouble.append(request.url[:80]))
+    page.on("request", lambda request: trouble.append(request.url))
     page.goto(address)
     page.wait_for_selector("body[data-state]")
     yield page
@@ -131,14 +132,18 @@ def answers(page, contents):
 
 def assert_answers_agree(page, model, contents):
     """Labels, reasons and classes are equal, and figures as near as float32 allows."""
-    expected = Classifier.open(model).predict(contents)
+    classifier = Classifier.open(model)
+    expected = classifier.predict(contents, top=len(classifier.class_names))
     found = answers(page, contents)
     assert [row["label"] for row in found] == [each.label for each in expected]
     assert [row["unknown"] for row in found] == [each.reason for each in expected]
     for row, each in zip(found, expected, strict=True):
         assert row["confidence"] == pytest.approx(each.confidence, abs=1e-5)
         assert row["strangeness"] == pytest.approx(each.strangeness, abs=1e-4)
-        assert [(top["label"]) for top in row["top"]] == [label for label, _ in each.top]
+        told = [top["probability"] for top in row["top"]]
+        every = dict(each.top)
+        assert told == pytest.approx([every[top["label"]] for top in row["top"]], abs=1e-5)
+        assert told == sorted(told, reverse=True) and len(told) == min(5, len(every))
     return expected
 
 
@@ -191,7 +196,7 @@ def test_a_picture_is_shown_with_its_five_likeliest_classes_and_what_was_seen(
         assert seen == 16
         give(page, b"not a picture at all")
         page.wait_for_selector("[data-state=failed]")
-        assert "not a picture: expected PNG" in page.locator("#shown").inner_text()
+        assert "Not a picture: expected PNG" in page.locator("#shown").inner_text()
 
 
 def test_a_pasted_picture_is_answered(browser, run, written):
@@ -288,8 +293,6 @@ def test_a_damaged_page_says_so(browser, written, tmp_path):
 
 def with_model(text, model):
     """The page's text with another model in it."""
-    import gzip
-
     packed = base64.b64encode(gzip.compress(model)).decode()
     return re.sub(r'(id="model">)[^<]*', lambda match: match[1] + packed, text)
 

@@ -30,7 +30,8 @@ PIXELS = """async ([content, rule, most]) => {
   const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
   try {
     const { height, width, channels, data } = await pixelsOf(bytes, rule, most);
-    return { shape: [height, width, channels], data: btoa(Array.from(data, (value) => String.fromCharCode(value)).join("")) };
+    const letters = Array.from(data, (value) => String.fromCharCode(value));
+    return { shape: [height, width, channels], data: btoa(letters.join("")) };
   } catch (error) {
     return { error: error.message };
   }
