@@ -279,7 +279,7 @@ def test_wrong_answers_to_the_golden_samples_are_shown_instead_of_answers(
 
 def test_a_damaged_page_says_so(browser, written, tmp_path):
     text = written.read_text("utf-8")
-    place = text.index('id="model">') + 50_000
+    place = text.index('id="packed-model">') + 50_000
     damaged = tmp_path / "index.html"
     letter = "A" if text[place] != "A" else "B"
     damaged.write_text(text[:place] + letter + text[place + 1 :], "utf-8")
@@ -294,7 +294,7 @@ def test_a_damaged_page_says_so(browser, written, tmp_path):
 def with_model(text, model):
     """The page's text with another model in it."""
     packed = base64.b64encode(gzip.compress(model)).decode()
-    return re.sub(r'(id="model">)[^<]*', lambda match: match[1] + packed, text)
+    return re.sub(r'(id="packed-model">)[^<]*', lambda match: match[1] + packed, text)
 
 
 def short_run(data, folder, recipe):

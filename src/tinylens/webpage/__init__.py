@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from string import Template
 
 from tinylens import files
@@ -73,7 +73,8 @@ def write_page(model: Path, folder: Path, runtime: Mapping[str, bytes]) -> Page:
 
 def _page(classifier: Classifier, content: bytes, sha256: str, runtime: Mapping[str, bytes]) -> str:
     card = classifier.card
-    name = f"{card.network} on {card.dataset}"
+    # a set may be known by its path, which is nobody's business elsewhere
+    name = f"{card.network} on {PurePath(card.dataset).name}"
     settings = {
         "name": name,
         "sha256": sha256,
@@ -87,6 +88,7 @@ def _page(classifier: Classifier, content: bytes, sha256: str, runtime: Mapping[
         version=html.escape(tinylens_version()),
         runtime_version=VERSION,
         icon="data:image/svg+xml;base64," + _base64(bundle.shared("icon.svg").encode()),
+        sections=bundle.sections(),
         # a name may hold "</script>"
         settings=json.dumps(settings).replace("<", "\\u003c"),
         script=script,

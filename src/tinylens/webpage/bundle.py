@@ -35,7 +35,15 @@ def shared(name: str) -> str:
 
 def style() -> str:
     """Return how the page looks."""
-    return "\n".join(shared(name) for name in STYLES)
+    return "\n".join([*(shared(name) for name in STYLES), own("here.css")])
+
+
+def sections() -> str:
+    """Return what the served page has between head and foot: intake, answer and sheet."""
+    match = re.search(r"<section\b.*</section>", shared("index.html"), re.DOTALL)
+    if match is None:
+        raise ValueError("the served page has no sections")
+    return match[0]
 
 
 def script(runtime: str) -> str:

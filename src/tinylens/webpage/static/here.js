@@ -8,12 +8,12 @@ const TOP = 5;
 
 /**
  * Open what the page holds.
- * @param {Document} page with the blocks #settings, #model and #wasm
+ * @param {Document} page with the blocks #packed-settings, #packed-model and #packed-wasm
  * @returns {Promise<object>} {settings, card, pixels, predict}
  */
 export async function openHere(page) {
-  const settings = JSON.parse(page.getElementById("settings").textContent);
-  const [model, wasm] = await Promise.all(["model", "wasm"].map((id) => unpacked(page.getElementById(id), id)));
+  const settings = JSON.parse(page.getElementById("packed-settings").textContent);
+  const [model, wasm] = await Promise.all(["model", "wasm"].map((name) => unpacked(page.getElementById(`packed-${name}`), name)));
   const { card, run } = await openNetwork(model, wasm, settings.tolerance);
 
   /** Return the network's pixels for a picture's bytes. */

@@ -29,7 +29,6 @@ async function describe({ card, settings }) {
   at("known").textContent = `The ${card.class_names.length} classes that it knows`;
   at("classes").replaceChildren(...card.class_names.map((name) => make("li", {}, name)));
   at("knows").hidden = false;
-  at("drop").hidden = false;
   receivePictures(document, take);
   document.body.dataset.state = "ready";
   banner("", "");
@@ -42,6 +41,7 @@ function refuse(error) {
 }
 
 function take(pictures) {
+  document.body.dataset.asked = "true"; // from now on the answers have the room
   if (pictures.length === 1) show(pictures[0]);
   else sheet.add(pictures);
 }
