@@ -29,6 +29,7 @@ async function describe({ card, settings }) {
   at("known").textContent = `The ${card.class_names.length} classes that it knows`;
   at("classes").replaceChildren(...card.class_names.map((name) => make("li", {}, name)));
   at("knows").hidden = false;
+  at("photograph").hidden = navigator.maxTouchPoints === 0; // elsewhere it would choose a file too
   receivePictures(document, take);
   document.body.dataset.state = "ready";
   banner("", "");
