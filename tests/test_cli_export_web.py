@@ -19,6 +19,7 @@ def fetched():
         pytest.skip(str(error))
 
 
+@pytest.mark.slow  # asks npm's registry where the cache has nothing
 @pytest.mark.usefixtures("fetched")
 def test_a_page_is_written_without_the_data_set_and_said_how_to_look_at(type_in, trained, tmp_path):
     run = copy_of(trained, tmp_path)
@@ -46,7 +47,9 @@ def test_a_folder_of_the_runtime_without_a_page_is_refused(type_in, trained, tmp
     assert "--onnxruntime-web is for --format web, which was not asked for" in err
 
 
-def test_a_damaged_model_gets_no_page(type_in, trained, tmp_path, fetched):
+@pytest.mark.slow
+@pytest.mark.usefixtures("fetched")
+def test_a_damaged_model_gets_no_page(type_in, trained, tmp_path):
     run = copy_of(trained, tmp_path)
     content = bytearray(run.model.read_bytes())
     content[len(content) // 2] ^= 1

@@ -93,7 +93,7 @@ def picture(kind, shape, most, seed):
     return np.indices(shape).sum(axis=0) * max(most // 255, 1) % (most + 1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     new=st.tuples(st.integers(1, 70), st.integers(1, 70)),
@@ -147,7 +147,7 @@ RULES = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(png=pngs(), rule=RULES)
 def test_every_kind_of_png_gives_the_decoder_s_pixels(page, png, rule):
     assert_same(page, write_png(png), rule)

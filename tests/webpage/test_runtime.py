@@ -35,6 +35,7 @@ def nothing(_):
     raise AssertionError("nothing was to be said")
 
 
+@pytest.mark.slow  # asks npm's registry
 def test_npm_fetches_the_files_once(tmp_path, monkeypatch):
     if shutil.which("npm") is None:
         pytest.skip("no npm to fetch with")
