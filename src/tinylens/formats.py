@@ -48,6 +48,7 @@ FORMATS: dict[str, Format] = {
     )
 }
 ALL = "all"
+WEB = "web"  # a page around model.onnx, and no file that answers by itself: see `tinylens.webpage`
 
 
 def asked_for(names: Sequence[str]) -> list[Format]:
@@ -59,8 +60,8 @@ def asked_for(names: Sequence[str]) -> list[Format]:
     for name in names:
         if name not in FORMATS and name != ALL:
             raise RecipeError(
-                f"--format {name}: no such format{did_you_mean(name, FORMATS)}; expected "
-                f"{', '.join(FORMATS)} or {ALL}"
+                f"--format {name}: no such format{did_you_mean(name, [*FORMATS, WEB])}; expected "
+                f"{', '.join(FORMATS)}, {WEB} or {ALL}"
             )
     return [each for each in FORMATS.values() if ALL in names or each.name in names]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tinylens.exporting.every import Exported
     from tinylens.run import Run
     from tinylens.verification import Scorecard
+    from tinylens.webpage import Page
 
 DataOption = Annotated[
     str | None, typer.Option(help="Where the run's pictures are, if they have moved.")
@@ -25,8 +27,8 @@ FormatOption = Annotated[
     list[str],
     typer.Option(
         "--format",
-        help="onnx, onnx-int8, litert, litert-int8, saved-model, openvino, keras, or all; "
-        "may be given several times.",
+        help="onnx, onnx-int8, litert, litert-int8, saved-model, openvino, keras, or all of these; "
+        "web is a page that answers in the browser; may be given several times.",
     ),
 ]
 
@@ -40,42 +42,92 @@ def export(
     seconds: SecondsOption = 1.0,
     data: DataOption = None,
     data_dir: DataDirOption = None,
+    onnxruntime_web: Annotated[
+        Path | None,
+        typer.Option(
+            "--onnxruntime-web",
+            metavar="FOLDER",
+            help="For --format web: the unpacked package onnxruntime-web; else npm fetches it.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write a run's network in other formats; what answers otherwise than Keras is not kept."""
     from tinylens import backend
-    from tinylens.formats import asked_for, check_installed
+    from tinylens.formats import WEB, asked_for, check_installed
     from tinylens.run import Run
 
-    wanted = asked_for(formats)
+    names = [name for name in formats if name != WEB]
+    wanted = asked_for(names)
     check_installed(wanted, writing=True)
+    if onnxruntime_web is not None and WEB not in formats:
+        raise RecipeError(f"--onnxruntime-web is for --format {WEB}, which was not asked for")
+    run = Run(run_folder)
+    page = _export_page(run, out, onnxruntime_web) if WEB in formats else None
+    if not names:
+        _show_export(run, [], None, page, as_json=as_json)
+        return
     # TensorFlow writes some formats whatever the run was trained on; else any backend will do
-    backend.activate("tensorflow" if any("tensorflow" in x.writes_with for x in wanted) else None)
+    needs_tensorflow = any("tensorflow" in each.writes_with for each in wanted)
+    backend.activate("tensorflow" if needs_tensorflow else None)
     from tinylens.exporting import every
     from tinylens.reopening import reopen
 
-    run = Run(run_folder)
     splits = reopen(run, data, data_dir)
     with frame.progress("formats") as progress:
         found, scorecard = every.export(
-            run, formats, out=out, data=splits, seconds=seconds, progress=progress
+            run, names, out=out, data=splits, seconds=seconds, progress=progress
         )
-    _show_export(run, found, scorecard, as_json=as_json)
+    _show_export(run, found, scorecard, page, as_json=as_json)
 
 
-def _show_export(run: Run, found: list[Exported], scorecard: Scorecard, *, as_json: bool) -> None:
+def _export_page(run: Run, out: Path | None, onnxruntime_web: Path | None) -> Page:
+    from tinylens.formats import WEB
+    from tinylens.webpage import write_page
+    from tinylens.webpage.runtime import runtime_files
+
+    runtime = runtime_files(onnxruntime_web, lambda words: typer.echo(words, err=True))
+    with run.lock():
+        return write_page(run.model, (out or run.exports) / WEB, runtime)
+
+
+def _show_export(
+    run: Run,
+    found: list[Exported],
+    scorecard: Scorecard | None,
+    page: Page | None,
+    *,
+    as_json: bool,
+) -> None:
     errors = [each.error for each in found if each.error]
     if as_json:
         formats = [{**asdict(each), "path": each.path and str(each.path)} for each in found]
-        tree = {"run": str(run.path), "formats": formats, "scorecard": scorecard.to_json()}
+        tree = {
+            "run": str(run.path),
+            "formats": formats,
+            "scorecard": scorecard and scorecard.to_json(),
+            "page": page and {**asdict(page), "path": str(page.path)},
+        }
         frame.print_json({**tree, "passed": not errors})
-    elif scorecard.rows:
+    elif scorecard is not None and scorecard.rows:
         _print_table(scorecard)
         typer.echo("")
         for each in found:
             if each.path is not None:
                 typer.echo(f"{each.format:12} {each.path}")
+    if page is not None and not as_json:
+        _show_page(page)
     _fail(errors)
+
+
+def _show_page(page: Page) -> None:
+    folder = shlex.quote(str(page.path.parent))
+    typer.echo(f"{'web':12} {page.path}  {page.size / 1e6:.1f} MB")
+    typer.echo(
+        "Open it by a double click, or put the folder on any file host. To see it as from a host, "
+        f"type\n  python3 -m http.server --bind 127.0.0.1 --directory {folder} 8000\n"
+        "and open http://127.0.0.1:8000"
+    )
 
 
 def verify(

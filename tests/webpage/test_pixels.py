@@ -1,0 +1,264 @@
+"""The browser's pixels against those of the one decoder, bit for bit, in a real Chromium."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import tinylens.webpage
+from builders_png import CHANNELS, KINDS, Png, chunk, write_png
+from tinylens.data.images import MAX_PIXELS, MAX_SIDE, ImageRule, decode
+from tinylens.errors import DataError
+
+CHROMIUM = shutil.which("chromium")
+playwright = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium to decode with")
+
+STATIC = Path(tinylens.webpage.__file__).parent / "static"
+SITE = "http://tinylens.test/"
+PIXELS = """async ([content, rule, most]) => {
+  const { pixelsOf } = await import("/pixels.js");
+  const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+  try {
+    const { height, width, channels, data } = await pixelsOf(bytes, rule, most);
+    const letters = Array.from(data, (value) => String.fromCharCode(value));
+    return { shape: [height, width, channels], data: btoa(letters.join("")) };
+  } catch (error) {
+    return { error: error.message };
+  }
+}"""
+RESIZED = """async ([content, width, height, channels, newWidth, newHeight]) => {
+  const { resized } = await import("/resample.js");
+  const data = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+  const result = resized({ width, height, channels, data }, newWidth, newHeight);
+  return btoa(Array.from(result.data, (value) => String.fromCharCode(value)).join(""));
+}"""
+MOST = {"pixels": MAX_PIXELS, "side": MAX_SIDE}
+LEVELS = st.sampled_from(["noise", "extremes", "ramp", "flat"])
+
+
+@pytest.fixture(scope="module")
+def page():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = browser.new_page()
+        opened.route(f"{SITE}**", serve)
+        opened.goto(f"{SITE}index.html")
+        yield opened
+        browser.close()
+
+
+def serve(route):
+    name = route.request.url.removeprefix(SITE)
+    if name.endswith(".js"):
+        route.fulfill(path=STATIC / name, content_type="text/javascript")
+    else:
+        route.fulfill(body="<!doctype html>", content_type="text/html")
+
+
+def in_browser(page, content, rule):
+    """The pixels, or the words of a refusal."""
+    found = page.evaluate(PIXELS, [encoded(content), rule.to_json(), MOST])
+    if "error" in found:
+        return found["error"]
+    return np.frombuffer(base64.b64decode(found["data"]), np.uint8).reshape(found["shape"])
+
+
+def encoded(content):
+    return base64.b64encode(content).decode()
+
+
+def assert_same(page, content, rule):
+    np.testing.assert_array_equal(in_browser(page, content, rule), decode(content, rule).image)
+
+
+def picture(kind, shape, most, seed):
+    """Values from 0 to `most`: what rounds, overshoots, rises or stays."""
+    rng = np.random.default_rng(seed)
+    if kind == "noise":
+        return rng.integers(0, most + 1, shape)
+    if kind == "extremes":
+        return rng.integers(0, 2, shape) * most
+    if kind == "flat":
+        return np.full(shape, rng.integers(0, most + 1))
+    return np.indices(shape).sum(axis=0) * max(most // 255, 1) % (most + 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    new=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    channels=st.sampled_from([1, 3]),
+    kind=LEVELS,
+    seed=st.integers(0, 10**6),
+)
+def test_a_picture_is_resampled_as_pillow_does(page, size, new, channels, kind, seed):
+    pixels = picture(kind, (*size, channels), 255, seed).astype(np.uint8)
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    expected = np.asarray(image.resize((new[1], new[0]), Image.Resampling.BICUBIC))
+    given = [encoded(pixels.tobytes()), size[1], size[0], channels, new[1], new[0]]
+    found = np.frombuffer(base64.b64decode(page.evaluate(RESIZED, given)), np.uint8)
+    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1999, 1201), (28, 28), (31, 33)])
+@pytest.mark.parametrize("new", [(28, 28), (32, 32), (224, 160), (1, 1)])
+def test_large_and_odd_pictures_are_resampled_as_pillow_does(page, size, new):
+    pixels = picture("noise", size, 255, 7).astype(np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).resize(new[::-1], Image.Resampling.BICUBIC))
+    given = [encoded(pixels.tobytes()), size[1], size[0], 1, new[1], new[0]]
+    found = np.frombuffer(base64.b64decode(page.evaluate(RESIZED, given)), np.uint8)
+    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+
+
+@st.composite
+def pngs(draw):
+    """A PNG of any kind, with or without what is transparent."""
+    kind, depth = draw(st.sampled_from(KINDS))
+    shape = (draw(st.integers(1, 40)), draw(st.integers(1, 40)), CHANNELS[kind])
+    most = 2**depth - 1
+    seed = draw(st.integers(0, 10**6))
+    samples = picture(draw(LEVELS), shape, most, seed)
+    rng = np.random.default_rng(seed)
+    palette = rng.integers(0, 256, 3 * (most + 1), np.uint8).tobytes() if kind == 3 else b""
+    transparency = None
+    if kind == 3 and draw(st.booleans()):
+        transparency = rng.integers(0, 256, draw(st.integers(1, most + 1)), np.uint8).tobytes()
+    elif kind in (0, 2) and draw(st.booleans()):
+        transparency = samples[0, 0].astype(">u2").tobytes()  # a colour that occurs
+    return Png(kind, depth, samples, draw(st.booleans()), palette, transparency, seed)
+
+
+RULES = st.builds(
+    ImageRule,
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    channels=st.sampled_from([1, 3]),
+    background=st.tuples(*[st.integers(0, 255)] * 3),
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(png=pngs(), rule=RULES)
+def test_every_kind_of_png_gives_the_decoder_s_pixels(page, png, rule):
+    assert_same(page, write_png(png), rule)
+
+
+def test_what_is_transparent_is_composited_as_the_decoder_does(page):
+    """Every alpha on every value."""
+    value, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    samples = np.stack([value, 255 - value, value // 2, alpha], axis=2)
+    content = write_png(Png(6, 8, samples))
+    for background in ((255, 255, 255), (0, 0, 0), (17, 130, 201)):
+        assert_same(page, content, ImageRule(256, 256, 3, background))
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_exif_sets_a_picture_upright_once(page, format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = saved(smooth((24, 40, 3), 3), format, exif=exif, quality=90)
+    assert_same(page, content, ImageRule(31, 17, 3))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_is_read_in_either_order_of_bytes(page, order):
+    mark = b"II*\0\x08\0\0\0" if order == "<" else b"MM\0*\0\0\0\x08"
+    entry = struct.pack(f"{order}HHHIHH", 1, 0x0112, 3, 1, 6, 0)
+    samples = picture("noise", (9, 14, 3), 255, 1)
+    content = write_png(Png(2, 8, samples, extra={b"eXIf": mark + entry}))
+    assert decode(content, ImageRule(14, 9, 3)).image[0, 8].tolist() == samples[0, 0].tolist()
+    assert_same(page, content, ImageRule(14, 9, 3))
+
+
+# measured in Chromium 156: it decodes by the same libraries as Pillow, with the same settings
+FORMATS = {
+    "grey JPEG": ("JPEG", {"quality": 90}, 1),
+    "JPEG 4:4:4": ("JPEG", {"quality": 92, "subsampling": 0}, 3),
+    "JPEG 4:2:2": ("JPEG", {"quality": 75, "subsampling": 1}, 3),
+    "JPEG 4:2:0": ("JPEG", {"quality": 60, "subsampling": 2}, 3),
+    "progressive JPEG": ("JPEG", {"quality": 80, "progressive": True}, 3),
+    "WebP": ("WEBP", {"quality": 80}, 3),
+    "lossless WebP": ("WEBP", {"lossless": True}, 3),
+    "BMP": ("BMP", {}, 3),
+    "GIF": ("GIF", {}, 3),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("size", [(32, 32), (97, 61)])
+def test_other_formats_give_the_decoder_s_pixels_in_chromium(page, name, size):
+    format, options, channels = FORMATS[name]
+    for seed in range(3):
+        content = saved(smooth((*size, channels), seed), format, **options)
+        for rule in (ImageRule(32, 32, 3), ImageRule(28, 28, 1), ImageRule(*size, 3)):
+            assert_same(page, content, rule)
+
+
+def test_a_partly_transparent_webp_is_one_level_off_at_most(page):
+    """A canvas keeps colours multiplied by their alpha, rounded: the one way out of a browser."""
+    pixels = np.dstack([smooth((64, 64, 3), 5), smooth((64, 64, 1), 6)])
+    content, rule = saved(pixels, "WEBP", lossless=True, exact=True), ImageRule(64, 64, 3)
+    found, expected = in_browser(page, content, rule), decode(content, rule).image
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+# a picture of the first 40 % of these bytes is refused by the decoder, too
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_what_is_cut_off_is_refused(page, format):
+    content = saved(smooth((64, 64, 3), 1), format)
+    content = content[: len(content) * 2 // 5]
+    with pytest.raises(DataError):
+        decode(content, ImageRule(28, 28, 3))
+    found = in_browser(page, content, ImageRule(28, 28, 3))
+    assert isinstance(found, str) and found.startswith("broken "), found
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty file"),
+        (b"<svg/>", "not a picture: expected PNG, JPEG, WebP, BMP or GIF"),
+        (
+            write_png(Png(0, 8, np.zeros((1, 20_000, 1), int))),
+            "too large: 20000×1 pixels, expected sides up to 16384 and 25 million pixels in all",
+        ),
+        (b"\x89PNG\r\n\x1a\n", "broken PNG: no header to be understood"),
+        (
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"\0\0\0\1\0\0\0\1\x08\3\0\0\0"),
+            "broken PNG: no palette",
+        ),
+        (
+            write_png(Png(0, 8, np.zeros((5, 5, 1), int))).replace(b"IHDR\0", b"IHDR\1"),
+            "broken PNG: its part IHDR is damaged",
+        ),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_words(page, content, words):
+    with pytest.raises(DataError):
+        decode(content, ImageRule(28, 28, 3))
+    assert in_browser(page, content, ImageRule(28, 28, 3)) == words
+
+
+def smooth(shape, seed):
+    """A picture whose neighbours are alike, as in photographs."""
+    small = np.random.default_rng(seed).integers(0, 256, (4, 4, shape[2])).astype(np.uint8)
+    image = Image.fromarray(small[..., 0] if shape[2] == 1 else small)
+    return np.asarray(image.resize(shape[1::-1], Image.Resampling.BICUBIC)).reshape(shape)
+
+
+def saved(pixels, format, **options):
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
