@@ -33,6 +33,7 @@ CIFAR = machine.ROOT.parent / "shared" / "data" / "cifar10"
 SETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG)"}
 COPIES, EXACT, JPEG = 500, 100, 200
 FLIPPED = 0.05
+RECALL = 0.75
 
 
 def main() -> None:
@@ -116,11 +117,17 @@ def flips(data: Splits, random: np.random.Generator, asked: argparse.Namespace) 
         row["index"]: row["proposed"] for row in found["label_issues"] if row["split"] == "train"
     }
     named = sum(proposals[row] == data.class_names[data.train.labels[row]] for row in sorted(right))
+    ranked = [row["index"] for row in found["label_issues"] if row["split"] == "train"]
+    hits = np.cumsum(np.isin(ranked, flipped))
+    enough = np.flatnonzero(hits >= RECALL * len(flipped))  # reading from the most doubtful on
     return {
         "planted": len(flipped),
         "found": len(right),
         "precision": len(right) / max(len(doubted), 1),
         "recall": len(right) / len(flipped),
+        f"precision at recall {RECALL}": (
+            float(hits[enough[0]] / (enough[0] + 1)) if len(enough) else None
+        ),
         "proposed the label as it was": named / max(len(right), 1),
         "seconds": round(seconds, 1),
     }
