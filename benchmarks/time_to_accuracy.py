@@ -42,7 +42,7 @@ BESIDE = {  # where a name stands from its points, where below them is no room
     "fast, 1 epochs": ((24, -3), "left"),
     "accurate, 20 epochs": ((0, 20), "center"),
     "fast, narrow, 0.6 epochs": ((14, -14), "left"),
-    "fast, narrow, 0.7 epochs": ((14, 4), "left"),
+    "fast, narrow, 0.7 epochs": ((52, 4), "left"),
     TUTORIAL: ((0, -26), "center"),
     RECORD: ((6, -24), "center"),
 }
