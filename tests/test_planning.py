@@ -138,6 +138,7 @@ class Slow(Silent):
         self.said.append(line)
 
 
+@pytest.mark.slow
 def test_epochs_without_time_are_dropped_and_the_rate_still_falls_to_its_end(tmp_path):
     splits = tiny_splits((16, 16, 1), count=200)
     trainer = compiling.build(splits, SMALL, "float32")
