@@ -34,6 +34,7 @@ _PLACES = (
     cache_root() / "fashion-mnist",
 )
 FASHION_MNIST = next((place for place in _PLACES if place.is_dir()), None)
+CIFAR10_JPEG = _SHARED / "cifar10"
 SCREENS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
 
 
@@ -56,12 +57,16 @@ def trained(data, folder, seed=0):
     return few, train(few, "classic", out=folder, overrides=changes)
 
 
-@pytest.fixture(scope="module", params=["fashion-mnist", "shapes"])
+@pytest.fixture(scope="module", params=["fashion-mnist", "cifar10", "shapes"])
 def run(request, tmp_path_factory):
     if request.param == "fashion-mnist":
         if FASHION_MNIST is None:
             pytest.skip("Fashion-MNIST is not installed on this machine")
         data = load("fashion-mnist", data_dir=FASHION_MNIST)
+    elif request.param == "cifar10":
+        if not CIFAR10_JPEG.is_dir():
+            pytest.skip("CIFAR-10 (JPEG) is not on this machine")
+        data = load(CIFAR10_JPEG)
     else:
         data = load("shapes")
     return trained(data, tmp_path_factory.mktemp("runs") / f"{request.param}-1")
