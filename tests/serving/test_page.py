@@ -580,3 +580,57 @@ def test_a_sheet_is_stopped_and_goes_on(browser, server):
         assert text(page, "#count") == stopped != "400 of 400 pictures"
         page.get_by_role("button", name="Go on").click()
         page.locator("#count", has_text="400 of 400 pictures").wait_for()
+
+
+# a sheet whose questions are answered when the test says so; it gives what each row says, and
+# how often it was asked after the restart
+RESTARTED = """async (when) => {
+  const { makeSheet } = await import("./sheet.js");
+  const section = document.getElementById("sheet");
+  const open = new Map();
+  const asked = [];
+  let words = "before";
+  const give = (name) => {
+    const label = open.get(name);
+    open.delete(name);
+    label[1]({ model: null, results: [{ label: label[0], confidence: 1, top: [] }] });
+  };
+  const settled = () => new Promise((resolve) => setTimeout(resolve, 50));
+  const ask = (file, signal) => new Promise((resolve, reject) => {
+    asked.push(file.name);
+    open.set(file.name, [words, resolve]);
+    signal.addEventListener("abort", () => reject(signal.reason));
+  });
+  const sheet = makeSheet(section, { ask, open() {}, say() {}, changed() {} });
+  const names = Array.from({ length: 10 }, (_, row) => `${row}.txt`);
+  sheet.add(names.map((name) => ({ name, file: new File(["no picture"], name) })));
+  await settled();
+  if (when === "on the second four") {
+    for (const name of [...open.keys()]) give(name);
+    await settled();
+    give(open.keys().next().value); // its answer is on its way to the row
+  }
+  words = "after";
+  asked.length = 0;
+  open.clear();
+  sheet.restart();
+  for (let round = 0; round < 20 && section.getAttribute("aria-busy") === "true"; round++) {
+    await settled();
+    if (open.size) give(open.keys().next().value);
+  }
+  await settled();
+  const told = [...section.querySelectorAll("#rows strong")].map((each) => each.textContent);
+  return [told, asked.sort(), section.querySelector("#count").textContent];
+}"""
+
+
+@slow
+@pytest.mark.parametrize("when", ["on the first four", "on the second four"])
+def test_a_sheet_that_is_asked_again_asks_once_for_each_and_keeps_no_old_answer(
+    browser, server, when
+):
+    with opened(browser, server) as page:
+        told, asked, count = page.evaluate(RESTARTED, when)
+    assert told == ["after"] * 10
+    assert asked == [f"{row}.txt" for row in range(10)]
+    assert count == "10 of 10 pictures"

@@ -18,7 +18,7 @@ const sheet = makeSheet(at("sheet"), {
   ask: (file, signal) => server.predict(file, question(), signal),
   open: (picture) => show(picture, { move: true }),
   say,
-  answered: () => (at("fix-all").hidden = !(chosen.fix || sheet.hasFindings())),
+  changed: () => (at("fix-all").hidden = !(chosen.fix || sheet.hasFindings())),
 });
 
 receivePictures(document, take);

@@ -20,9 +20,9 @@ const HEADINGS = [
  * @param {function(File, AbortSignal): Promise<object>} calls.ask answers one picture
  * @param {function({file: File, name: string})} calls.open shows one picture's answer
  * @param {function(string)} calls.say tells those who do not see
- * @param {function()} calls.answered is called after each answer
+ * @param {function()} calls.changed is called after each answer
  */
-export function makeSheet(place, { ask, open, say, answered }) {
+export function makeSheet(place, { ask, open, say, changed }) {
   const at = (id) => place.querySelector(`#${id}`);
   let rows = [];
   let next = 0; // the first row that may be waiting
@@ -55,15 +55,13 @@ export function makeSheet(place, { ask, open, say, answered }) {
       const row = rows[next];
       if (!row || signal.aborted) return;
       row.state = "asking";
-      try {
-        await answer(row, (file) => ask(file, signal));
-      } catch {
-        row.state = "waiting"; // it was stopped
-        return;
-      }
-      if (signal.aborted) return;
+      const found = await answered(row, (file) => ask(file, signal)).catch((error) => {
+        if (!signal.aborted) throw error;
+      });
+      if (signal.aborted) return; // the row is another lane's by now
+      fill(row, found);
       showProgress();
-      answered();
+      changed();
     }
   }
 
@@ -92,6 +90,7 @@ export function makeSheet(place, { ask, open, say, answered }) {
   function stop() {
     running?.abort();
     running = null;
+    for (const row of rows) if (row.state === "asking") row.state = "waiting";
     showProgress();
   }
 
@@ -147,17 +146,20 @@ function empty(row) {
   row.sure.replaceChildren();
 }
 
-async function answer(row, ask) {
+/** Return {result, model} for a row, when its thumbnail is drawn, too. */
+async function answered(row, ask) {
   const drawn = row.thumbnail.width > 1 ? null : drawThumbnail(row.thumbnail, row.picture.file);
-  try {
-    const tree = await ask(row.picture.file);
-    [row.result, row.model] = [tree.results[0], tree.model];
-  } catch (error) {
+  const asked = ask(row.picture.file).catch((error) => {
     if (!(error instanceof Trouble)) throw error;
-    row.result = { error: error.message };
-  }
+    return { model: null, results: [{ error: error.message }] };
+  });
+  const { model, results: [result] } = await asked;
   await drawn;
-  row.state = "done";
+  return { result, model };
+}
+
+function fill(row, found) {
+  Object.assign(row, found, { state: "done" });
   row.element.dataset.state = state(row.result);
   row.label.replaceChildren(...told(row.result));
   row.sure.replaceChildren(...sureness(row.result));

@@ -15,7 +15,7 @@ const sheet = makeSheet(at("sheet"), {
   ask: async (file) => (await opened).predict(file),
   open: (picture) => show(picture, { move: true }),
   say,
-  answered() {},
+  changed() {},
 });
 // for whoever looks on from the browser's console: `await tinylens` has predict(file)
 globalThis.tinylens = opened;
