@@ -556,7 +556,8 @@ def test_cells_are_no_formulas_and_quoted_where_they_must_be(browser, server):
     cells = {
         "=1+1": "'=1+1", "+1": "'+1", "-1": "'-1", "@a": "'@a", "\ta": "'\ta", "\ra": "\"'\ra\"",
         "a,b": '"a,b"', 'a"b': '"a""b"', "a\nb": '"a\nb"', "a\rb": '"a\rb"', "a=b": "a=b",
-        "": "", '=HYPERLINK("x","y")': "\"'=HYPERLINK(\"\"x\"\",\"\"y\"\")\"",
+        "\uff1d1": "'\uff1d1", "\uff0b1": "'\uff0b1", "\uff0d1": "'\uff0d1", "\uff20a": "'\uff20a",
+        "\na": "\"'\na\"", "": "", '=HYPERLINK("x","y")': "\"'=HYPERLINK(\"\"x\"\",\"\"y\"\")\"",
     }  # fmt: skip
     with opened(browser, server) as page:
         source = """async (words) => {

@@ -1,6 +1,7 @@
 // Tables as RFC 4180 wants them, with cells that no spreadsheet takes for a formula.
 
-const FORMULA = /^[=+\-@\t\r]/;
+// with the wide forms, which some take for the narrow ones; the list is OWASP's
+const FORMULA = /^[=+\-@＝＋－＠\t\r\n]/;
 const QUOTED = /[",\r\n]/;
 
 /** Return a cell: null is empty, numbers stay as they are, words get an apostrophe before = + - @. */
