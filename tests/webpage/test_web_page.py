@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import functools
 import gzip
 import http.server
@@ -152,12 +153,15 @@ def serious(page):
     return {each["id"]: [node["target"] for node in each["nodes"]][:3] for each in found}
 
 
-def give(page, *contents):
-    files = [
+def named(contents):
+    return [
         {"name": f"picture {row}.png", "mimeType": "image/png", "buffer": content}
         for row, content in enumerate(contents)
     ]
-    page.set_input_files("#file", files)
+
+
+def give(page, *contents):
+    page.set_input_files("#file", named(contents))
 
 
 # from 1 to 4 colours: the run's own kind of pictures, and strangers
@@ -196,7 +200,8 @@ def test_a_picture_is_shown_with_its_five_likeliest_classes_and_what_was_seen(
         assert seen == 16
         give(page, b"not a picture at all")
         page.wait_for_selector("[data-state=failed]")
-        assert "Not a picture: expected PNG" in page.locator("#shown").inner_text()
+        words = page.locator("#shown").inner_text().split("\n\n")
+        assert words == ["This is not a picture", "Expected PNG, JPEG, WebP, BMP or GIF."]
 
 
 def test_a_pasted_picture_is_answered(browser, run, written):
@@ -228,6 +233,27 @@ def test_several_pictures_make_a_sheet(browser, run, written):
         page.locator("#rows .file").first.click()
         page.wait_for_selector("#answer[aria-busy=false] .bars")
         assert page.locator("#name").inner_text() == "picture 0.png"
+
+
+def test_a_sheet_is_made_and_saved_by_key_alone(browser, run, written):
+    contents = [*pictures(run, 3)[:3], b"letters"]
+    expected = Classifier.open(run.model).predict(contents)
+    with opened(browser, written.as_uri()) as page:
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Tab")
+            page.keyboard.press("Enter")
+        chooser.value.set_files(named(contents))
+        page.wait_for_selector("#sheet[aria-busy=false]")
+        while page.evaluate("document.activeElement.id") != "save":
+            page.keyboard.press("Tab")
+        with page.expect_download() as download:
+            page.keyboard.press("Enter")
+        saved = download.value.path().read_text("utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(saved), strict=True))
+    assert [row["label"] for row in rows] == [each.label or "" for each in expected]
+    assert [bool(row["error"]) for row in rows] == [False, False, False, True]
+    for row, each in zip(rows[:3], expected, strict=False):
+        assert float(row["confidence"]) == pytest.approx(each.confidence, abs=1e-5)
 
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)

@@ -78,7 +78,7 @@ const FAULTS = [
 /** Return a title and what else is to be said of an error. */
 function fault(error) {
   const title = FAULTS.find(([pattern]) => pattern.test(error))?.[1] ?? "No answer";
-  return [title, plain(error).replace(/^(not a picture, |too large: )/, "")];
+  return [title, plain(error).replace(/^(not a picture[,:] |too large: )/, "")];
 }
 
 function bars(top) {
