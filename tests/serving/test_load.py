@@ -63,6 +63,23 @@ def test_overload_is_refused_quickly_and_over_soon(model, requests):
         assert server.memory() - before < 16 * 2**20
 
 
+def test_a_burst_is_answered_and_not_refused(model, requests):
+    with running(model, "--workers", 2) as server:
+        load(server, requests, 1, 16)
+        assert set(load(server, requests, 3, 48)) == {"200"}
+
+
+def test_connections_are_shared_out_evenly_also_right_after_others_closed(model, requests):
+    with running(model, "--workers", 2) as server:
+        for _ in range(4):
+            load(server, requests, 0.3, 24)
+            made = [server.socket() for _ in range(12)]
+            held = [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in server.workers]
+            for one in made:
+                one.close()
+            assert abs(held[0] - held[1]) <= 2, held
+
+
 def test_no_request_fails_while_models_are_swapped(tmp_path, requests):
     path = tmp_path / "boots.onnx"
     contents = [model_bytes(), model_bytes(dataset="another")]

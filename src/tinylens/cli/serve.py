@@ -39,7 +39,9 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A name that this machine is called by, besides.")
     ] = None,
-    queue: Annotated[int, typer.Option(min=1, help="Pictures that may wait, in all.")] = 32,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Requests that may stand in line, in all.")
+    ] = 256,
     pictures: Annotated[int, typer.Option(min=1, help="Pictures in a request.")] = 32,
     batch: Annotated[int, typer.Option(min=1, help="Pictures in a call of the network.")] = 32,
     body: Annotated[float, typer.Option(min=0.001, help="MiB in a request.")] = 10.0,

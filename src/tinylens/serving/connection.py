@@ -13,17 +13,17 @@ import asyncio
 import http
 import math
 import time
-from typing import Any
+from collections.abc import Callable
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from tinylens.serving import gate, predict
+from tinylens.serving import gate, glance, predict
 from tinylens.serving.gate import Gate
 from tinylens.serving.log import RequestLog
 from tinylens.serving.options import SLOWEST_UPLOAD
-from tinylens.serving.service import LEAVING, Service
+from tinylens.serving.service import Service
 from tinylens.serving.tickets import BUSY, Refused, Reply, Ticket
 
 LINGER_SECONDS = 1.0  # for a request that was already on its way when the server began to end
@@ -57,6 +57,7 @@ class Connection(HttpToolsProtocol):
         service: that answers.
         checks: of a request's head.
         log: of requests, or None.
+        ended: called once the connection is no more.
 
     Attributes:
         read_by: when the next byte must have come, on the monotonic clock.
@@ -70,14 +71,18 @@ class Connection(HttpToolsProtocol):
         service: Service,
         checks: Gate,
         log: RequestLog | None,
+        ended: Callable[[], None],
     ) -> None:
         super().__init__(config, state, {}, asyncio.get_running_loop())
         self.service, self.limits = service, service.limits
         self.idle = True
         self.read_by = time.monotonic() + self.limits.read_seconds
-        self._gate, self._log = checks, log
+        self._gate, self._log, self._ended = checks, log, ended
         self._ticket: Ticket | None = None
         self._here = _Here()
+        self._held: bytes | None = None  # that waits unread
+        self._held_id, self._held_size = b"", 0
+        self._came = 0.0  # when what waited came
         self._body: list[bytes] | None = None  # of a request that is answered here
         self._size = self._head_size = 0
         self._in_head = self._receiving = False
@@ -101,13 +106,24 @@ class Connection(HttpToolsProtocol):
         if self._ticket is not None and not self._ticket.over:
             self._ticket.over = True
             self.service.counters.add("left")
+        self._held = None
         self._forget_body()
         super().connection_lost(exc)
+        self._ended()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head without end is refused."""
         if self._discarding or self.transport.is_closing():
             return
+        if self._held is not None:  # it does not wait for answers: all of it has its turn later
+            self._held += data
+            return
+        self.service.take_finished()
+        if self.idle and not self._closing and not self.service.has_place and self._hold(data):
+            return
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
         before = self._in_head
         super().data_received(data)
         if before and self._in_head and not self.transport.is_closing():
@@ -209,6 +225,41 @@ class Connection(HttpToolsProtocol):
         elif not self._in_head and not self._receiving:  # else another has begun already
             self._rest()
 
+    # --- unread, in line
+
+    def _hold(self, data: bytes) -> bool:
+        """Let a plain request wait unread; return whether it does."""
+        name = glance.request_id(data)
+        if name is None:
+            return False
+        self._held, self._held_id, self._came = data, name, time.monotonic()
+        self._held_size = len(data)
+        self.idle = False
+        self.service.line.join(self)
+        return True
+
+    def proceed(self) -> None:
+        """Read what waited."""
+        held, self._held = self._held, None
+        if held is not None and not self.transport.is_closing():
+            self._read(held)
+
+    def turn_away(self) -> None:
+        """Refuse what waited, unread."""
+        held, self._held = self._held, None
+        if held is None or self.transport.is_closing():
+            return
+        self._here, self._begun, self._came = _Here(), self._came, 0.0
+        self._here.response_complete = False
+        self._count_refusal(BUSY)
+        name = gate.request_id(self._held_id or None)
+        self._write(BUSY.reply(name), name, close=self._closing)
+        self._here.response_complete = True
+        self.server_state.total_requests += 1
+        self._rest()
+        if len(held) > self._held_size:
+            self.data_received(held[self._held_size :])
+
     # --- the short way
 
     def _set_clock(self, headers: dict[bytes, bytes]) -> None:
@@ -228,8 +279,6 @@ class Connection(HttpToolsProtocol):
         self.cycle = self._here  # type: ignore[assignment]
         try:
             self._gate.check("/predict", headers)
-            if self.service.draining and not self._closing:
-                raise LEAVING.anew()
             if self.service.is_full:
                 raise BUSY.anew()
         except Refused as refused:
@@ -249,6 +298,8 @@ class Connection(HttpToolsProtocol):
             self._ticket = predict.ticket(
                 self.service, query, self._type, body, self._id, self._answer
             )
+            if self._came:
+                self._ticket.arrived, self._came = self._came, 0.0
             self.service.submit(self._ticket)
         except Refused as refused:
             self._ticket = None
@@ -338,21 +389,3 @@ def sweep(state: ServerState) -> None:
     for one in list(state.connections):
         if one.read_by < now:  # type: ignore[union-attr]
             one.overdue()  # type: ignore[union-attr]
-
-
-def settings(app: Any) -> uvicorn.Config:
-    """Return uvicorn's settings: ours are the clocks, the log, the sockets and the headers."""
-    config = uvicorn.Config(
-        app,
-        http=Connection,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        interface="asgi3",
-    )
-    config.load()
-    return config

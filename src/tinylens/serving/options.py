@@ -24,8 +24,10 @@ class Limits:
     Attributes:
         body: bytes of a request.
         pictures: in a request.
-        queue: pictures that wait for an answer at a time; while so many do, requests are refused
-            at once. It is short on purpose: what waits longer is answered later, not more often.
+        queue: requests that stand in line at a time; where more do, those who have waited longest
+            are refused. No more pictures than these are worked on at a time.
+        patience: seconds that a request stands in line before it is refused. It is short on
+            purpose: what waits longer is answered later, not more often.
         batch: pictures in one call of the network.
         batch_seconds: how long a batch is filled while others are decoded, at the longest.
         deadline: seconds from a request's arrival to its answer.
@@ -38,7 +40,8 @@ class Limits:
 
     body: int = 10 * 2**20
     pictures: int = 32
-    queue: int = 32
+    queue: int = 256
+    patience: float = 0.05
     batch: int = 32
     batch_seconds: float = 0.005
     deadline: float = 10.0

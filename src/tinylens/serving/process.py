@@ -11,8 +11,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from tinylens.serving import tally
 from tinylens.serving.channel import Channel
 from tinylens.serving.counters import Counts
+from tinylens.serving.tally import Tally
 
 
 @dataclass(eq=False)
@@ -26,8 +28,8 @@ class Process:
         models: SHA-256 of the models that it was started with, by name.
         ready: whether it answers.
         beat: when it was last heard of.
-        connections: that it had then.
-        passed: connections that it was handed since.
+        ended: counts the connections that it has let go of.
+        handed: connections that it was given.
         stuck: seconds that its slowest engine has been at one batch.
         counts: that it told last.
     """
@@ -36,16 +38,16 @@ class Process:
     channel: Channel
     handing: socket.socket
     models: dict[str, str]
+    ended: Tally
     ready: bool = False
     beat: float = field(default_factory=time.monotonic)
-    connections: int = 0
-    passed: int = 0
+    handed: int = 0
     stuck: float = 0.0
     counts: Counts = field(default_factory=dict)
 
     def load(self) -> int:
-        """Return how many connections it has, as far as is known."""
-        return self.connections + self.passed
+        """Return how many connections it has, or is about to have."""
+        return self.handed - self.ended.count
 
     def hand(self, accepted: socket.socket) -> bool:
         """Pass a connection on; return whether the worker has it."""
@@ -53,13 +55,12 @@ class Process:
             socket.send_fds(self.handing, [b"c"], [accepted.fileno()])
         except OSError:  # its buffer is full, or it is gone
             return False
-        self.passed += 1
+        self.handed += 1
         return True
 
     def heard(self, message: dict[str, Any]) -> None:
         """Keep what it tells of itself."""
-        self.beat, self.passed = time.monotonic(), 0
-        self.connections, self.stuck = message["connections"], message["stuck"]
+        self.beat, self.stuck = time.monotonic(), message["stuck"]
         self.counts = message["counts"]
 
     def kill(self) -> None:
@@ -68,8 +69,9 @@ class Process:
             self.process.kill()
 
     def close(self) -> None:
-        """Let go of the sockets to it."""
+        """Let go of the socket to it, and of the memory."""
         self.handing.close()
+        self.ended.close()
 
 
 async def start(options: dict[str, Any], paths: dict[str, str], models: dict[str, str]) -> Process:
@@ -83,15 +85,16 @@ async def start(options: dict[str, Any], paths: dict[str, str], models: dict[str
     ours, theirs = socket.socketpair()
     handing, taking = socket.socketpair()
     handing.setblocking(False)
-    program = ("-m", "tinylens.serving.worker", str(theirs.fileno()), str(taking.fileno()))
-    with theirs, taking:
+    with theirs, taking, tally.open_file() as count:
+        inherited = theirs.fileno(), taking.fileno(), count.fileno()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *program,
-            pass_fds=(theirs.fileno(), taking.fileno()),
+            *("-m", "tinylens.serving.worker", *map(str, inherited)),
+            pass_fds=inherited,
             stdin=asyncio.subprocess.DEVNULL,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # NumPy does no linear algebra there
         )
+        ended = Tally(count.fileno())
     channel = await Channel.over(ours)
     channel.send(options=options, paths=paths)
-    return Process(process, channel, handing, models)
+    return Process(process, channel, handing, models, ended)

@@ -1,4 +1,4 @@
-"""What a worker owns: its models, its bounded queue, its clocks."""
+"""What a worker owns: its models, its places and the line for them, its clocks."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import time
 import traceback
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from tinylens.prediction import Prediction
 from tinylens.serving.counters import Counters, Counts
 from tinylens.serving.engine import FAILED, Batch, Engine, decode
 from tinylens.serving.hosted import Hosted
+from tinylens.serving.line import Line
 from tinylens.serving.options import Options
 from tinylens.serving.tickets import BUSY, Refused, Reply, Ticket
 
 DECODERS = 2  # threads, for large pictures
-LEAST_QUEUE = 4  # pictures in a worker's queue, however many workers share it
+# Pictures that are worked on or next: as many as keep the network busy. All that one more would do
+# is to wait behind the others, and those who are answered under overload would wait as long.
+PLACES, LEAST_PLACES = 16, 8  # of all workers, of each
+LEAST_LINE = 4  # requests in a worker's line, however many workers share it
 MOST_SLOW = 8  # requests that wait for a map or a picture at a time
 SMALL_FILE = 65_536  # bytes; what is larger is decoded beside the queue
 SMALL_JPEG = 8_192  # bytes: it can't hold more than some 2 million pixels
@@ -26,11 +31,10 @@ SWEEP_SECONDS = 0.05
 LATE = Refused(
     504, "the answer took longer than the server's deadline; send fewer pictures at once"
 )
-LEAVING = Refused(503, "the server is about to end; ask another", ((b"retry-after", b"1"),))
 
 
 class Service:
-    """Models behind one bounded queue; all its methods but `_deliver` run in the event loop.
+    """Models behind one bounded line; all its methods but `_deliver` run in the event loop.
 
     Args:
         options: of the server.
@@ -40,7 +44,8 @@ class Service:
         counters: of what was asked.
         waiting: pictures whose answers are being made.
         buffered: bytes of bodies that are being received.
-        draining: whether no new request is taken.
+        draining: whether the server is about to end; what still comes is answered.
+        line: who waits for a place.
     """
 
     def __init__(self, options: Options, hosted: Iterable[Hosted]) -> None:
@@ -51,9 +56,12 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._engines = {one.name: Engine(one, self.limits, self._deliver) for one in hosted}
         self._first = options.models[0][0]
-        self._most_waiting = max(LEAST_QUEUE, self.limits.queue // options.workers)
+        share = max(LEAST_LINE, self.limits.queue // options.workers)
+        self._places = min(max(LEAST_PLACES, PLACES // options.workers), share)
+        self.line = Line(share, self.limits.patience)
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
         self._slow = ThreadPoolExecutor(1, "slow")
+        self._finished: collections.deque[Batch] = collections.deque()
         self._outstanding: collections.deque[Ticket] = collections.deque()
         self._sweeping = False
 
@@ -79,21 +87,31 @@ class Service:
         return time.monotonic() - min(since) if since else 0.0
 
     @property
+    def has_place(self) -> bool:
+        """Whether nobody has to wait; one of many pictures is taken while any place is free."""
+        return self.waiting < self._places
+
+    @property
     def is_full(self) -> bool:
-        """Whether requests are refused; one of many pictures is taken while any place is free."""
-        return self.waiting >= self._most_waiting or self.buffered >= self.limits.buffered
+        """Whether requests are refused from their heads alone: too much is being received."""
+        return self.buffered >= self.limits.buffered
 
     def submit(self, ticket: Ticket) -> None:
         """Let a ticket wait for its answer, which comes to its `reply_to`.
 
         Raises:
-            Refused: 503, too many wait already.
+            Refused: 503, too many wait for a map already.
         """
-        if self.waiting >= self._most_waiting:
+        if ticket.slow and self._slow_waiting >= MOST_SLOW:
             raise BUSY.anew()
+        if self.has_place:
+            self.take_on(ticket)
+        else:
+            self.line.join(_InLine(self, ticket))
+
+    def take_on(self, ticket: Ticket) -> None:
+        """Give a ticket a place."""
         if ticket.slow:
-            if self._slow_waiting >= MOST_SLOW:
-                raise BUSY.anew()
             self._slow_waiting += 1
         self.waiting += len(ticket)
         self._outstanding.append(ticket)
@@ -118,7 +136,11 @@ class Service:
     def snapshot(self) -> Counts:
         """Return all that was counted, and how things stand."""
         counts = self.counters.snapshot()
-        counts |= {"waiting": self.waiting, "slow_waiting": self._slow_waiting, "workers": 1}
+        counts |= {
+            "waiting": self.waiting + len(self.line),
+            "slow_waiting": self._slow_waiting,
+            "workers": 1,
+        }
         for model in self.models:
             watch = model.watch
             for place, number in enumerate(watch.confidence):
@@ -139,7 +161,8 @@ class Service:
     def _deliver(self, batch: Batch) -> None:
         for ticket, found in batch.slow:
             self._slow.submit(self._finish_slowly, batch.hosted, ticket, found)
-        self._loop.call_soon_threadsafe(self._take, batch)
+        self._finished.append(batch)
+        self._loop.call_soon_threadsafe(self.take_finished)
 
     def _finish_slowly(self, hosted: Hosted, ticket: Ticket, found: list[Prediction]) -> None:
         reply: Reply | None = None
@@ -152,6 +175,15 @@ class Service:
         self._loop.call_soon_threadsafe(self._answer, ticket, reply)
 
     # --- in the event loop again
+
+    def take_finished(self) -> None:
+        """Answer what has been computed, and give the places that it frees to others.
+
+        It is also called between two requests: under overload a turn of the event loop reads and
+        refuses many, and the answers would wait for its end.
+        """
+        while self._finished:
+            self._take(self._finished.popleft())
 
     def _take(self, batch: Batch) -> None:
         for ticket, reply in batch.answered:
@@ -175,6 +207,8 @@ class Service:
             ticket.over = True
             self.counters.seconds.add(time.monotonic() - ticket.arrived)
             ticket.reply_to(reply)
+        while self.has_place and self.line.call():
+            pass
 
     def _sweep_later(self) -> None:
         if not self._sweeping:
@@ -182,7 +216,7 @@ class Service:
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
-        """Answer what is late; tickets arrive in order, so the oldest is the first."""
+        """Answer what is late; tickets are in order, but for the moment that some wait in line."""
         self._sweeping = False
         latest = time.monotonic() - self.limits.deadline
         while self._outstanding and (
@@ -195,6 +229,25 @@ class Service:
                 ticket.reply_to(LATE.reply(ticket.request_id))
         if self._outstanding:
             self._sweep_later()
+
+
+class _InLine(NamedTuple):
+    """A ticket that waits for a place."""
+
+    service: Service
+    ticket: Ticket
+
+    def proceed(self) -> None:
+        """Take a place."""
+        if not self.ticket.over:
+            self.service.take_on(self.ticket)
+
+    def turn_away(self) -> None:
+        """Be refused."""
+        if not self.ticket.over:
+            self.ticket.over = True
+            self.service.counters.add("refused|full")
+            self.ticket.reply_to(BUSY.reply(self.ticket.request_id))
 
 
 def is_small(content: bytes) -> bool:

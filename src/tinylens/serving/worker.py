@@ -1,8 +1,9 @@
-"""A process that answers: `python -m tinylens.serving.worker CONTROL CONNECTIONS`.
+"""A process that answers: `python -m tinylens.serving.worker CONTROL CONNECTIONS ENDED`.
 
-Both are inherited sockets: on one the supervisor says what to do, on the other it hands over
-connections. The worker ends when it is told to, or when the supervisor is gone; signals that reach
-the whole group of processes are the supervisor's to obey.
+All three are inherited: over the first socket the supervisor says what to do, over the second it
+hands over connections, and the file is memory that both share, for the count of those that ended.
+The worker ends when it is told to, or when the supervisor is gone; signals that reach the whole
+group of processes are the supervisor's to obey.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import time
 from typing import Any
 
+import uvicorn
 from uvicorn.server import ServerState
 
 from tinylens.cores import core_count
@@ -35,6 +37,7 @@ from tinylens.serving.hosted import Hosted
 from tinylens.serving.log import RequestLog
 from tinylens.serving.options import Options
 from tinylens.serving.service import Service
+from tinylens.serving.tally import Tally
 
 BEAT_SECONDS = 0.25
 # Python lets a thread wait 5 ms for the interpreter's lock. Under overload the event loop refuses
@@ -52,21 +55,28 @@ class Worker:
         models: opened.
         channel: to the supervisor.
         connections: the socket that connections come over.
+        ended: counts those that are let go of.
     """
 
     def __init__(
-        self, options: Options, models: list[Hosted], channel: Channel, connections: socket.socket
+        self,
+        options: Options,
+        models: list[Hosted],
+        channel: Channel,
+        connections: socket.socket,
+        ended: Tally,
     ) -> None:
         self._options, self._channel, self._connections = options, channel, connections
         self._loop = asyncio.get_running_loop()
         self._state = ServerState()
         self._gate = Gate(options)
+        self._ended = ended
         self._log = RequestLog() if options.log_requests else None
         self.service = Service(options, models)
         inner = make_app(self.service, self._reload, self._collect)
         inner.openapi()  # made once, and before the first who asks
         app = Application(inner, self.service, self._gate, self._log)
-        self._config = connection.settings(app)
+        self._config = _settings(app)
         self._asked: dict[int, asyncio.Future[Message]] = {}
         self._numbers = itertools.count()
         self._staged: Hosted | None = None
@@ -100,12 +110,16 @@ class Worker:
         return True
 
     async def _serve(self, accepted: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # it has left already
+        try:
             accepted.setblocking(False)
             await self._loop.connect_accepted_socket(self._connection, accepted)
+        except OSError:  # it has left already
+            self._ended.add()
 
     def _connection(self) -> Connection:
-        made = Connection(self._config, self._state, self.service, self._gate, self._log)
+        made = Connection(
+            self._config, self._state, self.service, self._gate, self._log, self._ended.add
+        )
         if self.service.draining:
             self._loop.call_soon(made.shutdown)
         return made
@@ -131,7 +145,6 @@ class Worker:
             connection.sweep(self._state)
             self._channel.send(
                 say="beat",
-                connections=len(self._state.connections),
                 stuck=self.service.stuck_for(),
                 counts=self.service.snapshot(),
             )
@@ -194,12 +207,30 @@ class Worker:
         return task
 
 
+def _settings(app: Any) -> uvicorn.Config:
+    """Return uvicorn's settings: ours are the clocks, the log, the sockets and the headers."""
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        interface="asgi3",
+    )
+    config.load()
+    return config
+
+
 def threads(options: Options) -> int:
     """Return how many threads onnxruntime has in a worker: the cores are shared out."""
     return max(1, core_count() // options.workers)
 
 
-async def main(control: int, connections: int) -> int:
+async def main(control: int, connections: int, ended: int) -> int:
     """Open the models and answer; return the exit code."""
     channel = await Channel.over(socket.socket(fileno=control))
     first = await anext(channel.messages(), None)
@@ -217,7 +248,7 @@ async def main(control: int, connections: int) -> int:
         return error.exit_code
     incoming = socket.socket(fileno=connections)
     incoming.setblocking(False)
-    worker = Worker(options, models, channel, incoming)
+    worker = Worker(options, models, channel, incoming, Tally(ended))
     channel.send(say="ready", sha256={model.name: model.sha256 for model in models})
     await worker.run()
     return 0
@@ -234,7 +265,7 @@ def start() -> None:
     import uvloop
 
     sys.setswitchinterval(SWITCH_SECONDS)
-    code = uvloop.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    code = uvloop.run(main(*map(int, sys.argv[1:])))
     sys.stderr.flush()
     os._exit(code)  # a thread that computes for nobody must not hold the process
 
