@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders_doctor import photo, pictures, reference
 from served import TOKEN, encoded, form, png, running, until
 from shipped import CLASS_NAMES, RULE, model_bytes
 from tinylens.classifier import Classifier
+from tinylens.data.images import ImageRule
 
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -259,7 +261,7 @@ def test_all_is_done_by_key_alone(browser, server):
         assert focused(page) == "Save as CSV"
         with page.expect_download():
             page.keyboard.press("Enter")
-        for _ in range(4):  # past "Clear", the switch, and the first picture
+        for _ in range(3):
             page.keyboard.press("Tab")
         assert focused(page) == "1.png"
         page.keyboard.press("Enter")
@@ -360,6 +362,35 @@ def test_what_is_found_is_fixed_where_that_is_switched_on(browser, server):
         with page.expect_request(lambda request: "fix=&" in request.url):
             fixing.focus()
             page.keyboard.press("Space")
+
+
+@slow
+def test_a_photo_is_made_as_its_model_was_trained_where_that_is_switched_on(browser, tmp_path):
+    path = tmp_path / "photos.onnx"
+    path.write_bytes(model_bytes(ImageRule(28, 28, 1), doctor=reference()))
+    body = encoded(photo(pictures(1, seed=3)[0]))
+    found = {
+        one.kind: one.message for one in Classifier.open(path).predict(body, fix="all")[0].findings
+    }
+    assert {"inverted", "margins"} <= set(found)
+    with running(path, "--workers", 1) as server, opened(browser, server) as page:
+        choose(page, ("shoe.png", body))
+        answered(page, "shoe.png")
+        assert page.locator(".findings li").count() == len(found)
+        assert page.locator(".findings .mark").all_inner_texts() == ["as it is"] * len(found)
+        before = page.locator(".figures").screenshot()
+        page.get_by_role("switch", name="Fix what can be fixed").check()
+        page.locator(".findings [data-fixed=true]").first.wait_for()
+        marks = page.locator(".findings li").evaluate_all(
+            "(all) => all.map((one) => [one.dataset.kind, one.dataset.fixed])"
+        )
+        assert ["inverted", "true"] in marks and ["margins", "true"] in marks
+        page.locator("#answer[aria-busy=false]").wait_for()
+        assert page.locator(".figures").screenshot() != before
+        drop(page, ("a.png", body), ("b.png", body))
+        page.locator("#sheet[aria-busy=false]").wait_for()
+        assert "inverted (fixed)" in page.locator("#rows .row").first.inner_text()
+        whole(page, 1280)
 
 
 @slow

@@ -8,6 +8,7 @@ import { drawLook, drawScale, strongest } from "./look.js";
 
 const CRISP = 96; // pixels: smaller pictures are enlarged with their pixels to be seen
 const SHOWN = 5; // classes
+const UNJUDGED = "unjudged"; // the kind of what is said where there is nothing to judge by
 
 /**
  * Show an answer in the place of what `place` holds.
@@ -24,7 +25,7 @@ export async function showAnswer(place, result, { picture = null, note = null, f
   const words = make("div.words", {}, ...verdict(result));
   if (note) words.append(make("p.note.muted", {}, note));
   const figures = make("div.figures");
-  const beside = make("div.beside", {}, figures, ...doctor(result.findings ?? [], fixing));
+  const beside = make("div.beside", {}, figures, ...doctor(result, fixing));
   place.replaceChildren(make("article.answer", { data: { state: state(result) } }, words, beside));
   await showFigures(figures, result, picture);
 }
@@ -39,6 +40,11 @@ export function sentence(result) {
 /** Return an error without the bytes that only a programmer can read. */
 export function plain(error) {
   return error.replace(/^not a picture: starts with .*, expected/s, "not a picture, expected");
+}
+
+/** Return what was found about a picture; a model that cannot judge pictures finds nothing. */
+export function found(result) {
+  return (result.findings ?? []).filter(({ kind }) => kind !== UNJUDGED);
 }
 
 /** Return "known", "unknown" or "failed". */
@@ -108,13 +114,19 @@ function capital(text) {
 
 // --- the doctor
 
-function doctor(findings, fixing) {
+function doctor(result, fixing) {
+  const findings = found(result);
   if (!findings.length && !fixing?.on) return [];
   const parts = [make("h3", {}, "Unlike the training pictures")];
   if (findings.length) parts.push(make("ul.findings", {}, ...findings.map(finding)));
-  else parts.push(make("p.muted", {}, "Nothing was found."));
+  else parts.push(make("p.muted", {}, unjudged(result) ?? "Nothing was found."));
   if (fixing) parts.push(switchOf(fixing));
   return [make("div.doctor", {}, ...parts)];
+}
+
+function unjudged(result) {
+  const why = result.findings?.find(({ kind }) => kind === UNJUDGED);
+  return why ? `${capital(why.message)}.` : null;
 }
 
 function finding({ kind, message, fixed }) {
@@ -144,7 +156,7 @@ async function showFigures(place, result, address) {
   const shown = [];
   if (own) shown.push(figure(own, "Your picture", sizeOf(own), "The picture that you gave"));
   if (seen) shown.push(figure(seen, "What it saw", sizeOf(seen), "The picture as the network saw it"));
-  const changed = (result.findings ?? []).some((finding) => finding.fixed);
+  const changed = found(result).some((finding) => finding.fixed);
   const below = changed ? seen : own ?? seen; // what was fixed may have been moved and cut
   place.dataset.count = shown.length;
   place.replaceChildren(...shown);

@@ -1,6 +1,6 @@
 // Many pictures: a queue, a row each, and a table to save.
 
-import { plain, sentence, state } from "./answer.js";
+import { found, plain, sentence, state } from "./answer.js";
 import { csv } from "./csv.js";
 import { counted, make, percent } from "./dom.js";
 import { Trouble } from "./server.js";
@@ -114,7 +114,7 @@ export function makeSheet(place, { ask, open, say, changed }) {
       start();
     },
     /** Whether any picture was found to be unlike the training pictures. */
-    hasFindings: () => rows.some((row) => row.result?.findings?.length),
+    hasFindings: () => rows.some((row) => row.result && found(row.result).length),
   };
 }
 
@@ -158,8 +158,8 @@ async function answered(row, ask) {
   return { result, model };
 }
 
-function fill(row, found) {
-  Object.assign(row, found, { state: "done" });
+function fill(row, answered) {
+  Object.assign(row, answered, { state: "done" });
   row.element.dataset.state = state(row.result);
   row.label.replaceChildren(...told(row.result));
   row.sure.replaceChildren(...sureness(row.result));
@@ -167,8 +167,8 @@ function fill(row, found) {
 
 function told(result) {
   if (result.error) return [make("small.fault", {}, plain(result.error))];
-  const found = result.findings ?? [];
-  const findings = found.length ? make("small", {}, `Unlike training: ${kinds(found)}`) : null;
+  const list = kinds(result);
+  const findings = list ? make("small", {}, `Unlike training: ${list}`) : null;
   if (result.unknown) {
     const why = sentence(result).replace(/^Unknown, /, "");
     return [make("strong", {}, "Unknown"), make("small", {}, why), ...(findings ? [findings] : [])];
@@ -176,8 +176,8 @@ function told(result) {
   return [make("strong", {}, result.label), ...(findings ? [findings] : [])];
 }
 
-function kinds(findings) {
-  return findings.map(({ kind, fixed }) => (fixed ? `${kind} (fixed)` : kind)).join(", ");
+function kinds(result) {
+  return found(result).map(({ kind, fixed }) => (fixed ? `${kind} (fixed)` : kind)).join(", ");
 }
 
 function sureness(result) {
@@ -224,7 +224,7 @@ function table(rows) {
     result.error ? null : Boolean(result.unknown),
     result.unknown,
     result.strangeness,
-    kinds(result.findings ?? []),
+    kinds(result),
     result.error,
     model?.name,
     model?.sha256,
