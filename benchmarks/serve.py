@@ -4,14 +4,14 @@
     python benchmarks/serve.py --overload | --soak | --swaps
 
 Uploads of PNG files of one picture as forms, from a second process on the same machine over
-loopback, by `traffic.py`. LitServe runs as it comes, with one worker, and with one a core. All serve the same model.onnx, that of the `classic` recipe, trained on
-`shapes` for one epoch, unless --run names a run. What an answer costs at least is decoding and bare
-onnxruntime in a loop of one thread.
+loopback, by `traffic.py`. LitServe runs as it comes, with one worker, and with one a core. All serve
+the same model.onnx, that of the `classic` recipe, trained on `shapes` for one epoch, unless --run
+names a run. What an answer costs at least is decoding and bare onnxruntime in a loop of one thread.
 
 --overload asks ten times what the server can carry for a minute, and then looks at how soon it is
 itself again. There the server has half of the cores, and those who ask have the others, or the
-flood would take from the server what it measures. --soak asks half of what it can carry for ten minutes, and looks at its memory.
---swaps replaces the model a hundred times under load.
+flood would take from the server what it measures. --soak asks half of what it can carry for ten
+minutes, and looks at its memory. --swaps replaces the model a hundred times under load.
 """
 
 from __future__ import annotations
