@@ -4,14 +4,14 @@
     python benchmarks/serve.py --overload | --soak | --swaps
 
 Uploads of PNG files of one picture as forms, from a second process on the same machine over
-loopback, by `traffic.py`. LitServe runs as it comes, with one worker, and with one a core. All serve
-the same model.onnx, that of the `classic` recipe, trained on `shapes` for one epoch, unless --run
-names a run. What an answer costs at least is decoding and bare onnxruntime in a loop of one thread.
+loopback, by `traffic.py`. All serve the same model.onnx, that of the `classic` recipe, trained on
+`shapes` for one epoch, unless --run names a run. What an answer costs at least is decoding and bare
+onnxruntime in a loop of one thread.
 
 --overload asks ten times what the server can carry for a minute, and then looks at how soon it is
 itself again. There the server has half of the cores, and those who ask have the others, or the
-flood would take from the server what it measures. --soak asks half of what it can carry for ten
-minutes, and looks at its memory. --swaps replaces the model a hundred times under load.
+flood would take from the server what it measures. --soak asks half of what it can carry for ten minutes, and looks at its memory.
+--swaps replaces the model a hundred times under load.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Classify(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    workers = int(sys.argv[3])
+    workers = len(os.sched_getaffinity(0))
     server = litserve.LitServer(Classify(), accelerator="cpu", workers_per_device=workers)
     port = int(sys.argv[2])
     server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
@@ -117,15 +117,11 @@ def commands(model: Path, folder: Path, cores: int) -> dict[str, Callable[[int],
     scripts = {"plain": PLAIN, "LitServe": LITSERVE}
     for name, text in scripts.items():
         (folder / f"{name}.py").write_text(text)
-
-    def litserve(port: int, workers: int) -> list[str]:
-        words = (folder / "LitServe.py", model, port, workers)
-        return [sys.executable, *map(str, words)]
-
     return {
         "plain": lambda port: [sys.executable, str(folder / "plain.py"), str(model), str(port)],
-        "LitServe as it comes": lambda port: litserve(port, 1),
-        f"LitServe, {cores} workers": lambda port: litserve(port, cores),
+        "LitServe": lambda port: [
+            *(sys.executable, str(folder / "LitServe.py"), str(model), str(port))
+        ],
         "tinylens, 1 worker": lambda port: tinylens_command(model, port, 1),
         f"tinylens, {cores} workers": lambda port: tinylens_command(model, port, cores),
     }
@@ -285,22 +281,15 @@ def _ratios(
 
     one, many = "tinylens, 1 worker", f"tinylens, {cores} workers"
     rate, late = "per_second", "p99_ms"
-    rivals = [name for name in rows if name.startswith("LitServe")]
     loop = [bare["per_second"]] * len(rows[many])
     return {
         "requests a second, all workers / plain": machine.ratio(of(many, rate), of("plain", rate)),
         "requests a second, 1 worker / plain": machine.ratio(of(one, rate), of("plain", rate)),
-        **{
-            f"requests a second, all workers / {name}": machine.ratio(
-                of(many, rate), of(name, rate)
-            )
-            for name in rivals
-        },
+        "requests a second, all workers / LitServe": machine.ratio(
+            of(many, rate), of("LitServe", rate)
+        ),
         "p99, all workers / plain": machine.ratio(of(many, late), of("plain", late)),
-        **{
-            f"p99, all workers / {name}": machine.ratio(of(many, late), of(name, late))
-            for name in rivals
-        },
+        "p99, all workers / LitServe": machine.ratio(of(many, late), of("LitServe", late)),
         "requests a second, 1 worker / bare loop of one thread": machine.ratio(of(one, rate), loop),
         "requests a second, all workers / bare loop of one thread": machine.ratio(
             of(many, rate), loop
