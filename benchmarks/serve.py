@@ -10,8 +10,8 @@ onnxruntime in a loop of one thread.
 
 --overload asks ten times what the server can carry for a minute, and then looks at how soon it is
 itself again. There the server has half of the cores, and those who ask have the others, or the
-flood would take from the server what it measures. --soak asks half of what it can carry for ten minutes, and looks at its memory.
---swaps replaces the model a hundred times under load.
+flood would take from the server what it measures. --soak asks half of what it can carry for ten
+minutes, and looks at its memory. --swaps replaces the model a hundred times under load.
 """
 
 from __future__ import annotations
