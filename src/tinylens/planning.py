@@ -36,7 +36,7 @@ MOST_EPOCHS = 40.0  # after as many the gap from train to test only grows
 PROBE_PICTURES = 4_000
 TIMED_STEPS = 3
 RESERVE = 0.06  # of the budget, for a machine that others use too
-REPORT_SECONDS = 8.0  # figures with intervals, export, plots, report: one core's work
+REPORT_SECONDS = 10.0  # figures with intervals, the doctor's study, export, plots, report: one core
 
 
 @dataclass(frozen=True)
