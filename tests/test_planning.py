@@ -61,7 +61,7 @@ def test_more_time_than_can_be_used_is_left_over(splits):
 
 
 def test_long_trainings_cut_squares_out_and_short_ones_do_not(splits):
-    seconds = {passes: 12.44 + 2.0 + passes * 0.612 for passes in (17.9, 18.1)}
+    seconds = {passes: 15.44 + 2.0 + passes * 0.612 for passes in (17.9, 18.1)}
     assert fitted(splits, seconds[17.9]).recipe.augment.cutout == 0
     long = fitted(splits, seconds[18.1])
     assert long.passes == pytest.approx(18.1)
