@@ -135,6 +135,15 @@ def test_training_leaves_the_whole_run_folder(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_shipped_does_not_tell_where_it_was_trained(folder: Path) -> None:
+    given = (str(folder / "stripes.npz"), "--epochs", "1", *TINY, "--json")
+    result = tinylens("train", *given, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    model = (folder / json.loads(result.stdout)["run"] / "model.onnx").read_bytes()
+    assert b"stripes.npz" in model and folder.name.encode() not in model
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_the_same_command_goes_on(
     folder: Path, number: signal.Signals, code: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import keras
@@ -309,7 +310,7 @@ def _card(
         class_names=data.class_names,
         rule=ImageRule(height=height, width=width, channels=1 if channels == 1 else 3),
         network=recipe.model.name,
-        dataset=data.source,
+        dataset=PurePath(data.source).name or data.source,  # a path would tell of its owner
         fingerprint=data.fingerprint,
         created=now(),
         tinylens=tinylens_version(),
