@@ -186,6 +186,20 @@ def test_too_many_pictures_are_refused_at_once_and_the_others_answered(model):
         assert busy.metric("tinylens_waiting") == 0
 
 
+def test_who_was_refused_after_a_wait_is_not_late_the_next_time(model):
+    with running(model, "--workers", 1, "--queue", 4, "--pictures", 4, "--deadline", 1) as busy:
+        large = encoded(np.full((800, 800, 3), 77, np.uint8), compress_level=1)
+        body, kind = form(*[("a.png", large)] * 4)
+        with busy.socket() as first, busy.socket() as second:
+            first.sendall(post(body, b"Content-Type: " + kind.encode()))
+            time.sleep(0.003)  # it has all places by now
+            second.sendall(post(png()).replace(b"localhost", b"evil.example"))
+            assert second.recv(65536)[9:12] in (b"403", b"503")
+            time.sleep(1.2)
+            second.sendall(post(png()))
+            assert second.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
 def large_png() -> bytes:
     """Return a picture that takes some 30 ms to decode."""
     return encoded(np.full((1500, 1500, 3), 77, np.uint8), compress_level=1)

@@ -243,6 +243,7 @@ class Connection(HttpToolsProtocol):
         held, self._held = self._held, None
         if held is not None and not self.transport.is_closing():
             self._read(held)
+        self._came = 0.0
 
     def turn_away(self) -> None:
         """Refuse what waited, unread."""
@@ -299,7 +300,7 @@ class Connection(HttpToolsProtocol):
                 self.service, query, self._type, body, self._id, self._answer
             )
             if self._came:
-                self._ticket.arrived, self._came = self._came, 0.0
+                self._ticket.arrived = self._came
             self.service.submit(self._ticket)
         except Refused as refused:
             self._ticket = None
