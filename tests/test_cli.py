@@ -184,6 +184,7 @@ def test_seeds_and_folds_leave_a_series_with_a_summary(folder: Path) -> None:
         assert kept["probabilities"].shape == (500, 4)
 
 
+@pytest.mark.slow
 def test_two_processes_never_write_one_run(folder: Path) -> None:
     command = ("train", "stripes.npz", "--epochs", "200", *TINY, "--out", "mine")
     first = start(*command, cwd=folder)

@@ -100,6 +100,7 @@ def test_a_run_is_audited_with_its_own_answers(type_in, here, run, pictures):
     assert "<td>95.83</td>" in report and "<td>100.00</td>" in report  # 23 of 24, 23 of 23
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_looked_for_with_folds(type_in, here, pictures):
     recipe = here / "tiny.toml"
     recipe.write_text(

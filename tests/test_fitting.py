@@ -396,6 +396,7 @@ EARLY = {
 }
 
 
+@pytest.mark.slow
 def test_smaller_pictures_first_and_hard_ones_last_resume_to_the_same_weights(tmp_path):
     splits = tiny_splits((30, 30, 1))
     recipe = RECIPE.override(EARLY)

@@ -164,6 +164,7 @@ def test_without_a_val_part_nothing_is_chosen(splits: tl.Splits, tmp_path: Path)
     assert "val_loss" not in run.history[0]
 
 
+@pytest.mark.slow
 def test_a_rate_of_errors_is_kept_by_what_ships(tmp_path: Path) -> None:
     large = tiny_splits(count=600)
     changes = {**SMALL, "train.epochs": 12, "answer.max_error": 0.15}
