@@ -134,7 +134,7 @@ def stability_index(counts: Sequence[int], shares: Sequence[float]) -> float:
     >>> round(stability_index([100, 100], [0.5, 0.5]), 3)
     0.0
     >>> round(stability_index([190, 10], [0.5, 0.5]), 2)
-    1.28
+    1.3
     """
     bins = len(counts)
     found = (np.asarray(counts) + 0.5) / (sum(counts) + 0.5 * bins)
