@@ -11,7 +11,7 @@ from PIL import Image
 
 from tinylens import augment
 from tinylens.batches import Augment
-from tinylens.recipe import AugmentSection
+from tinylens.recipe_sections import AugmentSection
 
 pytestmark = pytest.mark.backend
 

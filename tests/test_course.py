@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinylens.course import SMALLEST_EARLY, Course
-from tinylens.recipe import TrainSection
+from tinylens.recipe_sections import TrainSection
 
 SPECS = st.builds(
     TrainSection,

@@ -9,7 +9,7 @@ from keras import ops
 
 from tinylens import optim
 from tinylens.optim import Schedule
-from tinylens.recipe import OptimizerSection
+from tinylens.recipe_sections import OptimizerSection
 
 pytestmark = pytest.mark.backend
 

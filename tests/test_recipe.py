@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.strategies import builds, from_type, none
 
 from tinylens.errors import RecipeError
-from tinylens.recipe import (
+from tinylens.recipe import Recipe, builtin_recipes
+from tinylens.recipe_sections import (
     AugmentSection,
     DataSection,
     ModelSection,
     OptimizerSection,
-    Recipe,
     TrainSection,
-    builtin_recipes,
 )
 
 MINE = Recipe(name="mine")

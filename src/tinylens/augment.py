@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from tinylens.recipe import AugmentSection
+from tinylens.recipe_sections import AugmentSection
 
 # the columns of `draws`, uniform in [0, 1)
 ROW, COLUMN, FLIP, CUTOUT_ROW, CUTOUT_COLUMN, BRIGHTNESS, CONTRAST = range(7)

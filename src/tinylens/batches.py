@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tinylens import augment
 from tinylens.layers import rows_on_host
-from tinylens.recipe import AugmentSection
+from tinylens.recipe_sections import AugmentSection
 
 UNSEEN = 1e9  # the loss of a picture that was not seen yet: it comes before all others
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tinylens.recipe import TrainSection
+from tinylens.recipe_sections import TrainSection
 
 Paces = Mapping[str, Sequence[float]]
 

@@ -20,7 +20,7 @@ from tinylens.deciding import Deciding, judge_level, judge_set
 from tinylens.environment import now
 from tinylens.errors import DataError, MissingExtra, RunError
 from tinylens.gap import measure_gap
-from tinylens.recipe import DataSection
+from tinylens.recipe_sections import DataSection
 from tinylens.run import Run
 from tinylens.scores import Calibration, ClassScores, Evaluation, Score, SplitScores
 

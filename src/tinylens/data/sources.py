@@ -17,7 +17,7 @@ from tinylens.data.images import ImageRule, convert
 from tinylens.data.parts import Parts, Progress
 from tinylens.data.synthetic import shapes
 from tinylens.errors import DataError, RecipeError, did_you_mean
-from tinylens.recipe import DataSection
+from tinylens.recipe_sections import DataSection
 
 _KNOWN = {
     each.name: each for each in (known.FASHION_MNIST, known.MNIST, known.CIFAR10, known.CIFAR100)

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from tinylens.optim.descent import Muon, NesterovSGD
-from tinylens.recipe import OptimizerSection
+from tinylens.recipe_sections import OptimizerSection
 
 __all__ = ["Muon", "NesterovSGD", "Schedule", "build"]
 

@@ -1,0 +1,176 @@
+"""The sections of a recipe, each with what its keys mean and which values they take."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+OptionValue = bool | int | float | str | list[int] | list[float]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and no key that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class DataSection(Section):
+    """How a data set becomes train, val and test parts.
+
+    Attributes:
+        val: share of train carved out for choosing, where the set brings no val part.
+        test: share carved out for judging, where the set brings no test part.
+        split_seed: the seed of both draws; apart from `train.seed` so that runs with several
+            seeds are judged on the same pictures.
+        size: height and width in pixels to which a folder's pictures are brought; None takes the
+            pictures' own size where they agree.
+        groups: what tells which pictures belong together and are not parted, such as those of one
+            product: a column, an array or a pattern; see `tinylens.data.groups`.
+    """
+
+    val: Fraction = 0.1
+    test: Fraction = 0.15
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    size: Annotated[int, Field(ge=8, le=256)] | None = None
+    groups: str = ""
+
+
+class ModelSection(Section):
+    """Which network, and how it answers when it is trained.
+
+    Attributes:
+        name: in `tinylens.models.BUILDERS`.
+        options: that builder's own.
+        views: of each picture whose answers are averaged, in what ships and in every figure: 1, 2
+            (and its mirror image) or 6 (both, moved by a pixel two ways); an answer takes as many
+            times longer.
+    """
+
+    name: str = "classic"
+    options: dict[str, OptionValue] = {}
+    views: Literal[1, 2, 6] = 1
+
+
+class AugmentSection(Section):
+    """Random changes of the training pictures, drawn anew for every picture in every epoch.
+
+    Attributes:
+        flip: mirror left to right: "none", "random" (a coin a picture and epoch) or "alternating"
+            (a coin a picture, then every epoch the other side; Jordan 2024, arXiv:2404.00498).
+        shift: largest shift in pixels, both axes, the border filled by reflection.
+        cutout: side in pixels of a square set to the mean colour (DeVries & Taylor 2017).
+        brightness: largest change added to all pixels, as a share of the full range.
+        contrast: largest relative change of the distance from the picture's mean.
+    """
+
+    flip: Literal["none", "random", "alternating"] = "none"
+    shift: Annotated[int, Field(ge=0, le=16)] = 0
+    cutout: Annotated[int, Field(ge=0, le=128)] = 0
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    contrast: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class OptimizerSection(Section):
+    """The optimizer and how its learning rate moves.
+
+    Attributes:
+        name: "adam" (Kingma & Ba 2015), "adamw" (Loshchilov & Hutter 2019), "sgd" with Nesterov
+            momentum, or "muon": orthogonal steps on convolution kernels (Jordan et al. 2024), sgd
+            on the rest.
+        learning_rate: the highest one of the schedule.
+        weight_decay: decoupled; with "muon" of the rest. Not for "adam".
+        momentum: for "sgd" and "muon".
+        vector_momentum: with "muon", of all that is no convolution kernel.
+        head_rate: for "sgd" and "muon", the rate of dense kernels as a multiple of the learning
+            rate.
+        bias_rate: likewise of biases and of the scales and offsets of norms.
+        schedule: "constant", "cosine" (to `final_rate`) or "linear" (to `final_rate`).
+        warmup: share of all steps over which the rate rises from a tenth to its highest.
+        final_rate: the last learning rate as a share of the highest.
+        clip_norm: largest norm of a whole gradient; 0 leaves it alone.
+    """
+
+    name: Literal["adam", "adamw", "sgd", "muon"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    momentum: Fraction = 0.9
+    vector_momentum: Fraction = 0.85
+    head_rate: Annotated[float, Field(ge=0)] = 1.0
+    bias_rate: Annotated[float, Field(ge=0)] = 1.0
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    warmup: Fraction = 0.0
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+
+    @field_validator("head_rate", "bias_rate")
+    @classmethod
+    def _rates_apart_only_without_moments(cls, value: float, info: ValidationInfo) -> float:
+        if value != 1 and info.data.get("name") in ("adam", "adamw"):
+            raise ValueError(f"1 with {info.data['name']}; sgd and muon take it")
+        return value
+
+    @field_validator("weight_decay")
+    @classmethod
+    def _decays_only_where_it_is_decoupled(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("name") == "adam":
+            raise ValueError("0 with adam; adamw, sgd and muon take it")
+        return value
+
+
+class AnswerSection(Section):
+    """When the model that ships does not answer.
+
+    Attributes:
+        max_error: share of answers that may be wrong; pictures that would need more are answered
+            "unknown". 0 answers always.
+        refused: share of ordinary pictures, such as those of val, that may be answered "unknown"
+            for being unlike what was trained on, so that strangers are. 0 refuses none.
+    """
+
+    max_error: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    refused: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+
+class TrainSection(Section):
+    """How long, in what pieces and from which seed.
+
+    Attributes:
+        epochs: passes over the training part.
+        epoch_share: share of the training pictures that an epoch sees, others each time.
+        batch_size: pictures a step.
+        hard_share: share of the training pictures that the later epochs see: those whose loss was
+            largest when they were last seen (Jordan 2024, arXiv:2404.00498, section 4.2).
+        hard_from: share of the epochs before that begins.
+        early_scale: height and width of the pictures in the first epochs, as a share of their own;
+            1 leaves them (Howard 2018, "progressive resizing").
+        early_share: share of the epochs that see pictures of that size.
+        label_smoothing: share of each label spread over all classes.
+        early_stopping: stop after this many epochs without a better val loss; 0 never stops.
+        val_every: epochs from one look at val to the next; the last epoch always has one.
+        score_train: training pictures that are judged in the end, drawn by `data.split_seed`; 0
+            judges all, which takes a while with a large network.
+        best_weights: end with the weights of the epoch with the best val accuracy.
+        ema: momentum of a running mean of the weights, used instead of them; 0 is off.
+        class_weights: weigh the loss so that every class counts the same.
+        seed: of the starting weights, the order of the pictures, augmentation and dropout.
+        precision: "auto", "float32" or "bfloat16" (float32 weights, bfloat16 arithmetic).
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
+    epoch_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+    hard_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    hard_from: Fraction = 0.5
+    early_scale: Annotated[float, Field(ge=0.25, le=1)] = 1.0
+    early_share: Fraction = 0.5
+    label_smoothing: Fraction = 0.0
+    early_stopping: Annotated[int, Field(ge=0)] = 0
+    val_every: Annotated[int, Field(ge=1)] = 1
+    score_train: Annotated[int, Field(ge=0)] = 0
+    best_weights: bool = True
+    ema: Fraction = 0.0
+    class_weights: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
