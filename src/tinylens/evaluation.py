@@ -146,9 +146,9 @@ def evaluate(
 def load_part(
     dataset: str, split: str, run: Run, rule: ImageRule, data_dir: Path | None = None
 ) -> Dataset:
-    """Return one part of a data set, in the size that a model takes.
+    """Return one part of a data set, its pictures as a model takes them.
 
-    Pictures are brought to that size at once, since going by way of another one blurs them.
+    They are brought to its size at once, since going by way of another one blurs them.
 
     Args:
         dataset: a known set's name or a path.
@@ -161,8 +161,7 @@ def load_part(
         DataError: the data set cannot be used, or has no such part.
     """
     carving = run.recipe.data if run.started else DataSection()
-    side = rule.height if rule.height == rule.width else None
-    splits = load_by(carving, dataset, size=side, data_dir=data_dir)
+    splits = load_by(carving, dataset, rule=rule, data_dir=data_dir)
     parts = dict(splits.items())
     if split not in parts:
         raise DataError(f"{dataset} has no part {split}; --split takes {', '.join(parts)}")

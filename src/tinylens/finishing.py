@@ -23,7 +23,7 @@ from tinylens import (
     strangers,
 )
 from tinylens.data.dataset import Dataset, Images, Splits
-from tinylens.data.images import ImageRule
+from tinylens.data.images import rule_of
 from tinylens.deciding import LEAST_ANSWERED, Deciding, decide
 from tinylens.environment import now, tinylens_version
 from tinylens.modelfile import ModelCard
@@ -305,10 +305,9 @@ def _card(
     known: Deciding,
     reference: drift.Reference,
 ) -> ModelCard:
-    height, width, channels = data.train.image_shape
     return ModelCard(
         class_names=data.class_names,
-        rule=ImageRule(height=height, width=width, channels=1 if channels == 1 else 3),
+        rule=rule_of(data.train),
         network=recipe.model.name,
         dataset=PurePath(data.source).name or data.source,  # a path would tell of its owner
         fingerprint=data.fingerprint,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinylens.data.dataset import Splits
+from tinylens.data.images import ImageRule
 from tinylens.data.sources import load_by
 from tinylens.errors import DataError
+from tinylens.modelfile import read_model, unseal
 from tinylens.run import Run
 
 
@@ -20,11 +22,12 @@ def reopen(run: Run, source: str | Path | None = None, data_dir: Path | None = N
 
     Raises:
         DataError: the set cannot be opened, or it is not the same any more.
+        ModelError: the model of a run of an earlier version is damaged.
         RunError: the run's own files cannot be read.
     """
     info, section = run.info, run.recipe.data
     try:
-        splits = load_by(section, source or info.dataset, data_dir=data_dir)
+        splits = load_by(section, source or info.dataset, rule=_rule(run), data_dir=data_dir)
     except DataError as error:
         raise DataError(
             f"the pictures of {run.path} cannot be opened: {error}; say where they are with --data"
@@ -36,3 +39,10 @@ def reopen(run: Run, source: str | Path | None = None, data_dir: Path | None = N
             "then with --data, or train again"
         )
     return splits
+
+
+def _rule(run: Run) -> ImageRule | None:
+    """Return how the run's pictures were made; of an earlier version's runs, as its model says."""
+    if run.info.image:
+        return ImageRule.from_json(run.info.image)
+    return unseal(read_model(run.model), str(run.model)).rule if run.model.is_file() else None

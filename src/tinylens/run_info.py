@@ -16,6 +16,8 @@ class RunInfo:
         dataset: the data set's source in words.
         fingerprint: SHA-256 of the data set with its splits.
         splits: "size" and "sha256" by part.
+        image: how any picture becomes the network's input, as `ImageRule.to_json` gives it; empty
+            in runs of earlier versions.
         notes: how the splits came about, and what the reader of the figures must know.
         seconds: "load", "train", "evaluate", "export" and "total".
         plan: with a budget in seconds, "budget" and what `tinylens.planning.Plan.to_json` gives.
@@ -32,6 +34,7 @@ class RunInfo:
     fingerprint: str = ""
     class_names: list[str] = field(default_factory=list[str])
     splits: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    image: dict[str, Any] = field(default_factory=dict[str, Any])
     notes: list[str] = field(default_factory=list[str])
     started: str = ""
     finished: str = ""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tinylens import backend as backends
 from tinylens import environment, events, files
 from tinylens.data.dataset import Splits
+from tinylens.data.images import rule_of
 from tinylens.environment import now
 from tinylens.errors import RecipeError, RunError, TinylensError
 from tinylens.recipe import Recipe
@@ -272,6 +273,7 @@ def _first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
         splits={
             name: {"size": len(part), "sha256": part.fingerprint} for name, part in data.items()
         },
+        image=rule_of(data.train).to_json(),
         notes=notes,
         plan=dict(setting.plan),
         started=now(),

@@ -19,7 +19,8 @@ def info(
     dataset: DatasetArgument,
     val: Annotated[float, typer.Option(help="Share of train carved out for val; 0: none.")] = 0.1,
     test: Annotated[float, typer.Option(help="The same for test, where none is given.")] = 0.15,
-    size: Annotated[int | None, typer.Option(help="Side in pixels to stretch to.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side in pixels; else chosen.")] = None,
+    aspect: Annotated[str, typer.Option(help="stretch, pad or crop to it, or auto.")] = "auto",
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
     sheet: Annotated[
@@ -38,6 +39,7 @@ def info(
             val=val,
             test=test,
             size=size,
+            aspect=aspect,
             strict=strict,
             data_dir=data_dir,
             progress=progress,

@@ -51,6 +51,9 @@ GroupsOption = Annotated[
     str | None,
     typer.Option(help="Never part these: a column, an array, or a pattern of folders' paths."),
 ]
+AspectOption = Annotated[
+    str | None, typer.Option(help="stretch, pad or crop pictures of another ratio, or auto.")
+]
 BudgetOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
 ]
@@ -73,6 +76,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
     val: Annotated[float | None, typer.Option(help="Share of train to choose on; 0: none.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
+    aspect: AspectOption = None,
     groups: GroupsOption = None,
     max_error: MaxErrorOption = None,
     refused: RefuseOption = None,
@@ -95,7 +99,7 @@ def train(
 
     train_section = {"epochs": epochs, "seed": seed, "precision": precision}
     answer = frame.when_to_answer(max_error, refused)
-    data = {"val": val, "size": size, "groups": groups}
+    data = {"val": val, "size": size, "groups": groups, "aspect": aspect}
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
     _check_series(seeds, folds, budget, fresh=fresh, curve=learning_curve)
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)

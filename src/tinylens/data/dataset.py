@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from tinylens.errors import DataError
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Aspect = Literal["stretch", "pad", "crop"]  # see `tinylens.data.images.ImageRule`
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -40,6 +41,7 @@ class Dataset:
         skipped: pictures set aside while reading, with the reason.
         groups: what each picture belongs to, shape (n,), such as its product; pictures of one group
             are not parted. Empty where every picture stands alone.
+        aspect: how pictures of another ratio of their sides were brought to this one, and will be.
 
     Raises:
         DataError: when shapes, types, counts or labels do not fit together.
@@ -57,6 +59,7 @@ class Dataset:
     paths: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     groups: tuple[str, ...] = ()
+    aspect: Aspect = "stretch"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -294,4 +297,9 @@ def _check_same_kind(train: Dataset, part: Dataset, name: str) -> None:
         raise DataError(
             f"{name} pictures are {part.image_shape}, train pictures {train.image_shape}; "
             "expected one size and channel count"
+        )
+    if part.aspect != train.aspect:
+        raise DataError(
+            f"{name} pictures were brought to their size by {part.aspect}, train pictures by "
+            f"{train.aspect}; expected one way"
         )

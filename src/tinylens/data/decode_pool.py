@@ -13,13 +13,23 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from tinylens.data import decode_worker
-from tinylens.data.decode_worker import Answer, Command, Guess, Item, Outcome, Survey
+from tinylens.data.decode_worker import (
+    Answer,
+    Command,
+    CountedSize,
+    Guess,
+    Item,
+    Outcome,
+    Size,
+    Survey,
+)
 from tinylens.data.images import ImageRule
 from tinylens.errors import DataError
 
@@ -74,7 +84,7 @@ class Pool:
             for name, values in answer.items():
                 getattr(found, name).extend(values)
             progress(len(found.digests) + len(found.digests) - len(found.left))
-        return found._replace(sizes=sorted(set(found.sizes)))
+        return found._replace(sizes=_summed(found.sizes))
 
     def decode(
         self,
@@ -114,6 +124,14 @@ class Pool:
 def _stretches(count: int) -> Iterator[tuple[int, int]]:
     for start in range(0, count, STRETCH):
         yield start, min(start + STRETCH, count)
+
+
+def _summed(sizes: Iterable[CountedSize]) -> list[CountedSize]:
+    """Return each size once, with how many pictures have it in all."""
+    times: Counter[Size] = Counter()
+    for width, height, grey, count in sizes:
+        times[width, height, grey] += count
+    return [(*size, count) for size, count in sorted(times.items())]
 
 
 def _columns(items: Sequence[Item]) -> list[tuple[str | int, ...]]:

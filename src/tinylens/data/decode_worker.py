@@ -15,6 +15,7 @@ import os
 import signal
 import struct
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import IO, Any, NamedTuple
 
@@ -32,6 +33,7 @@ Answer = dict[str, Any]
 Rule = dict[str, Any]  # an ImageRule, as JSON values
 Rows = NDArray[np.uint8]  # shape (n, height, width, channels)
 Size = tuple[int, int, bool]  # width and height in pixels, and whether it has no colour
+CountedSize = tuple[int, int, bool, int]  # the same, and how many pictures have it
 Stamp = tuple[int, int]  # a file's size in bytes, and when it was modified, in ns
 
 _LENGTH = struct.Struct("<Q")
@@ -117,7 +119,7 @@ class Survey(NamedTuple):
     Attributes:
         digests: the SHA-256 of each picture's bytes; "" where they cannot be read.
         stamps: of each picture's file.
-        sizes: of those that can be read, each size once.
+        sizes: of those that can be read, each size once, with how many have it.
         broken: (row, reason) of those that cannot.
         left: the rows of those that can, and are not decoded yet.
         notes: (row, words) on those that are.
@@ -125,7 +127,7 @@ class Survey(NamedTuple):
 
     digests: list[str]
     stamps: list[Stamp]
-    sizes: list[Size]
+    sizes: list[CountedSize]
     broken: list[tuple[int, str]]
     left: list[int]
     notes: list[tuple[int, str]]
@@ -153,7 +155,7 @@ def survey(items: Sequence[Item], start: int, guess: Guess | None = None) -> Sur
                 if not surveyor.take(row, item, pixels):
                     pixels[:] = 0
             output.write(rows[some])
-    surveyor.found.sizes.extend(sorted(surveyor.sizes))
+    surveyor.found.sizes.extend((*size, times) for size, times in sorted(surveyor.sizes.items()))
     return surveyor.found
 
 
@@ -185,7 +187,7 @@ class _Surveyor:
 
     def __init__(self, guess: Guess | None) -> None:
         self.found = Survey([], [], [], [], [], [])
-        self.sizes: set[Size] = set()
+        self.sizes: Counter[Size] = Counter()
         self._guess = guess
         self._frame: Frame | None = None
         self._size = (guess.rule["width"], guess.rule["height"]) if guess else None
@@ -217,7 +219,7 @@ class _Surveyor:
         except DataError as error:
             found.broken.append((row, str(error)))
             return False
-        self.sizes.add(size)
+        self.sizes[size] += 1
         if pixels is not None and self._decodes(row, content, size, frame is not None, pixels):
             return True
         found.left.append(row)

@@ -19,13 +19,13 @@ import numpy as np
 from tinylens import files
 from tinylens.data import cache
 from tinylens.data.cache import Stored
+from tinylens.data.choosing import AspectWanted, Facts, Wanted, choose, facts_of
 from tinylens.data.dataset import Dataset, Skipped
 from tinylens.data.decode_pool import SMALL_SET, Pool, open_pool
 from tinylens.data.decode_worker import (
     Guess,
     Item,
     Outcome,
-    Size,
     Stamp,
     Survey,
     survey,
@@ -35,8 +35,6 @@ from tinylens.data.parts import Parts, Progress, parts_of
 from tinylens.data.plain_jpeg import agrees_with_pillow
 from tinylens.errors import DataError
 
-OWN_SIDE = 128  # pictures of one size up to this keep it
-COMMON_SIDE = 64  # all others are stretched to this, unless a size was asked for
 SAMPLE = 8  # pictures that are looked at to guess what all will become
 
 
@@ -85,7 +83,9 @@ class Options:
     """How a set of encoded pictures is read.
 
     Attributes:
-        size: side in pixels of the result; None keeps a small common size, else takes 64.
+        size: side in pixels of the result; None lets `choosing` choose.
+        aspect: what becomes of pictures of another ratio; "auto" likewise.
+        rule: all that the pictures are to become, in place of these two.
         strict: a picture that cannot be read is an error, not set aside.
         data_dir: where decoded pictures are kept; None is the cache of `cache_root`.
         progress: called with steps done and steps in all, two a picture.
@@ -93,10 +93,17 @@ class Options:
     """
 
     size: int | None = None
+    aspect: AspectWanted = "auto"
+    rule: ImageRule | None = None
     strict: bool = False
     data_dir: Path | None = None
     progress: Progress | None = None
     workers: int | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the pictures are to become."""
+        return Wanted(self.size, self.aspect, self.rule)
 
 
 DEFAULTS = Options()
@@ -131,12 +138,13 @@ def read_encoded(source: Source, options: Options = DEFAULTS) -> Parts:
     """
     cache.settle()
     root = cache.cache_root(options.data_dir)
-    place = cache.key_of(DECODER_VERSION, options.size, str(Path(source.prefix).absolute()))
+    asked = [options.size, options.aspect, options.rule and options.rule.to_json()]
+    place = cache.key_of(DECODER_VERSION, asked, str(Path(source.prefix).absolute()))
     if cache.knows(root, place):  # else there is no need to ask for the time of every file
         seen = source.look()
         stored = cache.find(root, _signature(place, seen.values))
         if stored is not None:
-            return _as_parts(source, stored, seen.notes, options.strict)
+            return _as_parts(source, stored, seen.notes, options)
     with _workspace(root) as workspace:
         with open_pool(options.workers) as pool:
             encoded = source.collect(workspace, pool.expect)
@@ -149,7 +157,7 @@ def read_encoded(source: Source, options: Options = DEFAULTS) -> Parts:
                 "they are: run the command again"
             )
     try:
-        return _as_parts(source, decoded.stored, encoded.notes, options.strict)
+        return _as_parts(source, decoded.stored, encoded.notes, options)
     finally:
         keep = functools.partial(_keep, root, workspace, place, encoded, decoded)
         if len(encoded.items) < SMALL_SET:
@@ -193,9 +201,10 @@ def _decode_all(
     pool.expect(count)
     step = _steps(options.progress, 2 * count)
     images = workspace / "images.npy"
-    guessed, guess = _guess(source.name, encoded, options.size, images)
+    guessed, guess = _guess(encoded, options.wanted, images)
     surveyed = pool.survey(encoded.items, step, guess)
-    rule, rule_note = _rule(source.name, encoded, surveyed, options.size)
+    facts = _facts(source.name, encoded, surveyed)
+    rule = choose(facts, options.wanted).rule
     numbers = surveyed.left
     if rule != guessed:
         unreadable = {row for row, _ in surveyed.broken}
@@ -211,7 +220,7 @@ def _decode_all(
     outcome.broken.extend(surveyed.broken)
     outcome.notes.extend(surveyed.notes)
     step(2 * count)
-    stored = _finish(images, encoded, outcome, rule_note)
+    stored = _finish(images, encoded, outcome, facts)
     return _Decoded(stored, rule, surveyed.digests, surveyed.stamps)
 
 
@@ -229,42 +238,32 @@ def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
 
 
 def _guess(
-    source: str, encoded: Encoded, side: int | None, images: Path
+    encoded: Encoded, wanted: Wanted, images: Path
 ) -> tuple[ImageRule | None, Guess | None]:
-    """Return what a few of the pictures say that all will become, with the file for them made."""
+    """Return what a few of the pictures say that all will become, with the file for them made.
+
+    Where a size is to be chosen from pictures that differ, a few say too little: to decode all by
+    what they say, and again by what all say, would take twice as long.
+    """
     sample = encoded.items[:: max(1, len(encoded.items) // SAMPLE)][:SAMPLE]
     found = survey(sample, 0)
     if not found.sizes:
         return None, None
-    rule, _ = _rule(source, encoded, found, side)
+    facts = facts_of(found.sizes)
+    if facts.sizes > 1 and not wanted.any_size:
+        return None, None
+    rule = choose(facts, wanted).rule
     _make_blank(images, len(encoded.items), rule)
     plain = agrees_with_pillow() and min(rule.height, rule.width) >= TINY_SIDE
-    any_size = side is not None or len(_sides(found.sizes)) > 1
-    return rule, Guess(rule.to_json(), any_size, plain, str(images))
+    return rule, Guess(rule.to_json(), wanted.any_size, plain, str(images))
 
 
-def _rule(
-    source: str, encoded: Encoded, surveyed: Survey, side: int | None
-) -> tuple[ImageRule, str]:
-    """Return the rule for these pictures, and a note where it changes their size."""
+def _facts(source: str, encoded: Encoded, surveyed: Survey) -> Facts:
+    """Return what the pictures have in common, or say why none can be read."""
     if not surveyed.sizes:
         broken = [Skipped(encoded.names[row], reason) for row, reason in surveyed.broken]
         raise DataError(f"{source}: none of {len(broken)} files is a picture: {_first(broken)}")
-    sizes = _sides(surveyed.sizes)
-    width, height = next(iter(sizes))
-    if side is not None:
-        width = height = side
-    elif len(sizes) > 1 or max(width, height) > OWN_SIDE:
-        width = height = COMMON_SIDE
-    rule = ImageRule(height, width, 1 if all(grey for _, _, grey in surveyed.sizes) else 3)
-    if sizes == {(width, height)}:
-        return rule, ""
-    found = f"{len(sizes)} sizes" if len(sizes) > 1 else "{}×{} pixels".format(*sizes.pop())
-    return rule, f"pictures of {found} were stretched to {width}×{height}"
-
-
-def _sides(sizes: Sequence[Size]) -> set[tuple[int, int]]:
-    return {(width, height) for width, height, _ in sizes}
+    return facts_of(surveyed.sizes)
 
 
 def _make_blank(path: Path, count: int, rule: ImageRule) -> None:
@@ -279,7 +278,7 @@ def _make_blank(path: Path, count: int, rule: ImageRule) -> None:
         raise cache.not_kept(path.parent.parent, error) from error
 
 
-def _finish(images: Path, encoded: Encoded, outcome: Outcome, rule_note: str) -> Stored:
+def _finish(images: Path, encoded: Encoded, outcome: Outcome, facts: Facts) -> Stored:
     """Leave the rows of broken pictures out; return what is to be known of the set."""
     broken = dict(sorted(outcome.broken))
     good = [row for row in range(len(encoded.items)) if row not in broken]
@@ -299,7 +298,7 @@ def _finish(images: Path, encoded: Encoded, outcome: Outcome, rule_note: str) ->
         "names": [encoded.names[row] for row in good],
         "skipped": skipped,
         "notes": [_picture_note(kind, count) for kind, count in sorted(kinds.items())],
-        "rule_note": rule_note,
+        "facts": facts.to_json(),
     }
     labels = np.array([encoded.labels[row] for row in good], np.int64)
     return Stored(np.load(images, mmap_mode="r", allow_pickle=False), labels, meta)
@@ -348,10 +347,11 @@ def _picture_note(kind: str, count: int) -> str:
     return f"{count:,} {meaning[kind]}"
 
 
-def _as_parts(source: Source, stored: Stored, notes: Sequence[str], strict: bool) -> Parts:
+def _as_parts(source: Source, stored: Stored, notes: Sequence[str], options: Options) -> Parts:
     meta = stored.meta
+    chosen = choose(Facts.from_json(meta["facts"]), options.wanted)
     every = [Skipped(source.prefix + name, reason) for _, name, reason in meta["skipped"]]
-    if strict and every:
+    if options.strict and every:
         raise DataError(
             f"{source.name}: {len(every)} pictures cannot be read: {_first(every)}; mend or remove "
             "them, or leave --strict out to set them aside"
@@ -369,8 +369,9 @@ def _as_parts(source: Source, stored: Stored, notes: Sequence[str], strict: bool
             source=source.name,
             paths=tuple(names[start:stop]),
             skipped=tuple(mine),
+            aspect=chosen.rule.aspect,
         )
-    all_notes = [note for note in (meta["rule_note"], *notes, *meta["notes"]) if note]
+    all_notes = [*chosen.notes, *notes, *meta["notes"]]
     if every:
         all_notes.append(f"{len(every):,} pictures could not be read and were set aside")
     parts = parts_of(found, source.name, all_notes)

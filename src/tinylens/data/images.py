@@ -11,7 +11,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import PIL
@@ -23,6 +23,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from tinylens.data.dataset import Aspect, Dataset
 from tinylens.data.image_headers import Header, orientation, read_header
 from tinylens.errors import DataError
 
@@ -33,7 +34,7 @@ Pixels = NDArray[np.uint8]
 # very same array where nothing was done.
 Treatment = Callable[[Pixels, int], Pixels]
 
-DECODER_VERSION = f"1, Pillow {PIL.__version__}"  # a part of the key of whatever keeps pixels
+DECODER_VERSION = f"2, Pillow {PIL.__version__}"  # a part of the key of whatever keeps pixels
 
 MAX_PIXELS = 25_000_000  # 75 MB as RGB; a photograph of today's telephones has 12 million
 MAX_SIDE = 16_384
@@ -65,14 +66,18 @@ _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 class ImageRule:
     """How any picture becomes the network's input; recorded in the model, and never guessed.
 
-    Pictures are set upright, composited on `background` where they are transparent, turned into
-    grey (ITU-R 601) or RGB, and stretched to the size with antialiased bicubic interpolation.
+    Pictures are set upright, brought to 8 bits a channel (16-bit grey divided by 257 and rounded,
+    of 16-bit colour the upper byte), composited on `background` where they are transparent, turned
+    into grey (ITU-R 601) or RGB, and brought to the size with antialiased bicubic interpolation.
 
     Attributes:
         height: of the result, in pixels.
         width: of the result, in pixels.
         channels: 1 for grey, 3 for RGB.
         background: RGB from 0 to 255, seen through transparent pixels.
+        aspect: what becomes of a picture whose sides have another ratio: "stretch" to the size,
+            "crop" its middle, or "pad" it, made to fit, with the mean of the edges that touch the
+            padding, which is the ground that a thing stands on more often than any one colour is.
 
     Raises:
         DataError: when a value is impossible.
@@ -85,6 +90,7 @@ class ImageRule:
     width: int
     channels: Literal[1, 3]
     background: tuple[int, int, int] = (255, 255, 255)
+    aspect: Aspect = "stretch"
 
     def __post_init__(self) -> None:
         sides_fit = all(_is_int(side, 1, MAX_RULE_SIDE) for side in (self.height, self.width))
@@ -97,6 +103,10 @@ class ImageRule:
             raise DataError(
                 f"image rule: background {self.background}, expected three numbers from 0 to 255"
             )
+        if self.aspect not in get_args(Aspect):
+            raise DataError(
+                f"image rule: aspect {self.aspect!r}, expected {', '.join(get_args(Aspect))}"
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -104,8 +114,15 @@ class ImageRule:
         return self.height, self.width, self.channels
 
     def to_json(self) -> dict[str, Any]:
-        """Return the rule as JSON values."""
-        return {**asdict(self), "background": list(self.background)}
+        """Return the rule as JSON values.
+
+        An aspect that is stretched is not among them: it was the only one once, so whoever knows no
+        other reads such a rule rightly, and refuses all others.
+        """
+        tree = {**asdict(self), "background": list(self.background)}
+        if self.aspect == "stretch":
+            del tree["aspect"]
+        return tree
 
     @staticmethod
     def from_json(tree: Any) -> ImageRule:
@@ -115,11 +132,19 @@ class ImageRule:
             DataError: when `tree` is not such a rule.
         """
         names = {"height", "width", "channels", "background"}
-        if not isinstance(tree, Mapping) or set(tree) != names:
+        if not isinstance(tree, Mapping) or set(tree) - {"aspect"} != names:
             raise DataError(f"image rule: found {tree!r}, expected {', '.join(sorted(names))}")
         if not isinstance(tree["background"], list | tuple):
             raise DataError(f"image rule: background {tree['background']!r}, expected a list")
-        return ImageRule(tree["height"], tree["width"], tree["channels"], tuple(tree["background"]))
+        height, width, channels = tree["height"], tree["width"], tree["channels"]
+        aspect = tree.get("aspect", "stretch")
+        return ImageRule(height, width, channels, tuple(tree["background"]), aspect)
+
+
+def rule_of(data: Dataset) -> ImageRule:
+    """Return the rule by which any picture becomes one like those of `data`."""
+    height, width, channels = data.image_shape
+    return ImageRule(height, width, 1 if channels == 1 else 3, aspect=data.aspect)
 
 
 @dataclass(frozen=True)
@@ -278,9 +303,51 @@ def _treated(
 def _fitted(image: Image.Image, rule: ImageRule) -> Pixels:
     image = _flat(_eight_bit(image), rule.background)
     image = image.convert("L" if rule.channels == 1 else "RGB")
-    if image.size != (rule.width, rule.height):
-        image = image.resize((rule.width, rule.height), Image.Resampling.BICUBIC)
-    return np.array(image).reshape(rule.shape)
+    if rule.aspect == "crop":
+        image = _cropped(image, rule)
+    width, height = _inner_size(image.size, rule) if rule.aspect == "pad" else rule.shape[1::-1]
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return _padded(np.array(image).reshape(height, width, -1), rule)
+
+
+def _cropped(image: Image.Image, rule: ImageRule) -> Image.Image:
+    """Return the largest part of the ratio wanted, from the middle, at its own size."""
+    width, height = image.size
+    if width * rule.height > height * rule.width:
+        width = _share(height, rule.width, rule.height)
+    else:
+        height = _share(width, rule.height, rule.width)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _inner_size(size: tuple[int, int], rule: ImageRule) -> tuple[int, int]:
+    """Return width and height of the whole picture within the padding."""
+    width, height = size
+    if width * rule.height > height * rule.width:
+        return rule.width, _share(height, rule.width, width)
+    return _share(width, rule.height, height), rule.height
+
+
+def _share(side: int, times: int, of: int) -> int:
+    """Return side · times / of, rounded, at least 1; in whole numbers, as the web page does."""
+    return max((2 * side * times + of) // (2 * of), 1)
+
+
+def _padded(inner: Pixels, rule: ImageRule) -> Pixels:
+    """Return a picture in the middle of the size wanted, on the mean of the edges it meets."""
+    height, width = inner.shape[:2]
+    if (height, width) == (rule.height, rule.width):
+        return inner
+    edges = inner[[0, -1]] if height < rule.height else inner[:, [0, -1]]
+    sums = edges.sum(axis=(0, 1), dtype=np.int64)
+    count = edges.shape[0] * edges.shape[1]
+    padded = np.empty(rule.shape, np.uint8)
+    padded[:] = (2 * sums + count) // (2 * count)  # rounded
+    top, left = (rule.height - height) // 2, (rule.width - width) // 2
+    padded[top : top + height, left : left + width] = inner
+    return padded
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.data import arrays, cifar, idx, image_folder, known, table
+from tinylens.data.choosing import ASPECTS, AspectWanted, brought_to
 from tinylens.data.dataset import Dataset, Splits, stratified_split
 from tinylens.data.encoded import Options
 from tinylens.data.groups import carve, with_groups
-from tinylens.data.images import ImageRule, convert
+from tinylens.data.images import ImageRule, convert, rule_of
 from tinylens.data.parts import Parts, Progress
 from tinylens.data.synthetic import shapes
 from tinylens.errors import DataError, RecipeError, did_you_mean
@@ -34,6 +35,8 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
     test: float = 0.15,
     split_seed: int = 0,
     size: int | None = None,
+    aspect: str = "auto",
+    rule: ImageRule | None = None,
     groups: str = "",
     strict: bool = False,
     data_dir: str | Path | None = None,
@@ -51,8 +54,11 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
         val: share of train to choose on; 0 leaves no val part.
         test: share to judge on.
         split_seed: the same seed carves out the same pictures.
-        size: side in pixels that all pictures are stretched to; None keeps their own, or 64 for a
-            folder of pictures of many sizes.
+        size: side in pixels that all pictures are brought to; None keeps their own, or chooses one
+            where they differ; see `tinylens.data.choosing`.
+        aspect: what becomes of pictures whose sides have another ratio: "stretch", "pad" or "crop"
+            them; "auto" pads a folder of pictures whose ratios differ, and else stretches.
+        rule: all that the pictures are to become, such as a model's, in place of these two.
         groups: what tells which pictures belong together, and are not parted: a column, an array or
             a pattern; see `tinylens.data.groups`.
         strict: a picture that cannot be read is an error, not set aside.
@@ -61,7 +67,7 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
 
     Raises:
         DataError: when the source cannot be used; says why and what was expected.
-        RecipeError: when `val`, `test` or `size` is impossible.
+        RecipeError: when `val`, `test`, `size` or `aspect` is impossible.
 
     >>> splits = load("shapes", size=16)
     >>> [(name, len(part)) for name, part in splits.items()]
@@ -69,7 +75,7 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
     """
     _check_shares(val, test)
     folder = None if data_dir is None else Path(data_dir)
-    options = Options(size=size, strict=strict, data_dir=folder, progress=progress)
+    options = Options(size, _aspect(aspect), rule, strict, folder, progress)
     parts = load_parts(source, options)
     if groups:
         parts = with_groups(parts, source, groups)
@@ -80,7 +86,7 @@ def load_by(
     section: DataSection,
     source: str | Path,
     *,
-    size: int | None = None,
+    rule: ImageRule | None = None,
     strict: bool = False,
     data_dir: Path | None = None,
     progress: Progress | None = None,
@@ -90,7 +96,7 @@ def load_by(
     Args:
         section: of the recipe.
         source: as for `load`.
-        size: instead of the recipe's.
+        rule: what the pictures become, such as a model's, instead of what the recipe says.
         strict: as for `load`.
         data_dir: as for `load`.
         progress: as for `load`.
@@ -104,7 +110,9 @@ def load_by(
         val=section.val,
         test=section.test,
         split_seed=section.split_seed,
-        size=size or section.size,
+        size=section.size,
+        aspect=section.aspect,
+        rule=rule,
         groups=section.groups,
         strict=strict,
         data_dir=data_dir,
@@ -120,7 +128,7 @@ def load_parts(source: str | Path, options: Options) -> Parts:
         RecipeError: when the size is impossible.
     """
     _check_size(options.size)
-    return _resized(_read(source, options), options.size)
+    return _resized(_read(source, options), options)
 
 
 def _check_shares(val: float, test: float) -> None:
@@ -133,6 +141,15 @@ def _check_shares(val: float, test: float) -> None:
 def _check_size(size: int | None) -> None:
     if size is not None and not 1 <= size <= 4096:
         raise RecipeError(f"size is {size}, expected a side from 1 to 4096 pixels, such as 32")
+
+
+def _aspect(given: str) -> AspectWanted:
+    for known_one in ASPECTS:
+        if given == known_one:
+            return known_one
+    raise RecipeError(
+        f"aspect is {given!r}, expected one of {', '.join(ASPECTS)}{did_you_mean(given, ASPECTS)}"
+    )
 
 
 def _read(source: str | Path, options: Options) -> Parts:
@@ -234,17 +251,32 @@ FORMATS = (
 )
 
 
-def _resized(parts: Parts, size: int | None) -> Parts:
-    """Return the parts with pictures of the size asked for; the readers of pictures see to it."""
-    height, width, channels = parts.train.image_shape
-    if size is None or (height, width) == (size, size):
+def _resized(parts: Parts, options: Options) -> Parts:
+    """Return the parts as they were asked for; the readers of encoded pictures see to it."""
+    rule = options.rule or _rule(parts.train, options)
+    if rule == rule_of(parts.train):
         return parts
-    rule = ImageRule(size, size, 3 if channels == 3 else 1)
+    height, width, _ = parts.train.image_shape
     resized = {
-        name: replace(part, images=convert(part.images, rule)) for name, part in parts.items()
+        name: replace(part, images=convert(part.images, rule), aspect=rule.aspect)
+        for name, part in parts.items()
     }
-    note = f"pictures of {width}×{height} pixels were stretched to {size}×{size}"
-    return Parts(resized["train"], resized.get("val"), resized.get("test"), (*parts.notes, note))
+    notes = list(parts.notes)
+    if (height, width) != (rule.height, rule.width):
+        notes.append(f"pictures of {width}×{height} pixels were {brought_to(rule)}")
+    return Parts(resized["train"], resized.get("val"), resized.get("test"), tuple(notes))
+
+
+def _rule(train: Dataset, options: Options) -> ImageRule:
+    """Return what pictures like those of `train` are to become."""
+    own = rule_of(train)
+    side = options.size
+    return replace(
+        own,
+        height=side or own.height,
+        width=side or own.width,
+        aspect=own.aspect if options.aspect == "auto" else options.aspect,
+    )
 
 
 def _carved(parts: Parts, val: float, test: float, seed: int) -> Splits:

@@ -1,0 +1,196 @@
+"""The size, the aspect and the channels of a set of encoded pictures, chosen from what they are.
+
+The headers of all pictures are read before any is decoded, so what is chosen depends neither on
+their order nor on chance; each choice is told in a sentence that names what sets another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from tinylens.data.dataset import Aspect
+from tinylens.data.decode_worker import CountedSize
+from tinylens.data.images import ImageRule
+
+OWN_SIDE = 128  # pictures of one size up to this keep it; nor is a larger side taken unasked
+COMMON_SIDE = 64  # what pictures of one size above it are brought to
+LEAST_SIDE = 16  # below it little is left to see of what a picture shows
+STEP = 8  # sides are multiples of it: three halvings, as in `classic`, leave no odd row
+RATIO = 1.2  # between the widest and the narrowest pictures, above which auto pads
+OUTLYING = 0.05  # share of pictures at either end that are not asked for that
+
+AspectWanted = Literal["auto"] | Aspect
+ASPECTS: tuple[AspectWanted, ...] = ("auto", *get_args(Aspect))
+
+_DONE = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the headers of a set's pictures say, as far as anything is chosen by it.
+
+    Attributes:
+        count: pictures that can be read.
+        grey: those of them without colour.
+        sizes: how many sizes there are.
+        width: in pixels, of every picture where there is one size; else of the narrowest.
+        height: likewise.
+        shorter: half the pictures have a shorter side of so many pixels or more.
+        ratios: of width to height, of the narrowest and the widest but for `OUTLYING` on each side.
+    """
+
+    count: int
+    grey: int
+    sizes: int
+    width: int
+    height: int
+    shorter: int
+    ratios: tuple[float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {**asdict(self), "ratios": list(self.ratios)}
+
+    @staticmethod
+    def from_json(tree: dict[str, Any]) -> Facts:
+        """Return what `to_json` wrote."""
+        return Facts(**{**tree, "ratios": tuple(tree["ratios"])})
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for; the rest is chosen.
+
+    Attributes:
+        size: side in pixels, or None.
+        aspect: "auto" chooses.
+        rule: where it is all known, such as a model's; then nothing is chosen.
+    """
+
+    size: int | None = None
+    aspect: AspectWanted = "auto"
+    rule: ImageRule | None = None
+
+    @property
+    def any_size(self) -> bool:
+        """Whether the size of the result is known without a look at the pictures."""
+        return self.size is not None or self.rule is not None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What pictures become, and why, a sentence for each choice."""
+
+    rule: ImageRule
+    notes: tuple[str, ...]
+
+
+def facts_of(sizes: Iterable[CountedSize]) -> Facts:
+    """Return what pictures of these sizes have in common.
+
+    >>> facts_of([(40, 30, True, 1), (90, 80, False, 2)]).shorter
+    80
+    """
+    known = sorted(sizes)
+    alike = {(width, height) for width, height, *_ in known}
+    width, height = min(alike)
+    ratios = [(width / height, times) for width, height, _, times in known]
+    return Facts(
+        count=sum(times for *_, times in known),
+        grey=sum(times for *_, grey, times in known if grey),
+        sizes=len(alike),
+        width=width,
+        height=height,
+        shorter=int(_at([(min(width, height), times) for width, height, _, times in known], 0.5)),
+        ratios=(_at(ratios, OUTLYING), _at(ratios, 1 - OUTLYING)),
+    )
+
+
+def choose(facts: Facts, wanted: Wanted) -> Chosen:
+    """Return the rule for pictures of which `facts` are known.
+
+    Pictures of one size keep it up to `OWN_SIDE`, and are 64×64 above. Of pictures of many sizes
+    half at least are not enlarged: the side is the median of their shorter sides, from 16 to 128,
+    rounded down to a multiple of 8.
+
+    >>> choose(facts_of([(100, 70, False, 9), (80, 90, False, 9)]), Wanted()).rule
+    ImageRule(height=80, width=80, channels=3, background=(255, 255, 255), aspect='pad')
+    """
+    if wanted.rule is not None:
+        return Chosen(wanted.rule, tuple(_brought(facts, wanted.rule)))
+    width, height = (wanted.size, wanted.size) if wanted.size else _size(facts)
+    aspect = wanted.aspect if wanted.aspect != "auto" else _aspect(facts)
+    rule = ImageRule(height, width, 1 if facts.grey == facts.count else 3, aspect=aspect)
+    notes = list(_brought(facts, rule))
+    if wanted.size is None and (facts.width, facts.height) != (width, height):
+        notes.append(_why_size(facts, width))
+    if wanted.aspect == "auto" and aspect != "stretch":
+        low, high = facts.ratios
+        notes.append(
+            f"aspect {aspect}: widths are from {low:.2f} to {high:.2f} times the heights, and to "
+            "stretch pictures would change what they show; --aspect stretch or crop sets another"
+        )
+    if 0 < facts.grey < facts.count:
+        notes.append(
+            f"channels 3: {facts.grey:,} of {facts.count:,} pictures have no colour and were made "
+            "RGB as the others are"
+        )
+    return Chosen(rule, tuple(notes))
+
+
+def _size(facts: Facts) -> tuple[int, int]:
+    """Return width and height."""
+    if facts.sizes > 1:
+        side = min(max(facts.shorter // STEP * STEP, LEAST_SIDE), OWN_SIDE)
+        return side, side
+    if max(facts.width, facts.height) > OWN_SIDE:
+        return COMMON_SIDE, COMMON_SIDE
+    return facts.width, facts.height
+
+
+def _why_size(facts: Facts, side: int) -> str:
+    if facts.sizes == 1:
+        return (
+            f"size {side}: the pictures are larger than {OWN_SIDE} pixels, and train in a fraction "
+            "of the time so; --size N sets another"
+        )
+    bound = f", and more than {OWN_SIDE} is not taken unasked" if facts.shorter > OWN_SIDE else ""
+    return (
+        f"size {side}: half the pictures have a shorter side of {facts.shorter:,} pixels or more"
+        f"{bound}; --size N sets another"
+    )
+
+
+def _aspect(facts: Facts) -> Aspect:
+    low, high = facts.ratios
+    return "pad" if high > RATIO * low else "stretch"
+
+
+def _brought(facts: Facts, rule: ImageRule) -> Iterator[str]:
+    """Yield a sentence if the pictures' size is changed."""
+    if facts.sizes > 1:
+        yield f"pictures of {facts.sizes} sizes were {brought_to(rule)}"
+    elif (facts.width, facts.height) != (rule.width, rule.height):
+        yield f"pictures of {facts.width}×{facts.height} pixels were {brought_to(rule)}"
+
+
+def brought_to(rule: ImageRule) -> str:
+    """Return in words what `rule` does to pictures of another size.
+
+    >>> brought_to(ImageRule(28, 20, 1, aspect="crop"))
+    'cropped to 20×28'
+    """
+    return f"{_DONE[rule.aspect]} to {rule.width}×{rule.height}"
+
+
+def _at(values: Iterable[tuple[float, int]], share: float) -> float:
+    """Return the value of (value, times) that `share` of all are below, or equal to."""
+    ordered = sorted(values)
+    left = int(share * sum(times for _, times in ordered))
+    for value, times in ordered:
+        if left < times:
+            return value
+        left -= times
+    return ordered[-1][0]
