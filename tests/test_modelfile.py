@@ -54,6 +54,7 @@ rules = st.builds(
     width=st.integers(1, 300),
     channels=st.sampled_from([1, 3]),
     background=st.tuples(*[st.integers(0, 255)] * 3),
+    aspect=st.sampled_from(["stretch", "pad", "crop"]),
 )
 
 

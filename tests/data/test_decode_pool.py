@@ -49,7 +49,7 @@ def test_every_row_is_decoded_where_it_belongs(tmp_path, workers, monkeypatch):
     expected = np.stack([decode(item.content(), RULE).image for item in items])
     assert np.array_equal(np.load(rows), expected)
     assert np.array_equal(expected, [noise(8, 8, 3, seed=n) for n in range(50)])
-    assert (surveyed.sizes, surveyed.broken, surveyed.notes) == ([(8, 8, False)], [], [])
+    assert (surveyed.sizes, surveyed.broken, surveyed.notes) == ([(8, 8, False, 50)], [], [])
     assert surveyed.digests == [hashlib.sha256(item.content()).hexdigest() for item in items]
     assert surveyed.left == list(range(50))
     assert (outcome.broken, outcome.notes) == ([], [])
@@ -222,7 +222,7 @@ def test_what_fits_the_guess_is_decoded_in_the_first_pass(tmp_path, workers, pla
         guess = Guess(RULE.to_json(), any_size=False, plain=plain, images=str(rows))
         surveyed = pool.survey(items, lambda _: None, guess)
     assert surveyed.left + [row for row, _ in surveyed.broken] == [3, 2]
-    assert surveyed.sizes == [(8, 8, False), (9, 8, False)]
+    assert surveyed.sizes == [(8, 8, False, 3), (9, 8, False, 1)]
     decoded = np.load(rows)
     assert np.array_equal(decoded[1], decode(items[1].content(), RULE).image)
     assert np.array_equal(decoded[4], noise(8, 8, 3, seed=4))

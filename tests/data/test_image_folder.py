@@ -238,18 +238,62 @@ def test_names_that_cannot_be_printed_are_escaped(root, options):
 # --- sizes
 
 
-def test_pictures_of_many_sizes_are_stretched_to_64_and_noted(root, options):
-    folder(root, {"cat": [plain(side=20)], "dog": [plain(side=30)]})
+def test_pictures_of_many_sizes_are_brought_to_one_that_is_explained(root, options):
+    folder(root, {"cat": [plain(side=20)], "dog": [plain(side=30), plain(side=41)]})
     parts = image_folder.read_parts(root, options)
-    assert parts.train.image_shape == (64, 64, 3)
-    assert parts.notes == ("pictures of 2 sizes were stretched to 64×64",)
+    assert parts.train.image_shape == (24, 24, 3)
+    assert parts.notes == (
+        "pictures of 3 sizes were stretched to 24×24",
+        "size 24: half the pictures have a shorter side of 30 pixels or more; --size N sets another",
+    )
+    assert image_folder.read_parts(root, options).notes == parts.notes  # from the cache
 
 
 def test_large_pictures_of_one_size_are_stretched_and_small_ones_kept(root, options):
     folder(root, {"cat": [plain(side=200)], "dog": [plain(side=200)]})
     parts = image_folder.read_parts(root, options)
     assert parts.train.image_shape == (64, 64, 3)
-    assert parts.notes == ("pictures of 200×200 pixels were stretched to 64×64",)
+    assert parts.notes == (
+        "pictures of 200×200 pixels were stretched to 64×64",
+        "size 64: the pictures are larger than 128 pixels, and train in a fraction of the time so; "
+        "--size N sets another",
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("aspect", ["auto", "stretch", "pad", "crop"])
+def test_pictures_are_brought_to_their_size_by_the_aspect_asked_for(
+    root, options, aspect, workers
+):
+    content = [encoded(noise(20 + 9 * n, 60 - 5 * n, 3, seed=n)) for n in range(6)]
+    folder(root, {"cat": content[:3], "dog": content[3:]})
+    asked = replace(options, aspect=aspect, workers=workers)
+    data = image_folder.read(root, asked)
+    resolved = "pad" if aspect == "auto" else aspect
+    rule = ImageRule(32, 32, 3, aspect=resolved)
+    assert data.aspect == resolved
+    assert np.array_equal(data.images, [decode(each, rule).image for each in content])
+    again = image_folder.read(root, asked)
+    assert (again.aspect, again.fingerprint) == (resolved, data.fingerprint)
+
+
+def test_a_rule_that_is_given_decides_all(root, options):
+    """As for the pictures that a model is judged on: nothing is chosen, grey is made at once."""
+    content = [encoded(noise(20 + 9 * n, 60, 3, seed=n)) for n in range(4)]
+    folder(root, {"cat": content[:2], "dog": content[2:]})
+    rule = ImageRule(24, 16, 1, aspect="crop")
+    data = image_folder.read(root, replace(options, rule=rule))
+    assert np.array_equal(data.images, [decode(each, rule).image for each in content])
+
+
+def test_grey_pictures_among_coloured_ones_are_told(root, options):
+    deep = noise(8, 8).astype(np.uint16) * 257  # 16 bits a pixel
+    folder(root, {"cat": [encoded(deep)], "dog": [plain(), plain((1, 2, 3))]})
+    parts = image_folder.read_parts(root, options)
+    assert np.array_equal(parts.train.images[0], np.repeat(noise(8, 8)[..., None], 3, axis=2))
+    assert parts.notes == (
+        "channels 3: 1 of 3 pictures have no colour and were made RGB as the others are",
+    )
 
 
 def test_a_size_asked_for_is_given(root, options):
@@ -409,7 +453,7 @@ def test_a_file_that_is_being_written_is_an_error(root, options, monkeypatch):
 @pytest.mark.parametrize(
     ("shown", "late", "rule"),
     [
-        (slice(None), noise(9, 8, 3), ImageRule(64, 64, 3)),
+        (slice(None), noise(9, 8, 3), ImageRule(16, 16, 3)),
         (0, noise(8, 8, 3), ImageRule(8, 8, 3)),
     ],
     ids=["size", "colour"],

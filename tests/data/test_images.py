@@ -415,11 +415,12 @@ def test_many_threads_decode_what_one_does():
     width=st.integers(1, 20),
     channels=st.sampled_from([0, 1, 3, 4]),
     target=st.tuples(st.integers(1, 24), st.integers(1, 24), st.sampled_from([1, 3])),
+    aspect=st.sampled_from(["stretch", "pad", "crop"]),
     seed=st.integers(0, 9),
 )
-def test_convert_and_decode_give_the_same_pixels(height, width, channels, target, seed):
+def test_convert_and_decode_give_the_same_pixels(height, width, channels, target, aspect, seed):
     array = noise(1, height, width, *([channels] if channels else []), seed=seed)
-    rule = ImageRule(*target)
+    rule = ImageRule(*target, aspect=aspect)
     squeezed = array[0, ..., 0] if channels == 1 else array[0]
     assert np.array_equal(convert(array, rule)[0], decode(encoded(squeezed), rule).image)
 
@@ -444,6 +445,74 @@ def test_other_arrays_are_refused(array, reason):
         convert(array, RGB)
 
 
+# --- pictures of another ratio
+
+
+WIDE = np.array([[10, 20, 30, 40, 50, 60], [61, 71, 81, 91, 101, 111]], np.uint8)
+
+
+def shaped(array: np.ndarray, height: int, width: int, aspect: str) -> list:
+    rule = ImageRule(height, width, 1, aspect=aspect)
+    found = convert(array[None], rule)[0, ..., 0]
+    assert np.array_equal(decode(encoded(array), rule).image[..., 0], found)
+    return found.tolist()
+
+
+def test_a_padded_picture_lies_in_the_middle_on_the_mean_of_the_edges_that_it_shows():
+    mean = 61  # of all 12 values: 60.5, rounded up
+    assert shaped(WIDE, 6, 6, "pad") == [[mean] * 6] * 2 + WIDE.tolist() + [[mean] * 6] * 2
+    columns = [0, 0, 61, 71, 0]  # the odd pixel of padding is on the right
+    tall = np.array([columns[2:4]] * 5, np.uint8)
+    assert shaped(tall, 5, 5, "pad") == [[66, 61, 71, 66, 66]] * 5
+
+
+def test_the_padding_is_the_mean_of_the_edges_alone_and_of_each_channel():
+    picture = np.zeros((5, 3, 3), np.uint8)
+    picture[:, 0], picture[:, 1], picture[:, 2] = (10, 200, 0), (255, 255, 255), (21, 100, 0)
+    found = convert(picture[None], ImageRule(5, 5, 3, aspect="pad"))[0]
+    assert found[:, 0].tolist() == found[:, 4].tolist() == [[16, 150, 0]] * 5
+    assert np.array_equal(found[:, 1:4], picture)
+
+
+def test_a_picture_is_made_to_fit_before_it_is_padded():
+    """Six by two becomes three by one: each pixel what Pillow makes of the whole picture."""
+    small = Image.fromarray(WIDE).resize((3, 1), Image.Resampling.BICUBIC)
+    [row] = np.asarray(small).tolist()
+    mean = round(sum(row) / 3)
+    assert shaped(WIDE, 3, 3, "pad") == [[mean] * 3, row, [mean] * 3]
+
+
+def test_a_cropped_picture_is_its_middle():
+    assert shaped(WIDE, 2, 2, "crop") == [[30, 40], [81, 91]]
+    assert shaped(WIDE.T, 2, 2, "crop") == [[30, 81], [40, 91]]
+    assert shaped(WIDE, 2, 4, "crop") == WIDE[:, 1:5].tolist()
+
+
+def test_a_picture_is_cropped_before_it_is_made_small():
+    large = noise(40, 90, seed=3)
+    small = Image.fromarray(large[:, 25:65]).resize((8, 8), Image.Resampling.BICUBIC)
+    assert shaped(large, 8, 8, "crop") == np.asarray(small).tolist()
+
+
+@pytest.mark.parametrize("aspect", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("size", [(1, 16_384), (16_384, 1), (1, 1), (3, 4_000)])
+def test_no_shape_is_too_odd_for_any_aspect(aspect, size):
+    found = shaped(np.full(size, 77, np.uint8), 16, 24, aspect)
+    assert found == [[77] * 24] * 16
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ratio=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    times=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    seed=st.integers(0, 9),
+)
+def test_pictures_of_the_ratio_wanted_are_brought_to_their_size_alike(ratio, times, seed):
+    size, wanted = ([side * each for side in ratio] for each in times)
+    found = [shaped(noise(*size, seed=seed), *wanted, each) for each in ("stretch", "pad", "crop")]
+    assert found[0] == found[1] == found[2]
+
+
 # --- the rule
 
 
@@ -463,6 +532,8 @@ def test_other_arrays_are_refused(array, reason):
         {"height": 8, "width": 8, "channels": 3, "background": [0, 0]},
         {"height": 8, "width": 8, "channels": 3, "background": "white"},
         {"height": 8, "width": 8, "channels": 3, "background": [0, 0, 0], "crop": 1},
+        {"height": 8, "width": 8, "channels": 3, "background": [0, 0, 0], "aspect": "squeeze"},
+        {"height": 8, "width": 8, "channels": 3, "background": [0, 0, 0], "aspect": None},
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(tree):
@@ -477,8 +548,17 @@ def test_a_rule_that_makes_no_sense_is_refused(tree):
         st.integers(1, 4096),
         st.sampled_from([1, 3]),
         st.tuples(*[st.integers(0, 255)] * 3),
+        st.sampled_from(["stretch", "pad", "crop"]),
     )
 )
 def test_a_rule_survives_json(rule):
     assert ImageRule.from_json(rule.to_json()) == rule
     assert rule.shape == (rule.height, rule.width, rule.channels)
+
+
+def test_a_rule_of_before_there_were_aspects_stretches_and_is_written_as_it_was():
+    """Model files from then open as before, and what they can follow they are not refused."""
+    tree = {"height": 28, "width": 20, "channels": 1, "background": [255, 255, 255]}
+    assert ImageRule.from_json(tree) == ImageRule(28, 20, 1, aspect="stretch")
+    assert ImageRule.from_json(tree).to_json() == tree
+    assert ImageRule(28, 20, 1, aspect="pad").to_json() == {**tree, "aspect": "pad"}

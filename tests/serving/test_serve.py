@@ -254,7 +254,7 @@ def test_models_are_described(server):
         "name": "boots",
         "sha256": model["sha256"],
         "classes": list(CLASS_NAMES),
-        "image": {"height": 8, "width": 6, "channels": 3},
+        "image": {"height": 8, "width": 6, "channels": 3, "aspect": "stretch"},
     }
 
 

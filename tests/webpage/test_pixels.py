@@ -144,6 +144,7 @@ RULES = st.builds(
     width=st.integers(1, 40),
     channels=st.sampled_from([1, 3]),
     background=st.tuples(*[st.integers(0, 255)] * 3),
+    aspect=st.sampled_from(["stretch", "pad", "crop"]),
 )
 
 

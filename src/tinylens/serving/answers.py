@@ -104,4 +104,6 @@ def _look(hosted: Hosted, picture: Read, found: Prediction) -> dict[str, Any] | 
     label = np.array([hosted.classifier.class_names.index(found.label)])
     [values] = occlusion(hosted.classifier.probabilities, picture.image[None], label)
     rows = np.round(values.astype(np.float64), LOOK_DIGITS).tolist()
-    return {"height": values.shape[0], "width": values.shape[1], "values": rows}
+    height, width = values.shape
+    aspect = hosted.classifier.rule.aspect
+    return {"height": height, "width": width, "aspect": aspect, "values": rows}

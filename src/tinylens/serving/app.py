@@ -112,7 +112,12 @@ def _served(model: Any) -> dict[str, Any]:
         "name": model.name,
         "sha256": model.sha256,
         "classes": list(model.classifier.class_names),
-        "image": {"height": rule.height, "width": rule.width, "channels": rule.channels},
+        "image": {
+            "height": rule.height,
+            "width": rule.width,
+            "channels": rule.channels,
+            "aspect": rule.aspect,
+        },
     }
 
 

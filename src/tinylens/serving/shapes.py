@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tinylens.data.dataset import Aspect
+
 
 class _Shape(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -41,10 +43,14 @@ class Finding(_Shape):
 
 
 class Look(_Shape):
-    """Where the model saw its answer: by how much its log-odds fall where the place is covered."""
+    """Where the model saw its answer: by how much its log-odds fall where the place is covered.
+
+    It lies over the picture as the network saw it, which its aspect says how it came about.
+    """
 
     height: int
     width: int
+    aspect: Aspect
     values: list[list[float]]
 
 
@@ -83,11 +89,12 @@ class NoAnswer(_Shape):
 
 
 class Size(_Shape):
-    """The size of the pictures that a network sees."""
+    """The pictures that a network sees, and what becomes of those of another ratio."""
 
     height: int
     width: int
     channels: int
+    aspect: Aspect
 
 
 class Served(_Shape):

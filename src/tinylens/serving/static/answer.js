@@ -156,8 +156,9 @@ async function showFigures(place, result, address) {
   const shown = [];
   if (own) shown.push(figure(own, "Your picture", sizeOf(own), "The picture that you gave"));
   if (seen) shown.push(figure(seen, "What it saw", sizeOf(seen), "The picture as the network saw it"));
-  const changed = found(result).some((finding) => finding.fixed);
-  const below = changed ? seen : own ?? seen; // what was fixed may have been moved and cut
+  const fixed = found(result).some((finding) => finding.fixed);
+  const changed = fixed || (result.look?.aspect ?? "stretch") !== "stretch";
+  const below = changed ? seen : own ?? seen; // it may have been moved, cut or padded
   place.dataset.count = shown.length;
   place.replaceChildren(...shown);
   if (!result.look || !below) return;

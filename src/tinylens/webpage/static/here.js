@@ -1,5 +1,6 @@
 // The classifier of this page: what `tinylens serve` does behind POST /predict, done here.
 
+import { wayOf } from "./frame.js";
 import { judged } from "./judge.js";
 import { bytesOf, openNetwork } from "./network.js";
 import { pixelsOf } from "./pixels.js";
@@ -15,6 +16,7 @@ export async function openHere(page) {
   const settings = JSON.parse(page.getElementById("packed-settings").textContent);
   const [model, wasm] = await Promise.all(["model", "wasm"].map((name) => unpacked(page.getElementById(`packed-${name}`), name)));
   const { card, run } = await openNetwork(model, wasm, settings.tolerance);
+  wayOf(card.image); // a rule that is not known is said now, not at the first picture
 
   /** Return the network's pixels for a picture's bytes. */
   const pixels = (bytes) => pixelsOf(bytes, card.image, settings.most);

@@ -2,7 +2,7 @@
 
 import { orientation, sniff, withoutExif } from "./headers.js";
 import { decodePng } from "./png.js";
-import { resized } from "./resample.js";
+import { framed } from "./frame.js";
 
 // EXIF orientation → where the upright picture's pixel (x, y) is; w and h are the stored size less 1
 const UPRIGHT = {
@@ -18,7 +18,7 @@ const UPRIGHT = {
 /**
  * Return the pixels that the network is given for a picture.
  * @param {Uint8Array} bytes of a PNG, JPEG, WebP, BMP or GIF
- * @param {{height: number, width: number, channels: number, background: number[]}} rule
+ * @param {{height: number, width: number, channels: number, background: number[], aspect: ?string}} rule
  * @param {{pixels: number, side: number}} most how large a picture may be
  * @returns {Promise<{width: number, height: number, channels: number, data: Uint8Array}>}
  */
@@ -40,7 +40,7 @@ export async function pixelsOf(bytes, rule, most) {
 /** Return a decoded picture as the rule wants it. */
 export function fitted(picture, turn, rule) {
   const flat = composited(upright(picture, turn), rule.background);
-  return resized(withChannels(flat, rule.channels), rule.width, rule.height);
+  return framed(withChannels(flat, rule.channels), rule);
 }
 
 async function decodeByBrowser(kind, bytes, checkSize) {
