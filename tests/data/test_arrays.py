@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -215,3 +216,21 @@ def test_no_damage_raises_anything_but_bad_data(tmp_path_factory, position, valu
         assert len(arrays.read(path)) == 4
     except DataError as error:
         assert str(error)
+
+
+def test_how_pictures_were_brought_to_their_shape_is_kept(tmp_path):
+    """Else a padded set, corrected and trained on, would have its questions stretched."""
+    data = Dataset(noise(4, 6, 6), [0, 1] * 2, ("a", "b"), source="x", aspect="pad")
+    arrays.write(tmp_path / "x.npz", data)
+    assert arrays.read(tmp_path / "x.npz").aspect == "pad"
+    arrays.write(tmp_path / "y.npz", replace(data, aspect="stretch"))
+    assert arrays.read(tmp_path / "y.npz").aspect == "stretch"
+    with np.load(tmp_path / "y.npz") as content:
+        assert set(content) == {"images", "labels", "class_names"}
+
+
+@pytest.mark.parametrize("aspect", ["squeeze", 1, ["pad"]])
+def test_an_aspect_that_is_none_is_refused(tmp_path, aspect):
+    np.savez(tmp_path / "x.npz", images=noise(2, 6, 6), labels=[0, 1], aspect=aspect)
+    with pytest.raises(DataError, match="expected one of the words stretch, pad, crop"):
+        arrays.read(tmp_path / "x.npz")

@@ -8,6 +8,7 @@ import pytest
 import builders_data as build
 from tinylens.data import arrays, cifar, sources
 from tinylens.data.dataset import Dataset, joined
+from tinylens.data.images import ImageRule, convert, rule_of
 from tinylens.data.sources import FORMATS, KNOWN_NAMES, load
 from tinylens.errors import DataError, RecipeError
 
@@ -184,6 +185,30 @@ def test_pictures_and_arrays_are_stretched_by_the_same_rule(tmp_path):
 
 
 # --- options reach the readers
+
+
+@pytest.mark.parametrize("aspect", ["stretch", "pad", "crop"])
+def test_arrays_are_brought_to_a_size_by_the_aspect_asked_for(tmp_path, aspect):
+    images = build.noise(20, 6, 9, 3)
+    np.savez(tmp_path / "x.npz", images=images, labels=[0, 1] * 10)
+    splits = load(tmp_path / "x.npz", val=0, test=0.5, size=5, aspect=aspect)
+    rule = ImageRule(5, 5, 3, aspect=aspect)
+    found = np.concatenate([splits.train.images, splits.test.images])
+    assert sorted(map(bytes, found)) == sorted(map(bytes, convert(images, rule)))
+    assert rule_of(splits.train) == rule_of(splits.test) == rule
+
+
+def test_an_aspect_of_arrays_is_recorded_for_what_is_asked_later(tmp_path):
+    np.savez(tmp_path / "x.npz", images=build.noise(20, 6, 9, 3), labels=[0, 1] * 10)
+    assert rule_of(load(tmp_path / "x.npz").train) == ImageRule(6, 9, 3)
+    padded = load(tmp_path / "x.npz", aspect="pad")
+    assert rule_of(padded.train) == ImageRule(6, 9, 3, aspect="pad")
+    assert padded.fingerprint == load(tmp_path / "x.npz").fingerprint
+
+
+def test_an_aspect_that_is_nearly_known_is_proposed():
+    with pytest.raises(RecipeError, match="aspect is 'padd', expected .* did you mean pad"):
+        load("shapes", aspect="padd")
 
 
 def test_data_dir_is_where_decoded_pictures_are_kept(tmp_path, cache):

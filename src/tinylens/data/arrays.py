@@ -9,13 +9,13 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinylens import files
-from tinylens.data.dataset import SPLIT_NAMES, Dataset, Splits
+from tinylens.data.dataset import SPLIT_NAMES, Aspect, Dataset, Splits
 from tinylens.data.parts import Parts, numbered_names, parts_of
 from tinylens.errors import DataError
 
@@ -27,7 +27,7 @@ MAX_CLASSES = 10_000  # without names, a label above is more likely damage than 
 Arrays = dict[str, NDArray[Any]]
 
 _PAIRS = {"train": ("x_train", "y_train"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
-_WHOLE = ("images", "labels", "class_names", "split")
+_WHOLE = ("images", "labels", "class_names", "split", "aspect")
 _KNOWN = (*(name for pair in _PAIRS.values() for name in pair), *_WHOLE)
 
 
@@ -37,6 +37,7 @@ def read(path: str | Path) -> Dataset | Splits:
     Either x_train and y_train, with x_test, y_test, x_val, y_val where there are such parts, as
     Keras writes MNIST; or images and labels, with split ("train", "val" or "test" a picture) where
     there are parts. class_names goes with both; without it classes are called by their numbers.
+    aspect, too, says how pictures of other shapes were brought to this one: "pad" or "crop".
 
     Raises:
         DataError: naming the file, when it is damaged, holds objects, claims more than it holds,
@@ -51,8 +52,9 @@ def read_parts(path: str | Path, class_names: tuple[str, ...] = ()) -> Parts:
     arrays = _load(path)
     pairs = _pairs(path, arrays)
     names = class_names or _class_names(path, arrays, pairs)
+    aspect = _aspect(path, arrays)
     found = {
-        part: Dataset(images, labels, names, source=str(path))
+        part: Dataset(images, labels, names, source=str(path), aspect=aspect)
         for part, (images, labels) in pairs.items()
     }
     return parts_of(found, str(path))
@@ -116,6 +118,8 @@ def write_parts(path: str | Path, parts: Parts) -> None:
 
 def _save(path: Path, data: Dataset, arrays: Arrays) -> None:
     whole: Arrays = {"class_names": np.array(data.class_names), **arrays}
+    if data.aspect != "stretch":
+        whole["aspect"] = np.array(data.aspect)
     files.write_with(path, lambda file: np.savez_compressed(file, allow_pickle=False, **whole))
 
 
@@ -223,6 +227,17 @@ def _by_split(path: Path, arrays: Arrays) -> dict[str, tuple[NDArray[Any], NDArr
         raise DataError(f"{path}: split says {', '.join(unknown[:5])}; expected train, val, test")
     present = [part for part in SPLIT_NAMES if (split == part).any()]
     return {part: (images[split == part], labels[split == part]) for part in present}
+
+
+def _aspect(path: Path, arrays: Arrays) -> Aspect:
+    given = arrays.get("aspect", np.array("stretch"))
+    for known in get_args(Aspect):
+        if given.shape == () and given.item() == known:
+            return cast(Aspect, known)
+    raise DataError(
+        f"{path}: aspect is {given.dtype} of shape {given.shape}, expected one of the words "
+        f"{', '.join(get_args(Aspect))}"
+    )
 
 
 def _class_names(
