@@ -24,6 +24,8 @@ from tinylens.testing.readers import FILE_DAMAGES, Damage, Read, Write
 KINDS_OF_DAMAGE = 12
 NOT_READERS = {  # modules that have no format of their own
     "cache",
+    "checking",
+    "choosing",
     "cifar_pickle",
     "dataset",
     "debian",

@@ -65,16 +65,21 @@ def odd_pictures() -> dict[str, bytes]:
     }
 
 
+def opaque(content: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+    if image.mode == "I;16":  # 16 bits become 8
+        deep = np.asarray(image).astype(np.float64)
+        return Image.fromarray(np.floor(deep / 257 + 0.5).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image
+    over = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+
+
 def written_out(content: bytes, rule: ImageRule) -> np.ndarray:
     """What the rule says, in the plainest of words; Pillow decodes and resamples."""
-    with Image.open(io.BytesIO(content)) as image:
-        if image.mode == "I;16":  # 16 bits become 8
-            deep = np.asarray(image).astype(np.float64)
-            image = Image.fromarray(np.floor(deep / 257 + 0.5).astype(np.uint8))
-        if image.has_transparency_data:
-            over = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-        image = image.convert("L" if rule.channels == 1 else "RGB")
+    image = opaque(content).convert("L" if rule.channels == 1 else "RGB")
     factors = rule.width / image.width, rule.height / image.height
     if rule.aspect == "stretch":
         inner = image.resize((rule.width, rule.height), Image.Resampling.BICUBIC)

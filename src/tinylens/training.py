@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinylens import backend as backends
 from tinylens import environment, events, files
+from tinylens.data.checking import check_trainable
 from tinylens.data.dataset import Splits
 from tinylens.data.images import rule_of
 from tinylens.environment import now
@@ -99,6 +100,7 @@ def train(
         watcher: told of every phase, step and epoch.
 
     Raises:
+        DataError: all pictures are the same, or there are too many classes.
         RecipeError: the recipe says something impossible.
         RunError: `out` holds another run, or a live process is writing it.
         TrainingDiverged: the loss stopped being a number.
@@ -106,6 +108,7 @@ def train(
         KeyboardInterrupt: Ctrl-C came; the step was finished and the state saved before.
     """
     called, watcher = time.monotonic(), watcher or Silent()
+    check_trainable(data)
     resolved = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     resolved = resolved.override(overrides or {})
     choice = backends.activate(backend)

@@ -76,7 +76,8 @@ def test_each_choice_is_explained_and_what_was_asked_for_is_not():
     sizes = [(100, 50, True, 1), (50, 100, False, 2), (70, 70, False, 3)]
     assert chosen(*sizes).notes == (
         "pictures of 3 sizes were padded to 64×64",
-        "size 64: half the pictures have a shorter side of 70 pixels or more; --size N sets another",
+        "size 64: half the pictures have a shorter side of 70 pixels or more; --size N sets "
+        "another",
         "aspect pad: widths are from 0.50 to 2.00 times the heights, and to stretch pictures would "
         "change what they show; --aspect stretch or crop sets another",
         "channels 3: 1 of 6 pictures have no colour and were made RGB as the others are",

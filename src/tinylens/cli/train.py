@@ -231,6 +231,8 @@ def _load(
     watcher.phase(f"loading {dataset}")
     started = time.monotonic()
     splits = load_by(recipe.data, dataset, **options)
+    for note in splits.notes:
+        watcher.say(note)
     if curve:
         check_curve(splits)
     return splits, time.monotonic() - started

@@ -256,9 +256,14 @@ def _checked_labels(labels: Any, count: int, class_names: Sequence[str], source:
     if array.ndim == 2 and array.shape[1] == 1:  # Keras gives CIFAR labels as (n, 1)
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
+        way = (
+            "measurements are no classes: cut them into ranges with numpy.digitize(labels, edges)"
+            if array.ndim == 1
+            else "turn one-hot rows into numbers with labels.argmax(axis=1)"
+        )
         raise DataError(
             f"{source}: labels are {array.dtype} of shape {array.shape}, expected whole numbers of "
-            "shape (n,); turn one-hot rows into numbers with labels.argmax(axis=1)"
+            f"shape (n,); {way}"
         )
     if len(array) != count:
         raise DataError(f"{source}: {count} pictures but {len(array)} labels; expected one each")

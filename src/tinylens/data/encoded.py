@@ -237,9 +237,7 @@ def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
     return step
 
 
-def _guess(
-    encoded: Encoded, wanted: Wanted, images: Path
-) -> tuple[ImageRule | None, Guess | None]:
+def _guess(encoded: Encoded, wanted: Wanted, images: Path) -> tuple[ImageRule | None, Guess | None]:
     """Return what a few of the pictures say that all will become, with the file for them made.
 
     Where a size is to be chosen from pictures that differ, a few say too little: to decode all by

@@ -13,13 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinylens.data.checking import (
+    check_class_names,
+    check_part_names,
+    check_same_classes,
+    empty_part,
+    listed,
+)
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.decode_worker import Item, Stamp, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
-from tinylens.data.parts import PART_NAMES, Parts, check_class_names
+from tinylens.data.parts import PART_NAMES, Parts
 from tinylens.errors import DataError
 
 PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
+MOST_PARTS = 6  # folders that may be parts by misspelt names
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
 
 
@@ -141,6 +149,9 @@ def _listed(root: Path, expect: Callable[[int], None] = lambda _: None) -> _List
         for part in ("train", "val", "test")
         for class_name, folder in sorted(by_part.get(part, {}).items())
     ]
+    for part in by_part:
+        if not any(group.files for group in groups if group.part == part):
+            raise empty_part(str(root), part)
     names = [f"{group.folder}/{file}" for group in groups for file in group.files]
     return _Listed(groups, names, class_names, walk.folders, walk.ignored, walk.links)
 
@@ -151,17 +162,12 @@ def _class_names(root: Path, by_part: Mapping[str, Mapping[str, str]]) -> tuple[
     if len(names) < 2:
         raise DataError(
             f"{root}: found {len(names)} class folders{': ' if names else ''}"
-            f"{', '.join(map(shown, names))}; expected at least 2, as in {root.name}/CLASS/PICTURE "
+            f"{listed(map(shown, names))}; expected at least 2, as in {root.name}/CLASS/PICTURE "
             f"or {root.name}/train/CLASS/PICTURE"
         )
     check_class_names(names, str(root))
     for part, classes in by_part.items():
-        if extra := sorted(set(classes) - set(names)):
-            raise DataError(
-                f"{root}: {part} has classes that train lacks: {', '.join(map(shown, extra))}; "
-                f"train has {', '.join(map(shown, names))}; expected the same names: rename or "
-                "remove the folders"
-            )
+        check_same_classes(part, map(shown, classes), list(map(shown, names)), str(root))
     return names
 
 
@@ -181,17 +187,11 @@ class _Walk:
         """Return the folder of each part within the root; the root itself is train, "" by name."""
         names = list(self._folders(""))
         aliases = {name: PART_NAMES[name.lower()] for name in names if name.lower() in PART_NAMES}
-        if "train" not in aliases.values() or not any(
-            self._folders(name) for name, part in aliases.items() if part == "train"
-        ):
+        if aliases or len(names) <= MOST_PARTS:  # else they are classes, and not to be looked into
+            held = {shown(name): bool(self._folders(name)) for name in names}
+            check_part_names(self.root, held, PART_NAMES)
+        if not any(self._folders(name) for name, part in aliases.items() if part == "train"):
             return {"train": ""}
-        others = sorted(set(names) - set(aliases))
-        twice = len(set(aliases.values())) < len(aliases)
-        if others or twice:
-            raise DataError(
-                f"{self.root}: found the folders {', '.join(map(shown, sorted(names)))}; expected "
-                "classes alone, or train, val and test alone, each once"
-            )
         return {part: name for name, part in aliases.items()}
 
     def classes(self, folder: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,26 +72,6 @@ def parts_of(found: Mapping[str, Dataset], source: str, notes: Sequence[str] = (
             "expected train, and val and test where there are any"
         )
     return Parts(found["train"], found.get("val"), found.get("test"), tuple(notes))
-
-
-def check_class_names(names: Sequence[str], source: str) -> None:
-    """Refuse names that look the same, or are on other systems.
-
-    Raises:
-        DataError: when two names differ in their Unicode form or in case alone.
-    """
-    seen: dict[str, str] = {}
-    for name in names:
-        folded = unicodedata.normalize("NFC", name).casefold()
-        if folded in seen and seen[folded] != name:
-            pair = f"{seen[folded]!a} and {name!a}"
-            same = unicodedata.normalize("NFC", seen[folded]) == unicodedata.normalize("NFC", name)
-            why = "in Unicode form" if same else "in upper and lower case"
-            raise DataError(
-                f"{source}: the classes {pair} differ {why} alone; expected names that differ "
-                "on every system: rename or merge one"
-            )
-        seen[folded] = name
 
 
 def numbered_names(highest: int) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.data import arrays, cifar, idx, image_folder, known, table
+from tinylens.data.checking import no_set, remarks, single_pictures
 from tinylens.data.choosing import ASPECTS, AspectWanted, brought_to
 from tinylens.data.dataset import Dataset, Splits, stratified_split
 from tinylens.data.encoded import Options
@@ -179,7 +180,8 @@ def read_path(path: Path, options: Options) -> Parts:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if matching is None:
         looked_for = "; ".join(each.looks_like for each in FORMATS)
-        raise DataError(f"{path}: no data set that is known here; looked for {looked_for}")
+        what = no_set(path, image_folder.PICTURE_SUFFIXES)
+        raise DataError(f"{path}: no data set that is known here; {what}looked for {looked_for}")
     return matching.read(path, options)
 
 
@@ -285,13 +287,13 @@ def _carved(parts: Parts, val: float, test: float, seed: int) -> Splits:
     how = "stratified, groups kept whole" if whole.groups else "stratified"
     rows = {"train": np.arange(len(whole))}
     if parts.test is None:
-        rows["train"], rows["test"] = _carve(whole, rows["train"], test, seed)
+        rows["train"], rows["test"] = _carve(whole, rows["train"], "test", test, seed)
         notes.append(
             f"no test part was given: {test:.0%} of train, {how}, seed {seed} "
             f"({len(rows['test']):,} pictures), was set aside for it"
         )
     if parts.val is None and val > 0:
-        rows["train"], rows["val"] = _carve(whole, rows["train"], val, seed)
+        rows["train"], rows["val"] = _carve(whole, rows["train"], "val", val, seed)
         notes.append(f"val: {val:.0%} of train, {how}, seed {seed} ({len(rows['val']):,} pictures)")
     carved = {"train": whole}
     if len(rows) > 1:
@@ -300,19 +302,17 @@ def _carved(parts: Parts, val: float, test: float, seed: int) -> Splits:
         # what was set aside while reading stays on the record of train
         carved["train"] = replace(carved["train"], skipped=whole.skipped)
     test_part = parts.test or carved["test"]
-    return Splits(carved["train"], parts.val or carved.get("val"), test_part, tuple(notes))
+    splits = Splits(carved["train"], parts.val or carved.get("val"), test_part, tuple(notes))
+    return replace(splits, notes=(*notes, *remarks(splits)))
 
 
-def _carve(whole: Dataset, rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Return `rows` of `whole` as (rest, part), the part holding `share` of every class."""
+def _carve(whole: Dataset, rows: Rows, name: str, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Return `rows` of `whole` as (rest, part), the part `name` holding `share` of every class."""
     labels = whole.labels[rows]
     counts = np.bincount(labels, minlength=len(whole.class_names))
-    single = [name for name, n in zip(whole.class_names, counts, strict=True) if n == 1]
+    single = [each for each, n in zip(whole.class_names, counts, strict=True) if n == 1]
     if single:
-        raise DataError(
-            f"{whole.source}: one picture alone of class {', '.join(single)}, and {share:.0%} of "
-            "each is to be set aside; expected at least 2: add pictures or leave the class out"
-        )
+        raise single_pictures(whole.source, single, name, share)
     if whole.groups:
         rest, part = carve(labels, [whole.groups[row] for row in rows], share, seed)
     else:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tinylens.data.checking import check_class_names
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.decode_worker import MAX_FILE_BYTES, Item
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
-from tinylens.data.parts import PART_NAMES, Parts, check_class_names, numbered_names
+from tinylens.data.parts import PART_NAMES, Parts, numbered_names
 from tinylens.errors import DataError, MissingExtra
 
 IMAGE_COLUMNS = ("image", "img")
@@ -246,7 +247,8 @@ def _columns(file: Path, table: Any) -> tuple[str, str]:
     if not pyarrow.types.is_integer(label_type):
         raise DataError(
             f"{file}: column {label} is {label_type}, expected whole numbers, with the class names "
-            "in the schema's metadata as Hugging Face writes them"
+            "in the schema's metadata as Hugging Face writes them; measurements are no classes: "
+            "cut them into a few ranges"
         )
     if pyarrow.types.is_struct(image_type):
         inner = {field.name: field.type for field in image_type}

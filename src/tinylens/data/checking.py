@@ -1,0 +1,262 @@
+"""What is wrong with a data set that can be read: told in a sentence, with the way out.
+
+Every reader's sets come through here, so that a mistake has one answer, whatever it is made in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tinylens.data.dataset import Dataset, Splits
+from tinylens.errors import DataError, did_you_mean
+
+LISTED = 5  # of many names; the rest is counted
+NEAR = 0.7  # of a misspelt part: trian and train are alike to 0.8, extra and train to 0.6
+MEASUREMENTS = 20  # names that are fractions, above which they are no classes
+
+MOST_CLASSES = 2_000  # with them a training of 6,000 tiny pictures is judged in 40 s
+BYTES_A_PAIR = 34  # of classes: 98 MB of evaluation.json and 40 MB of report.html for 2,000
+
+_BLOCK = 1_024  # pictures compared at a time
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for a sentence, of many the first ones.
+
+    >>> listed("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
+    every = list(names)
+    shown = ", ".join(every[:LISTED])
+    return shown + (f" and {len(every) - LISTED:,} more" if len(every) > LISTED else "")
+
+
+# --- names of classes
+
+
+def check_class_names(names: Sequence[str], source: str) -> None:
+    """Refuse names that look the same, or are on other systems, and names that are measurements.
+
+    Raises:
+        DataError: when two names differ in their Unicode form or in case alone, or when there are
+            many and all are numbers, most of them fractions.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(folded(name), name)
+        if other != name:
+            raise DataError(
+                f"{source}: the classes {other!a} and {name!a} differ {_difference(other, name)} "
+                "alone; expected names that differ on every system: to join the two give their "
+                "pictures one name, in a folder by moving them into one; else rename one"
+            )
+    if len(names) > MEASUREMENTS and _are_fractions(names):
+        raise DataError(
+            f"{source}: the {len(names):,} classes are numbers: {listed(names)}; expected classes, "
+            "not measurements: cut these into a few ranges, such as low, middle and high"
+        )
+
+
+def folded(name: str) -> str:
+    """Return a name as systems see it that know neither case nor forms of Unicode."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _difference(one: str, other: str) -> str:
+    same = unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
+    return "in Unicode form" if same else "in upper and lower case"
+
+
+def _are_fractions(names: Sequence[str]) -> bool:
+    try:
+        numbers = [float(name) for name in names]
+    except ValueError:
+        return False
+    finite = [number for number in numbers if math.isfinite(number)]
+    return sum(not number.is_integer() for number in finite) > len(names) / 2
+
+
+def check_same_classes(part: str, found: Iterable[str], train: Sequence[str], source: str) -> None:
+    """Refuse a part with classes that train lacks; train may have more than a part.
+
+    Raises:
+        DataError: naming them, and what they may be meant for.
+    """
+    extra = sorted(set(found) - set(train))
+    if not extra:
+        return
+    alike = {folded(name): name for name in train}
+    meant = [
+        f"{name!a} and {alike[folded(name)]!a} of train differ "
+        f"{_difference(name, alike[folded(name)])} alone"
+        for name in extra
+        if folded(name) in alike
+    ]
+    hint = f" ({listed(meant)})" if meant else did_you_mean(extra[0], train)
+    raise DataError(
+        f"{source}: {part} has classes that train lacks: {listed(extra)}; train has "
+        f"{listed(train)}{hint}; expected the same names: rename or remove them, or add "
+        "pictures of them to train"
+    )
+
+
+# --- names and contents of parts
+
+
+def check_part_names(root: Path, folders: Mapping[str, bool], known: Mapping[str, str]) -> None:
+    """Refuse folders that are parts of a set by what they hold, but not all by their names.
+
+    Args:
+        root: the set's folder.
+        folders: in it, with whether they hold folders themselves.
+        known: the names that parts go by, in small letters, with the part of each.
+
+    Raises:
+        DataError: saying which name may be meant for which part.
+    """
+    parts = {name: known[name.lower()] for name in folders if name.lower() in known}
+    meant = {name: meant_part(name, known) for name in folders if name not in parts}
+    guessed = {name: part for name, part in meant.items() if part}
+    # without a train part that holds folders they may be classes, unless they look like parts
+    trained = any(part == "train" and folders[name] for name, part in parts.items())
+    split_by_look = any(folders.values()) and len(parts) + len(guessed) == len(folders) > 0
+    if not trained and not (split_by_look and (parts or "train" in guessed.values())):
+        return
+    if not trained and "train" in parts.values():
+        empty = next(name for name, part in parts.items() if part == "train")
+        beside = listed(sorted(set(folders) - {empty}))
+        raise DataError(
+            f"{root / empty}: no folders in it, and {beside} beside it; expected a folder of "
+            f"pictures for each class, as in {root.name}/{empty}/CLASS"
+        )
+    if trained and not meant and len(set(parts.values())) == len(parts):
+        return
+    missing = set(guessed.items()) - {(name, part) for name in guessed for part in parts.values()}
+    hints = [f"rename {name} to {part}" for name, part in sorted(missing)]
+    raise DataError(
+        f"{root}: found the folders {listed(sorted(folders))}; expected classes alone, or train, "
+        f"val and test alone, each once{': ' if hints else ''}{listed(hints)}"
+    )
+
+
+def meant_part(name: str, known: Mapping[str, str]) -> str | None:
+    """Return the part that a name is near to, or that is a word in it.
+
+    >>> known = {"train": "train", "test": "test"}
+    >>> meant_part("Trian", known), meant_part("test_images", known), meant_part("boots", known)
+    ('train', 'test', None)
+    """
+    words = "".join(each if each.isalpha() else " " for each in name.lower()).split()
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=NEAR)
+    return next((known[word] for word in (*words, *near) if word in known), None)
+
+
+def empty_part(source: str, part: str) -> DataError:
+    """Return what to raise for a part without any picture."""
+    return DataError(
+        f"{source}: {part} holds no picture; expected some: add them, or remove {part}, and a "
+        "share of train is set aside for it"
+    )
+
+
+def single_pictures(source: str, names: Sequence[str], part: str, share: float) -> DataError:
+    """Return what to raise where classes are too small to set pictures aside for a part."""
+    least, way = (
+        ("2, and 3 with a val part", f"put what to judge on into a folder {part} beside train")
+        if part == "test"
+        else ("3 with a test part", "set none aside with --val 0")
+    )
+    return DataError(
+        f"{source}: one picture alone of class {listed(names)}, and {share:.0%} of each is to be "
+        f"set aside for {part}; expected at least {least}: add pictures, leave the class out, or "
+        f"{way}"
+    )
+
+
+def no_set(path: Path, suffixes: Iterable[str]) -> str:
+    """Return what `path` is that is no data set, with the way out, or "" where that is unknown.
+
+    Args:
+        path: of a file or a folder.
+        suffixes: of pictures' names, in small letters, without a dot.
+    """
+    pictures = set(suffixes)
+
+    def is_picture(file: Path) -> bool:
+        return file.is_file() and file.suffix.lower().removeprefix(".") in pictures
+
+    if is_picture(path):
+        return "it is one picture: give the folder that holds a folder of pictures for each class; "
+    if path.is_file():
+        return "it is a file: give the folder that holds a folder of pictures for each class; "
+    entries = list(path.iterdir())
+    count = sum(map(is_picture, entries))
+    if count:
+        return (
+            f"its {count:,} pictures lie in no folder of a class: put those of each class into a "
+            "folder of its name; "
+        )
+    return "" if entries else "the folder is empty; "
+
+
+# --- what cannot be trained on
+
+
+def check_trainable(splits: Splits) -> None:
+    """Refuse a set that can be looked at, and of which a training would come to nothing.
+
+    Raises:
+        DataError: all pictures are the same, or there are too many classes to judge.
+    """
+    if wrong := identical(splits) or _too_many_classes(splits):
+        raise DataError(wrong)
+
+
+def identical(splits: Splits) -> str:
+    """Return what to say where all pictures are the same one, or "".
+
+    >>> import numpy as np
+    >>> data = Dataset(np.zeros((4, 8, 8, 1), np.uint8), [0, 1] * 2, ("a", "b"), source="x")
+    >>> identical(Splits(data, None, data)).partition(";")[0]
+    'all 8 pictures of x are the same'
+    """
+    first = splits.train.images[:1]
+    parts = [part.images for _, part in splits.items()]
+    for images in parts:
+        for start in range(0, len(images), _BLOCK):  # a set that can be learnt ends in the first
+            if (images[start : start + _BLOCK] != first).any():
+                return ""
+    example = f", such as {splits.train.paths[0]}" if splits.train.paths else ""
+    return (
+        f"all {sum(map(len, parts)):,} pictures of {splits.source} are the same{example}; expected "
+        "pictures that differ: look whether they are placeholders of a download that failed"
+    )
+
+
+def remarks(splits: Splits) -> Iterator[str]:
+    """Yield what the reader of the figures must know of a set that can be trained on."""
+    if wrong := identical(splits) or _too_many_classes(splits):
+        yield wrong
+    for name, part in splits.items():
+        if name != "train" and (missing := _without_pictures(part)):
+            what = "is said of how they are told" if name == "test" else "is chosen by them"
+            yield f"{name} has no picture of {listed(missing)}: nothing {what}; add some to {name}"
+
+
+def _too_many_classes(splits: Splits) -> str:
+    classes = len(splits.class_names)
+    if classes <= MOST_CLASSES:
+        return ""
+    return (
+        f"{classes:,} classes: the tables of what is taken for what would come to "
+        f"{classes**2 * BYTES_A_PAIR / 1e9:.1f} GB in evaluation.json and report.html; expected at "
+        f"most {MOST_CLASSES:,} classes to train on: leave some out, or put together what is alike"
+    )
+
+
+def _without_pictures(part: Dataset) -> list[str]:
+    return [name for name, count in zip(part.class_names, part.counts, strict=True) if not count]
