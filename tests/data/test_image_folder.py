@@ -269,7 +269,8 @@ def test_pictures_are_brought_to_their_size_by_the_aspect_asked_for(root, option
     asked = replace(options, aspect=aspect, workers=workers)
     data = image_folder.read(root, asked)
     resolved = "pad" if aspect == "auto" else aspect
-    rule = ImageRule(32, 32, 3, aspect=resolved)
+    side = 56 if resolved == "pad" else 32
+    rule = ImageRule(side, side, 3, aspect=resolved)
     assert data.aspect == resolved
     assert np.array_equal(data.images, [decode(each, rule).image for each in content])
     again = image_folder.read(root, asked)

@@ -207,7 +207,7 @@ def test_an_aspect_of_arrays_is_recorded_for_what_is_asked_later(tmp_path):
 
 
 def test_an_aspect_that_is_nearly_known_is_proposed():
-    with pytest.raises(RecipeError, match="aspect is 'padd', expected .* did you mean pad"):
+    with pytest.raises(RecipeError, match=r"aspect is 'padd', expected .* did you mean pad"):
         load("shapes", aspect="padd")
 
 

@@ -38,6 +38,7 @@ class Facts:
         width: in pixels, of every picture where there is one size; else of the narrowest.
         height: likewise.
         shorter: half the pictures have a shorter side of so many pixels or more.
+        longer: likewise of the longer side.
         ratios: of width to height, of the narrowest and the widest but for `OUTLYING` on each side.
     """
 
@@ -47,6 +48,7 @@ class Facts:
     width: int
     height: int
     shorter: int
+    longer: int
     ratios: tuple[float, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def facts_of(sizes: Iterable[CountedSize]) -> Facts:
         width=width,
         height=height,
         shorter=int(_at([(min(width, height), times) for width, height, _, times in known], 0.5)),
+        longer=int(_at([(max(width, height), times) for width, height, _, times in known], 0.5)),
         ratios=(_at(ratios, OUTLYING), _at(ratios, 1 - OUTLYING)),
     )
 
@@ -112,20 +115,20 @@ def choose(facts: Facts, wanted: Wanted) -> Chosen:
     """Return the rule for pictures of which `facts` are known.
 
     Pictures of one size keep it up to `OWN_SIDE`, and are 64×64 above. Of pictures of many sizes
-    half at least are not enlarged: the side is the median of their shorter sides, from 16 to 128,
-    rounded down to a multiple of 8.
+    half at least are not enlarged: the side is the median of their shorter sides, or of the longer
+    ones where they are padded, from 16 to 128, rounded down to a multiple of 8.
 
-    >>> choose(facts_of([(100, 70, False, 9), (80, 90, False, 9)]), Wanted()).rule
-    ImageRule(height=80, width=80, channels=3, background=(255, 255, 255), aspect='pad')
+    >>> choose(facts_of([(60, 40, False, 9), (40, 50, False, 9)]), Wanted()).rule
+    ImageRule(height=56, width=56, channels=3, background=(255, 255, 255), aspect='pad')
     """
     if wanted.rule is not None:
         return Chosen(wanted.rule, tuple(_brought(facts, wanted.rule)))
-    width, height = (wanted.size, wanted.size) if wanted.size else _size(facts)
     aspect = wanted.aspect if wanted.aspect != "auto" else _aspect(facts)
+    width, height = (wanted.size, wanted.size) if wanted.size else _size(facts, aspect)
     rule = ImageRule(height, width, 1 if facts.grey == facts.count else 3, aspect=aspect)
     notes = list(_brought(facts, rule))
     if wanted.size is None and (facts.width, facts.height) != (width, height):
-        notes.append(_why_size(facts, width))
+        notes.append(_why_size(facts, aspect, width))
     if wanted.aspect == "auto" and aspect != "stretch":
         low, high = facts.ratios
         notes.append(
@@ -140,26 +143,28 @@ def choose(facts: Facts, wanted: Wanted) -> Chosen:
     return Chosen(rule, tuple(notes))
 
 
-def _size(facts: Facts) -> tuple[int, int]:
+def _size(facts: Facts, aspect: Aspect) -> tuple[int, int]:
     """Return width and height."""
     if facts.sizes > 1:
-        side = min(max(facts.shorter // STEP * STEP, LEAST_SIDE), OWN_SIDE)
+        enough = facts.longer if aspect == "pad" else facts.shorter
+        side = min(max(enough // STEP * STEP, LEAST_SIDE), OWN_SIDE)
         return side, side
     if max(facts.width, facts.height) > OWN_SIDE:
         return COMMON_SIDE, COMMON_SIDE
     return facts.width, facts.height
 
 
-def _why_size(facts: Facts, side: int) -> str:
+def _why_size(facts: Facts, aspect: Aspect, side: int) -> str:
     if facts.sizes == 1:
         return (
             f"size {side}: the pictures are larger than {OWN_SIDE} pixels, and train in a fraction "
             "of the time so; --size N sets another"
         )
-    bound = f", and more than {OWN_SIDE} is not taken unasked" if facts.shorter > OWN_SIDE else ""
+    which, half = ("longer", facts.longer) if aspect == "pad" else ("shorter", facts.shorter)
+    bound = f", and more than {OWN_SIDE} is not taken unasked" if half > OWN_SIDE else ""
     return (
-        f"size {side}: half the pictures have a shorter side of {facts.shorter:,} pixels or more"
-        f"{bound}; --size N sets another"
+        f"size {side}: half the pictures have a {which} side of {half:,} pixels or more{bound}; "
+        "--size N sets another"
     )
 
 

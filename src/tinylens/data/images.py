@@ -76,14 +76,14 @@ class ImageRule:
         channels: 1 for grey, 3 for RGB.
         background: RGB from 0 to 255, seen through transparent pixels.
         aspect: what becomes of a picture whose sides have another ratio: "stretch" to the size,
-            "crop" its middle, or "pad" it, made to fit, with the mean of the edges that touch the
-            padding, which is the ground that a thing stands on more often than any one colour is.
+            "crop" its middle, or "pad" it: the whole picture, made to fit, in the middle of the mean
+            colour of those of its edges that the padding touches.
 
     Raises:
         DataError: when a value is impossible.
 
     >>> ImageRule.from_json(ImageRule(28, 28, 1).to_json())
-    ImageRule(height=28, width=28, channels=1, background=(255, 255, 255))
+    ImageRule(height=28, width=28, channels=1, background=(255, 255, 255), aspect='stretch')
     """
 
     height: int
