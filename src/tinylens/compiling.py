@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens import augment, models, optim
-from tinylens.batches import Augment, LossMemory, Order, ResidentImages
+from tinylens import augment, balance, models, optim
+from tinylens.batches import Augment, LossMemory, Order, PriorLogits, ResidentImages
 from tinylens.course import Course
 from tinylens.data.cache import cache_root
 from tinylens.data.dataset import Dataset, Splits, joined
@@ -85,6 +85,7 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
         batch_size=min(spec.batch_size, len(train)),
         seed=spec.seed,
         flip=recipe.augment.flip,
+        labels=train.labels if spec.balance == "sampling" else None,
     )
     course = Course(spec, train.image_shape[:2])
     memory = LossMemory(train.labels) if spec.hard_share < 1 else None
@@ -112,7 +113,11 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
         course=course,
         order=order,
         labels=np.eye(len(train.class_names), dtype=np.float32)[labels],
-        weights=_class_weights(train) if spec.class_weights else None,
+        weights=(
+            balance.loss_weights(train.labels, len(train.class_names))
+            if spec.balance == "weights"
+            else None
+        ),
         n_val=0 if splits.val is None else len(splits.val),
         memory=memory,
         loops=_loops(trained),
@@ -160,6 +165,8 @@ def _build_models(
 
         def around(answering: keras.Model, size: tuple[int, int] | None) -> keras.Model:
             logits = answering(Augment(recipe.augment, size)(pictures, draws))
+            if recipe.train.balance == "logits":
+                logits = PriorLogits(balance.priors(train.counts))(logits)
             remembered = logits if memory is None else memory(indices, logits)
             return keras.Model([indices, draws], remembered)
 
@@ -186,9 +193,3 @@ def _on_smaller(network: keras.Model, size: tuple[int, int]) -> keras.Model:
             f"train.early_scale: the network {network.name} fits pictures of one size only; "
             "set it to 1, or take a network that ends in global pooling, such as whitened"
         ) from None
-
-
-def _class_weights(train: Dataset) -> NDArray[np.float32]:
-    """Return a weight a picture, mean 1, so that every class adds the same to the loss."""
-    per_class = len(train) / np.maximum(train.counts, 1) / np.count_nonzero(train.counts)
-    return per_class[train.labels].astype(np.float32)

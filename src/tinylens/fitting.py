@@ -18,12 +18,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens import augment, events
+from tinylens import events, judging
 from tinylens.compiling import Trainer
 from tinylens.errors import TrainingDiverged
 from tinylens.run import Arrays, Run
-
-VAL_BATCH = 500  # pictures a step when nothing is kept for a gradient
 
 
 class Watcher(Protocol):
@@ -65,7 +63,7 @@ class State:
         partial: sums over those steps: "loss", "accuracy" and "seconds".
         history: a row an epoch.
         best_epoch: epochs that were done when the best weights were taken; 0 before the first.
-        best_accuracy: of val, then.
+        best_accuracy: of val, then; its macro-F1 where uneven classes are made up for.
         best_loss: the lowest val loss so far, for early stopping.
         stale: epochs since the val loss was lowest.
         dropped: epochs that are left out, so that a deadline is kept.
@@ -130,9 +128,10 @@ def fit(
                 return state
             row = _close_epoch(trainer, state)
             _note_pace(trainer, state, row["seconds"])
-            if spec.best_weights and row.get("val_accuracy", -1.0) > state.best_accuracy:
-                state.best_accuracy, state.best_epoch = row["val_accuracy"], state.epoch
-                best = _averaged_weights(trainer)
+            score = row.get("val_macro_f1", row.get("val_accuracy", -1.0))
+            if spec.best_weights and score > state.best_accuracy:
+                state.best_accuracy, state.best_epoch = score, state.epoch
+                best = judging.averaged_weights(trainer)
             state.finished = (
                 late or state.place >= spec.epochs or 0 < spec.early_stopping <= state.stale
             )
@@ -142,7 +141,7 @@ def fit(
             write_event(row)
             watcher.epoch(row)
     run.write_history(state.history)  # a kill may have come between checkpoint and history
-    trainer.network.set_weights(best if best is not None else _averaged_weights(trainer))
+    trainer.network.set_weights(best if best is not None else judging.averaged_weights(trainer))
     return state
 
 
@@ -322,7 +321,7 @@ def _close_epoch(trainer: Trainer, state: State) -> dict[str, float]:
         "learning_rate": float(keras.ops.convert_to_numpy(trainer.model.optimizer.learning_rate)),
         "loss": state.partial["loss"] / steps,
         "accuracy": state.partial["accuracy"] / steps,
-        **(_judge_on_val(trainer) if _looks_at_val(trainer, state) else {}),
+        **(judging.judge_on_val(trainer) if _looks_at_val(trainer, state) else {}),
         "images_per_second": steps * trainer.order.batch_size / seconds,
         "seconds": seconds,
     }
@@ -338,43 +337,6 @@ def _looks_at_val(trainer: Trainer, state: State) -> bool:
     """Return whether the epoch in hand ends with a look at val, where there is one."""
     spec, done = trainer.recipe.train, state.place + 1
     return trainer.n_val > 0 and (done % spec.val_every == 0 or done == spec.epochs)
-
-
-def _judge_on_val(trainer: Trainer) -> dict[str, float]:
-    """Return "val_loss" and "val_accuracy" of the (averaged) weights."""
-    trained = trainer.network.get_weights()
-    trainer.network.set_weights(_averaged_weights(trainer))
-    n_train = len(trainer.labels) - trainer.n_val
-    indices = np.arange(n_train, len(trainer.labels), dtype=np.int32)
-    draws = np.zeros((trainer.n_val, augment.NUM_DRAWS), np.float32)
-    figures = trainer.model.evaluate(
-        [indices, draws],
-        trainer.labels[n_train:],
-        batch_size=VAL_BATCH,
-        verbose=0,
-        return_dict=True,
-    )
-    trainer.network.set_weights(trained)
-    return {"val_loss": float(figures["loss"]), "val_accuracy": float(figures["accuracy"])}
-
-
-def _averaged_weights(trainer: Trainer) -> list[NDArray[Any]]:
-    """Return the network's weights, with the running means in place where the recipe has them."""
-    weights: list[NDArray[Any]] = trainer.network.get_weights()
-    if not trainer.recipe.train.ema:
-        return weights
-    optimizer = trainer.model.optimizer
-    means = dict(
-        zip(
-            (variable.path for variable in trainer.network.trainable_variables),
-            optimizer._model_variables_moving_average,
-            strict=True,
-        )
-    )
-    return [
-        np.array(means[variable.path]) if variable.path in means else values
-        for variable, values in zip(trainer.network.weights, weights, strict=True)
-    ]
 
 
 def _save(trainer: Trainer, run: Run, state: State, best: list[NDArray[Any]] | None) -> None:
