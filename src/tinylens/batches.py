@@ -15,8 +15,9 @@ from keras import ops
 from numpy.typing import NDArray
 
 from tinylens import augment, balance
-from tinylens.layers import rows_on_host
+from tinylens.layers import asked_of_host, rows_on_host
 from tinylens.recipe_sections import AugmentSection
+from tinylens.streaming import Stream
 
 UNSEEN = 1e9  # the loss of a picture that was not seen yet: it comes before all others
 
@@ -112,13 +113,18 @@ class ResidentImages(keras.layers.Layer):
 
     A small set fits in the device's memory whole, so a step receives 4 bytes a picture. Where the
     device is the processor the pictures stay in the array that they came in, memory-mapped or not.
+    A stream's are brought batch by batch on every device.
 
     Args:
-        images: uint8, shape (n, height, width, channels).
+        images: uint8, shape (n, height, width, channels), or a stream of them.
     """
 
-    def __init__(self, images: NDArray[np.uint8], **options: Any) -> None:
+    def __init__(self, images: NDArray[np.uint8] | Stream, **options: Any) -> None:
         super().__init__(dtype="float32", autocast=False, trainable=False, **options)
+        if isinstance(images, Stream):
+            self.picture_shape = images.picture_shape
+            self.rows_on_host = asked_of_host(images.rows, images.picture_shape, np.uint8)
+            return
         self.picture_shape = images.shape[1:]
         self.rows_on_host = rows_on_host(images)
         if self.rows_on_host is not None:

@@ -17,8 +17,8 @@ VAL_BATCH = 500  # pictures a step when nothing is kept for a gradient
 def judge_on_val(trainer: Trainer) -> dict[str, float]:
     """Return "val_loss" and "val_accuracy" of the (averaged) weights.
 
-    And "val_macro_f1" where uneven classes are made up for: accuracy hardly asks for the rare ones,
-    so that it would pick the epoch that is best on the frequent ones.
+    Where uneven classes are made up for also "val_macro_f1" and "val_macro_f1_error", of
+    `balance.even_macro_f1`: accuracy hardly asks for the rare ones.
     """
     trained = trainer.network.get_weights()
     trainer.network.set_weights(averaged_weights(trainer))
@@ -26,25 +26,33 @@ def judge_on_val(trainer: Trainer) -> dict[str, float]:
     indices = np.arange(n_train, len(trainer.labels), dtype=np.int32)
     seen = [indices, np.zeros((trainer.n_val, augment.NUM_DRAWS), np.float32)]
     labels = trainer.labels[n_train:]
-    if trainer.recipe.train.balance == "none":
-        figures = trainer.model.evaluate(
-            seen, labels, batch_size=VAL_BATCH, verbose=0, return_dict=True
-        )
-        found = {"val_loss": float(figures["loss"]), "val_accuracy": float(figures["accuracy"])}
-    else:
-        found = _with_macro_f1(trainer, trainer.model.predict(seen, VAL_BATCH, verbose=0), labels)
+    with trainer.reading_ahead(indices, VAL_BATCH):
+        if trainer.recipe.train.balance == "none":
+            found = _plain(trainer, seen, labels)
+        else:
+            logits = trainer.model.predict(seen, VAL_BATCH, verbose=0)
+            found = _with_macro_f1(trainer, logits, labels)
     trainer.network.set_weights(trained)
     return found
+
+
+def _plain(trainer: Trainer, seen: list[Any], labels: NDArray[np.float32]) -> dict[str, float]:
+    figures = trainer.model.evaluate(
+        seen, labels, batch_size=VAL_BATCH, verbose=0, return_dict=True
+    )
+    return {"val_loss": float(figures["loss"]), "val_accuracy": float(figures["accuracy"])}
 
 
 def _with_macro_f1(
     trainer: Trainer, logits: NDArray[np.float32], labels: NDArray[np.float32]
 ) -> dict[str, float]:
     answers, truth = logits.argmax(axis=1), labels.argmax(axis=1)
+    score, error = balance.even_macro_f1(answers, truth, labels.shape[1])
     return {
         "val_loss": float(keras.ops.convert_to_numpy(trainer.model.loss(labels, logits))),
         "val_accuracy": float((answers == truth).mean()),
-        "val_macro_f1": balance.macro_f1(answers, truth, labels.shape[1]),
+        "val_macro_f1": score,
+        "val_macro_f1_error": error,
     }
 
 
