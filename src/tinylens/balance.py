@@ -44,7 +44,7 @@ def loss_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]
     """
     counts = np.bincount(labels, minlength=classes)
     per_class = (1 - BETA) / (1 - BETA ** np.maximum(counts, 1))
-    weights = per_class[labels]
+    weights: NDArray[np.float64] = per_class[labels]
     return (weights / weights.mean()).astype(np.float32)
 
 
@@ -59,7 +59,8 @@ def priors(counts: Counts) -> NDArray[np.float32]:
     [-0.11, -2.3]
     """
     shown = np.maximum(counts, 1)
-    return np.log(shown / shown.sum()).astype(np.float32)
+    shares: NDArray[np.float64] = shown / shown.sum()
+    return np.log(shares).astype(np.float32)
 
 
 def quotas(counts: Counts, size: int, power: float = SAMPLED) -> Counts:
@@ -74,7 +75,7 @@ def quotas(counts: Counts, size: int, power: float = SAMPLED) -> Counts:
     """
     shares = np.where(counts > 0, np.maximum(counts, 1) ** power, 0.0)
     wanted = size * shares / shares.sum()
-    found = np.floor(wanted).astype(np.int64)
+    found: Counts = np.floor(wanted).astype(np.int64)
     short = np.argsort(found - wanted, kind="stable")[: size - int(found.sum())]
     found[short] += 1
     return found

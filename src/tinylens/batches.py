@@ -6,6 +6,7 @@ by.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -121,6 +122,7 @@ class ResidentImages(keras.layers.Layer):
 
     def __init__(self, images: NDArray[np.uint8] | Stream, **options: Any) -> None:
         super().__init__(dtype="float32", autocast=False, trainable=False, **options)
+        self.rows_on_host: Callable[[Any], Any] | None
         if isinstance(images, Stream):
             self.picture_shape = images.picture_shape
             self.rows_on_host = asked_of_host(images.rows, images.picture_shape, np.uint8)

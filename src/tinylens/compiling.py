@@ -163,7 +163,7 @@ def _pictures(parts: list[Dataset]) -> Images | Stream:
     return Stream(images)
 
 
-def _build_models(  # noqa: PLR0913 - a network, what it is shown and how
+def _build_models(
     train: Dataset,
     pictures: Images | Stream,
     recipe: Recipe,

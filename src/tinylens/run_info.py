@@ -17,8 +17,9 @@ class RunInfo:
         fingerprint: SHA-256 of the data set with its splits.
         splits: "size" and "sha256" by part.
         notes: how the splits came about, and what the reader of the figures must know.
-        seconds: "load", "train", "evaluate", "export" and "total".
+        seconds: "load", "balance" where it was tried out, "train", "evaluate", "export", "total".
         plan: with a budget in seconds, "budget" and what `tinylens.planning.Plan.to_json` gives.
+        balance: with train.balance "auto", what `tinylens.balancing.Choice.to_json` gives.
         test_opened: "time" (UTC) and "command" of each look at the test part.
     """
 
@@ -37,6 +38,7 @@ class RunInfo:
     finished: str = ""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     plan: dict[str, Any] = field(default_factory=dict[str, Any])
+    balance: dict[str, Any] = field(default_factory=dict[str, Any])
     test_opened: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     versions: dict[str, str] = field(default_factory=dict[str, str])
     hardware: dict[str, Any] = field(default_factory=dict[str, Any])

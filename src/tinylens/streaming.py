@@ -60,11 +60,9 @@ class Stream:
     def ahead(self, indices: Indices, batch_size: int) -> Iterator[None]:
         """Within the block, read the batches of `indices` before they are asked for."""
         batches = [indices[at : at + batch_size] for at in range(0, len(indices), batch_size)]
-        with (
-            _read_at_random(self.parts),
-            ThreadPoolExecutor(READERS, thread_name_prefix="tinylens pictures") as self._pool,
-        ):
-            self._later = iter(batches)
+        readers = ThreadPoolExecutor(READERS, thread_name_prefix="tinylens pictures")
+        with _read_at_random(self.parts), readers:
+            self._pool, self._later = readers, iter(batches)
             self._order_more()
             try:
                 yield

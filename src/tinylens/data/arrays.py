@@ -1,6 +1,7 @@
 """Arrays in an .npz file: x_train, y_train, x_test, y_test, or images, labels, class_names, split.
 
-Or in a folder of .npy files of these names, whose pictures are mapped and may be larger than memory.
+Or in a folder of .npy files of these names, whose pictures are mapped, and may be larger than
+memory.
 Never a pickle: an array of objects is refused. Sizes are checked before anything is unzipped.
 """
 
