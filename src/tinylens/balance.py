@@ -44,8 +44,8 @@ def loss_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]
     """
     counts = np.bincount(labels, minlength=classes)
     per_class = (1 - BETA) / (1 - BETA ** np.maximum(counts, 1))
-    weights: NDArray[np.float64] = per_class[labels]
-    return (weights / weights.mean()).astype(np.float32)
+    weights: NDArray[np.float32] = per_class[labels].astype(np.float32)
+    return weights / weights.mean()
 
 
 def priors(counts: Counts) -> NDArray[np.float32]:
