@@ -44,8 +44,9 @@ def loss_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]
     """
     counts = np.bincount(labels, minlength=classes)
     per_class = (1 - BETA) / (1 - BETA ** np.maximum(counts, 1))
-    weights: NDArray[np.float32] = per_class[labels].astype(np.float32)
-    return weights / weights.mean()
+    weights: NDArray[np.float64] = per_class[labels]
+    weights /= weights.mean()
+    return weights.astype(np.float32)
 
 
 def priors(counts: Counts) -> NDArray[np.float32]:
