@@ -7,13 +7,14 @@ import mmap
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.data.dataset import Images
 
-READERS = 16  # threads: an SSD that gives one 676 pictures of 12 kB a second gives these 5,600
+READERS = 4  # threads; 16 were as fast on an SSD: what counts is that each asks for a batch at once
 AHEAD_BYTES = 64 * 2**20  # of pictures that wait for their step
 MOST_AHEAD = 16  # batches
 
@@ -92,6 +93,7 @@ class Stream:
         for number, part in enumerate(self.parts):
             mine = np.flatnonzero(part_of == number)
             rows = indices[mine] - self.starts[number]
+            _ask_for(part, rows)
             in_order = np.argsort(rows, kind="stable")  # neighbours on the disk come together
             # unlike part[rows], `take` copies whole pictures, and lets other threads go on
             found[mine[in_order]] = np.take(part, rows[in_order], axis=0)
@@ -114,6 +116,23 @@ def _read_at_random(parts: Sequence[Images]) -> Iterator[None]:
     finally:
         for mapping in mappings if can else ():
             mapping.madvise(mmap.MADV_NORMAL)
+
+
+def _ask_for(part: Images, rows: NDArray[np.integer[Any]]) -> None:
+    """Tell the system which pictures of a mapped file are read next, all at once.
+
+    Without that every page is asked for on its own when its first byte is needed: of pictures of
+    12 kB anywhere in 12 GB an SSD then gave 5,600 a second to 16 threads, and with it 44,000 to 4.
+    """
+    mapping = _mapping(part)
+    if mapping is None or not hasattr(mmap, "MADV_WILLNEED") or not part.flags.c_contiguous:
+        return
+    before = part.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
+    size = part[0].nbytes
+    for row in rows.tolist():
+        start = before + row * size
+        aligned = start - start % mmap.PAGESIZE
+        mapping.madvise(mmap.MADV_WILLNEED, aligned, start + size - aligned)
 
 
 def _mapping(images: Images) -> mmap.mmap | None:
