@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from tinylens import augment
-from tinylens.batches import UNSEEN, LossMemory, Order, ResidentImages
+from tinylens import augment, balance
+from tinylens.batches import UNSEEN, LossMemory, Order, PriorLogits, ResidentImages
 
 ORDERS = st.builds(
     Order,
@@ -148,3 +148,43 @@ def test_losses_are_remembered_where_they_were_seen_and_only_in_training():
     assert (memory.of_epoch() == UNSEEN).all()  # until the next epoch begins
     expected = [UNSEEN, np.log(2), UNSEEN, np.log(1 + np.exp(-2))]
     np.testing.assert_allclose(memory.begin_epoch(), expected, rtol=1e-5)
+
+
+# --- rare classes shown more often
+
+UNEVEN = np.repeat(np.arange(4), [60, 25, 10, 1])
+
+
+@given(
+    st.integers(1, 120), st.integers(0, 2**31 - 1), st.integers(0, 50), st.sampled_from([1.0, 0.4])
+)
+def test_sampling_shows_every_class_as_often_as_its_quota_says(batch_size, seed, epoch, share):
+    order = Order(len(UNEVEN), min(batch_size, len(UNEVEN)), seed, labels=UNEVEN)
+    indices = order.indices(epoch, share)
+    assert indices.dtype == np.int32
+    assert len(indices) == order.steps(share) * order.batch_size
+    shown = np.bincount(UNEVEN[indices], minlength=4)
+    assert shown.tolist() == balance.quotas(np.bincount(UNEVEN), len(indices)).tolist()
+    for label in range(4):  # no picture of a class twice more often than another
+        of_each = np.bincount(indices, minlength=len(UNEVEN))[label == UNEVEN]
+        assert np.ptp(of_each) <= 1
+    again = Order(order.count, order.batch_size, seed, labels=UNEVEN)
+    assert np.array_equal(again.indices(epoch, share), indices)
+
+
+def test_sampling_of_hard_pictures_takes_those_with_the_largest_losses_of_each_class():
+    order = Order(len(UNEVEN), 16, seed=0, labels=UNEVEN)
+    losses = np.random.default_rng(0).random(len(UNEVEN), np.float32)
+    indices = order.indices(3, share=0.5, losses=losses)
+    quota = balance.quotas(np.bincount(UNEVEN), len(indices))[0]
+    hardest = np.argsort(-losses[:60])[:quota]
+    assert set(indices[UNEVEN[indices] == 0].tolist()) == set(hardest.tolist())
+
+
+@pytest.mark.backend
+def test_priors_are_added_in_training_alone():
+    layer = PriorLogits(np.array([-1, -2], np.float32))
+    logits = np.array([[1, 1], [0, 3]], np.float32)
+    trained = ops.convert_to_numpy(layer(logits, training=True))
+    assert trained.tolist() == [[0, -1], [-1, 1]]
+    assert ops.convert_to_numpy(layer(logits, training=False)).tolist() == logits.tolist()

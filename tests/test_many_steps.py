@@ -28,7 +28,7 @@ CLASSIC = Recipe(name="test").override(
         "train.epochs": 2,
         "train.batch_size": 16,
         "train.ema": 0.8,
-        "train.class_weights": True,
+        "train.balance": "weights",
         "optimizer.warmup": 0.3,
         "augment.flip": "alternating",
         "augment.shift": 2,
@@ -40,6 +40,7 @@ FAST = Recipe.load("fast").override(
         "train.epochs": 4,
         "train.batch_size": 16,
         "optimizer.learning_rate": 0.02,
+        "train.balance": "logits",
     }
 )
 RECIPES = {"classic": (CLASSIC, (12, 12, 1)), "fast": (FAST, (32, 32, 1))}

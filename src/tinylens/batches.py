@@ -6,7 +6,8 @@ by.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import keras
@@ -14,9 +15,10 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from tinylens import augment
-from tinylens.layers import rows_on_host
+from tinylens import augment, balance
+from tinylens.layers import asked_of_host, rows_on_host
 from tinylens.recipe_sections import AugmentSection
+from tinylens.streaming import Stream
 
 UNSEEN = 1e9  # the loss of a picture that was not seen yet: it comes before all others
 
@@ -32,6 +34,8 @@ class Order:
         batch_size: pictures a step; fewer than `count` are left over each epoch, others each time.
         seed: of the order and of the draws.
         flip: whether the draws that mirror alternate from epoch to epoch.
+        labels: int64, shape (count,), where rare classes are shown more often than they occur, as
+            `tinylens.balance.quotas` says; None shows pictures as they come.
 
     >>> order = Order(count=10, batch_size=4, seed=0)
     >>> order.steps(), order.indices(epoch=0).shape
@@ -42,6 +46,7 @@ class Order:
     batch_size: int
     seed: int
     flip: Literal["none", "random", "alternating"] = "none"
+    labels: NDArray[np.int64] | None = field(default=None, compare=False)
 
     def steps(self, share: float = 1.0) -> int:
         """Return the steps of an epoch that takes a share of the pictures.
@@ -62,11 +67,34 @@ class Order:
                 others each time.
         """
         size = self.steps(share) * self.batch_size
+        if self.labels is not None:
+            return self._balanced(self.labels, epoch, size, losses)
         order = self._random(epoch, 0).permutation(self.count)
         if losses is not None:
             hardest = np.argsort(-losses[order], kind="stable")[:size]
             order = order[np.sort(hardest)]
         return order[:size].astype(np.int32)
+
+    def _balanced(
+        self,
+        labels: NDArray[np.int64],
+        epoch: int,
+        size: int,
+        losses: NDArray[np.float32] | None,
+    ) -> NDArray[np.int32]:
+        """Return as many pictures of each class as its quota says, all of them in any order.
+
+        A class with fewer pictures than that shows each of them equally often, or once more; those
+        with the largest losses are the ones that a class shows, or shows once more.
+        """
+        random = self._random(epoch, 0)
+        chosen = []
+        for label, quota in enumerate(balance.quotas(np.bincount(labels), size)):
+            rows = random.permutation(np.flatnonzero(labels == label))
+            if losses is not None:
+                rows = rows[np.argsort(-losses[rows], kind="stable")]
+            chosen.append(np.resize(rows, quota))  # from the start again, where it is too short
+        return random.permutation(np.concatenate(chosen)).astype(np.int32)
 
     def draws(self, epoch: int, indices: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return random numbers for augmentation, float32 in [0, 1), a row a picture."""
@@ -86,13 +114,19 @@ class ResidentImages(keras.layers.Layer):
 
     A small set fits in the device's memory whole, so a step receives 4 bytes a picture. Where the
     device is the processor the pictures stay in the array that they came in, memory-mapped or not.
+    A stream's are brought batch by batch on every device.
 
     Args:
-        images: uint8, shape (n, height, width, channels).
+        images: uint8, shape (n, height, width, channels), or a stream of them.
     """
 
-    def __init__(self, images: NDArray[np.uint8], **options: Any) -> None:
+    def __init__(self, images: NDArray[np.uint8] | Stream, **options: Any) -> None:
         super().__init__(dtype="float32", autocast=False, trainable=False, **options)
+        self.rows_on_host: Callable[[Any], Any] | None
+        if isinstance(images, Stream):
+            self.picture_shape = images.picture_shape
+            self.rows_on_host = asked_of_host(images.rows, images.picture_shape, np.uint8)
+            return
         self.picture_shape = images.shape[1:]
         self.rows_on_host = rows_on_host(images)
         if self.rows_on_host is not None:
@@ -166,6 +200,27 @@ class LossMemory(keras.layers.Layer):
     def compute_output_spec(self, indices: Any, logits: Any, training: Any = None) -> Any:
         """Return the shape and type of the logits."""
         return keras.KerasTensor(logits.shape, dtype=logits.dtype)
+
+
+@keras.saving.register_keras_serializable(package="tinylens")
+class PriorLogits(keras.layers.Layer):
+    """Adds the logarithm of the classes' shares to the logits, in training alone.
+
+    Args:
+        priors: float32, shape (classes,), of `tinylens.balance.priors`.
+    """
+
+    def __init__(self, priors: NDArray[np.float32], **options: Any) -> None:
+        super().__init__(dtype="float32", trainable=False, **options)
+        self.priors = priors
+
+    def call(self, logits: Any, training: bool | None = None) -> Any:
+        """Return logits, shape (batch, classes)."""
+        return logits + self.priors if training else logits
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return `input_shape`."""
+        return input_shape
 
 
 class Augment(keras.layers.Layer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens import augment, models, optim
-from tinylens.batches import Augment, LossMemory, Order, ResidentImages
+from tinylens import augment, balance, memory, models, optim
+from tinylens.batches import Augment, LossMemory, Order, PriorLogits, ResidentImages
 from tinylens.course import Course
 from tinylens.data.cache import cache_root
-from tinylens.data.dataset import Dataset, Splits, joined
+from tinylens.data.dataset import Dataset, Images, Splits, joined
 from tinylens.data.summary import channel_statistics
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
+from tinylens.streaming import Stream
 
 if TYPE_CHECKING:
     from tinylens.many_steps import ManySteps
@@ -38,6 +40,7 @@ class Trainer:
         labels: one-hot, float32, shape (n_train + n_val, classes), train first.
         weights: of the loss, float32, shape (n_train,), or None for all 1.
         memory: of every picture's loss, where hard ones are chosen by it.
+        stream: of the pictures, where they do not fit into memory.
         loops: what trains in calls of many steps, by whether pictures are small; empty where
             `fit` is to be called.
     """
@@ -52,6 +55,7 @@ class Trainer:
     weights: NDArray[np.float32] | None
     n_val: int
     memory: LossMemory | None
+    stream: Stream | None
     loops: Mapping[bool, ManySteps]
 
     def model_of(self, place: int) -> keras.Model:
@@ -61,6 +65,14 @@ class Trainer:
     def steps_of(self, place: int) -> int:
         """Return the steps of the epoch at `place` of the course."""
         return self.order.steps(self.course.share(place))
+
+    def reading_ahead(
+        self, indices: NDArray[np.int32], batch_size: int
+    ) -> contextlib.AbstractContextManager[None]:
+        """Return a block within which batches of `indices` are read before they are needed."""
+        if self.stream is None:
+            return contextlib.nullcontext()
+        return self.stream.ahead(indices, batch_size)
 
     def arrays(self) -> dict[str, Any]:
         """Return the variables that a checkpoint holds, by name."""
@@ -85,10 +97,12 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
         batch_size=min(spec.batch_size, len(train)),
         seed=spec.seed,
         flip=recipe.augment.flip,
+        labels=train.labels if spec.balance == "sampling" else None,
     )
     course = Course(spec, train.image_shape[:2])
-    memory = LossMemory(train.labels) if spec.hard_share < 1 else None
-    network, model, early_model = _build_models(parts, recipe, policy, course, memory)
+    losses = LossMemory(train.labels) if spec.hard_share < 1 else None
+    pictures = _pictures(parts)
+    network, model, early_model = _build_models(train, pictures, recipe, policy, course, losses)
     steps = sum(order.steps(course.share(place)) for place in range(spec.epochs))
     optimizer = optim.build(recipe.optimizer, steps, spec.ema, precision)
     optimizer.build(model.trainable_variables)
@@ -112,9 +126,14 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
         course=course,
         order=order,
         labels=np.eye(len(train.class_names), dtype=np.float32)[labels],
-        weights=_class_weights(train) if spec.class_weights else None,
+        weights=(
+            balance.loss_weights(train.labels, len(train.class_names))
+            if spec.balance == "weights"
+            else None
+        ),
         n_val=0 if splits.val is None else len(splits.val),
-        memory=memory,
+        memory=losses,
+        stream=pictures if isinstance(pictures, Stream) else None,
         loops=_loops(trained),
     )
 
@@ -136,11 +155,23 @@ def _loops(models_by_size: Mapping[bool, keras.Model]) -> Mapping[bool, ManyStep
     return {small: many_steps.ManySteps(model) for small, model in models_by_size.items()}
 
 
+def _pictures(parts: list[Dataset]) -> Images | Stream:
+    """Return the pictures of all parts, one after the other; a stream where memory is short."""
+    images = [part.images for part in parts]
+    if memory.fits(sum(each.nbytes for each in images)):
+        return joined(images)
+    return Stream(images)
+
+
 def _build_models(
-    parts: list[Dataset], recipe: Recipe, policy: str, course: Course, memory: LossMemory | None
+    train: Dataset,
+    pictures: Images | Stream,
+    recipe: Recipe,
+    policy: str,
+    course: Course,
+    losses: LossMemory | None,
 ) -> tuple[keras.Model, keras.Model, keras.Model | None]:
     """Return the network, and what trains it on whole and on smaller pictures."""
-    train = parts[0]
     mean, std = channel_statistics(train.images)
     shape = models.NetworkShape(
         image_shape=train.image_shape,
@@ -156,11 +187,13 @@ def _build_models(
         network = models.build(recipe.model.name, shape, recipe.model.options)
         indices = keras.Input((), dtype="int32", name="indices")
         draws = keras.Input((augment.NUM_DRAWS,), dtype="float32", name="draws")
-        pictures = ResidentImages(joined([part.images for part in parts]))(indices)
+        shown = ResidentImages(pictures)(indices)
 
         def around(answering: keras.Model, size: tuple[int, int] | None) -> keras.Model:
-            logits = answering(Augment(recipe.augment, size)(pictures, draws))
-            remembered = logits if memory is None else memory(indices, logits)
+            logits = answering(Augment(recipe.augment, size)(shown, draws))
+            if recipe.train.balance == "logits":
+                logits = PriorLogits(balance.priors(train.counts))(logits)
+            remembered = logits if losses is None else losses(indices, logits)
             return keras.Model([indices, draws], remembered)
 
         small = course.early_size
@@ -186,9 +219,3 @@ def _on_smaller(network: keras.Model, size: tuple[int, int]) -> keras.Model:
             f"train.early_scale: the network {network.name} fits pictures of one size only; "
             "set it to 1, or take a network that ends in global pooling, such as whitened"
         ) from None
-
-
-def _class_weights(train: Dataset) -> NDArray[np.float32]:
-    """Return a weight a picture, mean 1, so that every class adds the same to the loss."""
-    per_class = len(train) / np.maximum(train.counts, 1) / np.count_nonzero(train.counts)
-    return per_class[train.labels].astype(np.float32)

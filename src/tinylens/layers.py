@@ -240,14 +240,42 @@ def rows_on_host(array: NDArray[Any]) -> Callable[[Any], Any] | None:
     """
     if not _tensorflow_on_processor():
         return None
-    import tensorflow as tf
+    return asked_of_host(lambda chosen: array[chosen], array.shape[1:], array.dtype)
 
-    def rows(indices: Any) -> Any:
-        found = tf.numpy_function(lambda chosen: array[chosen], [indices], array.dtype)
-        found.set_shape((*indices.shape, *array.shape[1:]))
-        return found
 
-    return rows
+def asked_of_host(
+    rows: Callable[[NDArray[Any]], NDArray[Any]], row_shape: tuple[int, ...], dtype: Any
+) -> Callable[[Any], Any]:
+    """Return what calls `rows` within a compiled step, on any backend.
+
+    Args:
+        rows: takes int32 indices, shape (batch,), and returns an array of shape (batch, ...).
+        row_shape: of one of them.
+        dtype: NumPy's, of what is returned.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        def asked(indices: Any) -> Any:
+            found = tf.numpy_function(rows, [indices], dtype)
+            found.set_shape((*indices.shape, *row_shape))
+            return found
+
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        def asked(indices: Any) -> Any:
+            result = jax.ShapeDtypeStruct((*indices.shape, *row_shape), dtype)
+            return jax.pure_callback(lambda chosen: rows(np.asarray(chosen)), result, indices)
+
+    else:
+        import torch
+
+        def asked(indices: Any) -> Any:
+            found = rows(indices.detach().cpu().numpy())
+            return torch.from_numpy(found).to(indices.device)
+
+    return asked
 
 
 def _tensorflow_on_processor() -> bool:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 OptionValue = bool | int | float | str | list[int] | list[float]
@@ -157,7 +165,10 @@ class TrainSection(Section):
             judges all, which takes a while with a large network.
         best_weights: end with the weights of the epoch with the best val accuracy.
         ema: momentum of a running mean of the weights, used instead of them; 0 is off.
-        class_weights: weigh the loss so that every class counts the same.
+        balance: what makes up for uneven classes: "none"; "weights" of the loss; "sampling", which
+            shows rare classes more often; "logits", which come with the classes' shares in
+            training; or "auto", which tries these and takes the best on val. See
+            `tinylens.balance`.
         seed: of the starting weights, the order of the pictures, augmentation and dropout.
         precision: "auto", "float32" or "bfloat16" (float32 weights, bfloat16 arithmetic).
     """
@@ -175,6 +186,22 @@ class TrainSection(Section):
     score_train: Annotated[int, Field(ge=0)] = 0
     best_weights: bool = True
     ema: Fraction = 0.0
-    class_weights: bool = False
+    balance: Literal["none", "weights", "sampling", "logits", "auto"] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_what_earlier_versions_wrote(cls, values: Any) -> Any:
+        """Read `class_weights`, which stands in the recipes of old runs, as `balance`."""
+        if not (isinstance(values, Mapping) and "class_weights" in values):
+            return values
+        rest = {key: value for key, value in values.items() if key != "class_weights"}
+        wanted = values["class_weights"]
+        if not isinstance(wanted, bool):
+            raise ValueError(f"train.balance instead of train.class_weights, got {wanted!r}")
+        if wanted and rest.get("balance", "none") not in ("none", "weights"):
+            raise ValueError(
+                f"train.class_weights or train.balance, got both: true and {rest['balance']!r}"
+            )
+        return rest | {"balance": "weights"} if wanted else rest

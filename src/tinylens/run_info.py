@@ -19,8 +19,9 @@ class RunInfo:
         image: how any picture becomes the network's input, as `ImageRule.to_json` gives it; empty
             in runs of earlier versions.
         notes: how the splits came about, and what the reader of the figures must know.
-        seconds: "load", "train", "evaluate", "export" and "total".
+        seconds: "load", "balance" where it was tried out, "train", "evaluate", "export", "total".
         plan: with a budget in seconds, "budget" and what `tinylens.planning.Plan.to_json` gives.
+        balance: with train.balance "auto", what `tinylens.balancing.Choice.to_json` gives.
         test_opened: "time" (UTC) and "command" of each look at the test part.
     """
 
@@ -40,6 +41,7 @@ class RunInfo:
     finished: str = ""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     plan: dict[str, Any] = field(default_factory=dict[str, Any])
+    balance: dict[str, Any] = field(default_factory=dict[str, Any])
     test_opened: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     versions: dict[str, str] = field(default_factory=dict[str, str])
     hardware: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -125,6 +125,11 @@ def train(
             "from val, and there is no val part; train with --val 0.1, or without "
             "--refuse-strangers"
         )
+    if budget is not None and resolved.train.balance == "auto":
+        raise RecipeError(
+            "--budget plans for one training, and balance auto tries out several; name one, such "
+            "as --balance logits, or leave the budget out"
+        )
     models.check_options(resolved.model.name, resolved.model.options)
     precision = backends.precision(resolved.train.precision, choice.name)
     resolved = resolved.override({"train.precision": precision})
@@ -189,7 +194,7 @@ def _open_run(
 def _check_same(run: Run, data: Splits, recipe: Recipe, setting: Setting) -> None:
     """Raise a RunError that says in what `run` differs from what is asked for now."""
     info = run.info
-    differences = run.recipe.differences(recipe)
+    differences = _with_choice(run.recipe, info).differences(_with_choice(recipe, info))
     for name, before, after in (
         ("data", info.fingerprint[:12], data.fingerprint[:12]),
         ("backend", info.backend, setting.backend),
@@ -203,6 +208,38 @@ def _check_same(run: Run, data: Splits, recipe: Recipe, setting: Setting) -> Non
             + "\n  ".join(differences)
             + "\ngive the same settings to continue it, or another --out to start anew"
         )
+
+
+def _with_choice(recipe: Recipe, info: RunInfo) -> Recipe:
+    """Return the recipe with what a run has chosen already in the place of "auto"."""
+    if recipe.train.balance != "auto" or not info.balance:
+        return recipe
+    return recipe.override({"train.balance": info.balance["chosen"]})
+
+
+def _balanced(
+    run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher: Watcher, info: RunInfo
+) -> Recipe:
+    """Return the recipe with a balance of its own for "auto", and write both into the run."""
+    from tinylens import balancing
+
+    if recipe.train.balance == "none" and (hint := balancing.hint(data)):
+        watcher.say(hint)
+    if recipe.train.balance != "auto":
+        return recipe
+    if not info.balance:
+        with stop_signals() as asked:
+            choice = balancing.choose(data, recipe, setting.precision, watcher, asked.is_set)
+        if asked.is_set():
+            raise KeyboardInterrupt
+        info.balance = choice.to_json()
+        info.seconds["balance"] = choice.seconds
+        info.notes.append(choice.words)
+        watcher.say(choice.words)
+        run.write_info(info)
+    chosen = _with_choice(recipe, info)
+    run.write_recipe(chosen)
+    return chosen
 
 
 def _train_in(run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher: Watcher) -> None:
@@ -237,9 +274,10 @@ def _fit_and_finish(
 ) -> None:
     from tinylens import compiling, finishing, fitting
 
-    watcher.phase("building the network")
     if setting.deterministic:
         make_deterministic(setting.backend)
+    recipe = _balanced(run, data, recipe, setting, watcher, info)
+    watcher.phase("building the network")
     trainer = compiling.build(data, recipe, setting.precision)
     watcher.phase("training")
     with stop_signals() as asked:

@@ -57,6 +57,10 @@ AspectOption = Annotated[
 BudgetOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
 ]
+BalanceOption = Annotated[
+    str | None,
+    typer.Option(help="For uneven classes: none, weights, sampling, logits, or auto."),
+]
 CurveOption = Annotated[
     bool, typer.Option("--learning-curve", help="Measure, too, what twice the data would give.")
 ]
@@ -78,6 +82,7 @@ def train(
     size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
     aspect: AspectOption = None,
     groups: GroupsOption = None,
+    balance: BalanceOption = None,
     max_error: MaxErrorOption = None,
     refused: RefuseOption = None,
     seeds: SeedsOption = None,
@@ -97,7 +102,12 @@ def train(
     """Train a network; leaves a run folder with model.onnx, its figures and a report."""
     from tinylens import training, watching
 
-    train_section = {"epochs": epochs, "seed": seed, "precision": precision}
+    train_section = {
+        "epochs": epochs,
+        "seed": seed,
+        "precision": precision,
+        "balance": balance,
+    }
     answer = frame.when_to_answer(max_error, refused)
     data = {"val": val, "size": size, "groups": groups, "aspect": aspect}
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
@@ -278,7 +288,7 @@ def _show_run(run: Run, *, as_json: bool) -> None:
         figures = run.evaluation.to_json()
         frame.print_json(
             {name: str(path) for name, path in paths.items()}
-            | {"evaluation": figures}
+            | {"evaluation": figures, "balance": run.info.balance or None}
             | explanation_json(advice.explain(run))
         )
         return

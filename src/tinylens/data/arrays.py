@@ -1,5 +1,7 @@
 """Arrays in an .npz file: x_train, y_train, x_test, y_test, or images, labels, class_names, split.
 
+Or in a folder of .npy files of these names, whose pictures are mapped, and may be larger than
+memory.
 Never a pickle: an array of objects is refused. Sizes are checked before anything is unzipped.
 """
 
@@ -47,9 +49,12 @@ def read(path: str | Path) -> Dataset | Splits:
 
 
 def read_parts(path: str | Path, class_names: tuple[str, ...] = ()) -> Parts:
-    """Return the parts in an .npz file; see `read`. `class_names` go before those in the file."""
+    """Return the parts in an .npz file, or in a folder of .npy files of the same names; see `read`.
+
+    The pictures of a folder are mapped, not read. `class_names` go before those in the file.
+    """
     path = Path(path)
-    arrays = _load(path)
+    arrays = _load_folder(path) if path.is_dir() else _load(path)
     pairs = _pairs(path, arrays)
     names = class_names or _class_names(path, arrays, pairs)
     aspect = _aspect(path, arrays)
@@ -58,6 +63,11 @@ def read_parts(path: str | Path, class_names: tuple[str, ...] = ()) -> Parts:
         for part, (images, labels) in pairs.items()
     }
     return parts_of(found, str(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder of .npy files with pictures to train on."""
+    return any((path / f"{name}.npy").is_file() for name in ("x_train", "images"))
 
 
 def read_groups(path: Path, name: str) -> dict[str, list[str]]:
@@ -138,6 +148,32 @@ def _load(path: Path, wanted: Sequence[str] = _KNOWN) -> Arrays:
         raise DataError(
             f"{path}: cannot be unzipped: {error}; write it with numpy.savez"
         ) from error
+
+
+def _load_folder(path: Path) -> Arrays:
+    """Return the arrays of a folder that have a known name, mapped; the small ones are read."""
+    found: Arrays = {}
+    for name in _KNOWN:
+        file = path / f"{name}.npy"
+        if not file.is_file():
+            continue
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, EOFError, ValueError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or str(error)
+            raise DataError(
+                f"{file}: cannot be read: {reason}; expected an .npy file of numbers or text, not "
+                "of Python objects"
+            ) from error
+        # the test of its size that a copy cut short fails is the mapping itself
+        found[name] = array if array.ndim > 2 else np.array(array)
+    if "split" in found:
+        raise DataError(
+            f"{path}: holds split.npy, expected a folder's parts in files of their own: "
+            "x_train.npy and y_train.npy, x_test.npy and y_test.npy, and with val in the name; a "
+            "set that fits into memory may be one .npz file"
+        )
+    return found
 
 
 def _members(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from tinylens.errors import DataError
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Aspect = Literal["stretch", "pad", "crop"]  # see `tinylens.data.images.ImageRule`
+Gather = Callable[[Images, NDArray[np.int64]], Images]
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -96,28 +98,36 @@ class Dataset:
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
-    def subset(self, rows: ArrayLike) -> Dataset:
-        """Return the pictures at `rows`, int indices of shape (m,), in that order."""
+    def subset(self, rows: ArrayLike, gather: Gather = operator.getitem) -> Dataset:
+        """Return the pictures at `rows`, int indices of shape (m,), in that order.
+
+        Args:
+            rows: which ones.
+            gather: takes the pictures and int64 rows, and returns those pictures.
+        """
         index = np.asarray(rows, dtype=np.int64)
         paths, groups = (
             tuple(each[i] for i in index) if each else () for each in (self.paths, self.groups)
         )
         return replace(
             self,
-            images=self.images[index],
+            images=gather(self.images, index),
             labels=self.labels[index],
             paths=paths,
             skipped=(),
             groups=groups,
         )
 
-    def split(self, rows: Mapping[str, ArrayLike]) -> dict[str, Dataset]:
-        """Return the pictures at each of several `rows`, by the names of these.
+    def split(
+        self, rows: Mapping[str, ArrayLike], gather: Gather = operator.getitem
+    ) -> dict[str, Dataset]:
+        """Return the pictures at each of several `rows`, by the names of these; see `subset`.
 
         The pictures are copied once, into one array that the parts are views of, in their order:
         `joined` puts neighbours together again without a copy.
         """
-        whole = self.subset(np.concatenate([np.asarray(each, np.int64) for each in rows.values()]))
+        every = np.concatenate([np.asarray(each, np.int64) for each in rows.values()])
+        whole = self.subset(every, gather)
         parts, start = {}, 0
         for name, each in rows.items():
             stop = start + len(np.asarray(each))

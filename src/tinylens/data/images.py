@@ -76,8 +76,8 @@ class ImageRule:
         channels: 1 for grey, 3 for RGB.
         background: RGB from 0 to 255, seen through transparent pixels.
         aspect: what becomes of a picture whose sides have another ratio: "stretch" to the size,
-            "crop" its middle, or "pad" it: the whole picture, made to fit, in the middle of the mean
-            colour of those of its edges that the padding touches.
+            "crop" its middle, or "pad" it: the whole picture, made to fit, in the middle of the
+            mean colour of those of its edges that the padding touches.
 
     Raises:
         DataError: when a value is impossible.

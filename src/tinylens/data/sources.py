@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 from tinylens.data import arrays, cifar, idx, image_folder, known, table
 from tinylens.data.checking import no_set, remarks, single_pictures
 from tinylens.data.choosing import ASPECTS, AspectWanted, brought_to
-from tinylens.data.dataset import Dataset, Splits, stratified_split
+from tinylens.data.dataset import Dataset, Gather, Splits, stratified_split
 from tinylens.data.encoded import Options
 from tinylens.data.groups import carve, with_groups
 from tinylens.data.images import ImageRule, convert, rule_of
+from tinylens.data.large import gathered
 from tinylens.data.parts import Parts, Progress
 from tinylens.data.synthetic import shapes
 from tinylens.errors import DataError, RecipeError, did_you_mean
@@ -50,8 +52,8 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
 
     Args:
         source: fashion-mnist, mnist, cifar10, cifar100 or shapes; or the path of a folder of
-            pictures, a parquet file or folder, a CIFAR archive or folder, a folder of IDX files, or
-            an .npz file.
+            pictures, a parquet file or folder, a CIFAR archive or folder, a folder of IDX files, an
+            .npz file, or a folder of .npy files.
         val: share of train to choose on; 0 leaves no val part.
         test: share to judge on.
         split_seed: the same seed carves out the same pictures.
@@ -80,7 +82,7 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
     parts = load_parts(source, options)
     if groups:
         parts = with_groups(parts, source, groups)
-    return _carved(parts, val, test, split_seed)
+    return _carved(parts, val, test, split_seed, partial(gathered, data_dir=folder))
 
 
 def load_by(
@@ -231,6 +233,11 @@ FORMATS = (
         lambda path, _: arrays.read_parts(path),
     ),
     Format(
+        "a folder with x_train.npy and y_train.npy",
+        arrays.is_folder,
+        lambda path, _: arrays.read_parts(path),
+    ),
+    Format(
         "a file .parquet, or a folder of them",
         _is_parquet,
         table.read_parts,
@@ -281,7 +288,7 @@ def _rule(train: Dataset, options: Options) -> ImageRule:
     )
 
 
-def _carved(parts: Parts, val: float, test: float, seed: int) -> Splits:
+def _carved(parts: Parts, val: float, test: float, seed: int, gather: Gather) -> Splits:
     """Return all parts; those carved out of train lie with it in one array, after one copy."""
     whole, notes = parts.train, list(parts.notes)
     how = "stratified, groups kept whole" if whole.groups else "stratified"
@@ -298,7 +305,7 @@ def _carved(parts: Parts, val: float, test: float, seed: int) -> Splits:
     carved = {"train": whole}
     if len(rows) > 1:
         order = ("train", "val", "test")  # train beside val: training holds these two together
-        carved = whole.split({name: rows[name] for name in order if name in rows})
+        carved = whole.split({name: rows[name] for name in order if name in rows}, gather)
         # what was set aside while reading stays on the record of train
         carved["train"] = replace(carved["train"], skipped=whole.skipped)
     test_part = parts.test or carved["test"]

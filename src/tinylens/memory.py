@@ -1,0 +1,111 @@
+"""How much memory there is to use: what a set of pictures is held against."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")
+RESIDENT = 0.5  # of what is available may be taken by pictures: networks and libraries want theirs
+
+
+def limit(root: Path = ROOT) -> int:
+    """Return the bytes that this process may ever have: the machine's, or less in a container.
+
+    The limits of control groups (version 1 and 2) and of RLIMIT_AS (`ulimit -v`) count. It does not
+    depend on what else runs, so that the same machine gives the same number.
+
+    Args:
+        root: where /proc and /sys are.
+    """
+    groups = [maximum for maximum, _ in _groups(root)]
+    return min(_meminfo(root).get("MemTotal", sys.maxsize), _address_space(), *groups)
+
+
+def available(root: Path = ROOT) -> int:
+    """Return the bytes that can be had now without taking any from other work.
+
+    What the system or the control group keeps of files only, to save reading them again, counts as
+    available.
+
+    Args:
+        root: where /proc and /sys are.
+    """
+    left = [max(maximum - used, 0) for maximum, used in _groups(root)]
+    return min(_meminfo(root).get("MemAvailable", sys.maxsize), _address_space(), *left)
+
+
+def fits(size: int) -> bool:
+    """Return whether pictures of so many bytes can be held in memory now."""
+    return size <= RESIDENT * available()
+
+
+def ever_fits(size: int) -> bool:
+    """Return whether they can on this machine at all, whatever else runs."""
+    return size <= RESIDENT * limit()
+
+
+def _meminfo(root: Path) -> dict[str, int]:
+    """Return the lines of /proc/meminfo in bytes; none where there is no such file."""
+    found = {}
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/meminfo").read_text("ascii").splitlines():
+            name, _, rest = line.partition(":")
+            found[name] = int(rest.split()[0]) * 1024
+    return found
+
+
+def _address_space() -> int:
+    """Return what RLIMIT_AS allows; a huge number where there is none, as on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return sys.maxsize
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def _groups(root: Path) -> Iterator[tuple[int, int]]:
+    """Yield limit and use of every control group around this process that has a limit.
+
+    A group's use is without the pages of files, which it gives back when memory is short.
+    """
+    for folder, names in _group_folders(root):
+        with contextlib.suppress(OSError, ValueError):  # no limit: "max", or no such file
+            maximum = int((folder / names[0]).read_text("ascii"))
+            used = int((folder / names[1]).read_text("ascii"))
+            stat = dict(
+                line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines()
+            )
+            files = sum(int(stat.get(name, 0)) for name in names[2:])
+            yield maximum, used - files
+
+
+_VERSION_1 = (
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    "total_inactive_file",
+    "total_active_file",
+)
+_VERSION_2 = ("memory.max", "memory.current", "inactive_file", "active_file")
+
+
+def _group_folders(root: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield the folders of this process's control groups, up to the root, and the files there."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        mounted = root / ("sys/fs/cgroup/memory" if controllers else "sys/fs/cgroup")
+        names = _VERSION_1 if controllers else _VERSION_2
+        inner = mounted / path.lstrip("/")
+        # in a container the path may be that of the host, and its own group the mounted root
+        while inner != mounted:
+            yield inner, names
+            inner = inner.parent
+        yield mounted, names
