@@ -74,6 +74,7 @@ def train(
     budget: float | None = None,
     deterministic: bool = True,
     fresh: bool = False,
+    report: bool = True,
     command: str = "",
     load_seconds: float = 0.0,
     watcher: Watcher | None = None,
@@ -93,6 +94,7 @@ def train(
             slower than it was when the plan was made, epochs are dropped.
         deterministic: the same weights, bit for bit, from the same command on the same machine.
         fresh: start anew even where a half-done run could be continued.
+        report: write report.html, plots and README.md; `tinylens report` writes them later, too.
         command: what was typed, for the record.
         load_seconds: what loading the data took, for the record.
         watcher: told of every phase, step and epoch.
@@ -138,6 +140,7 @@ def train(
         return run
     with run.lock():
         _train_in(run, data, resolved, setting, watcher)
+        _end(run, watcher, report=report)
     return run
 
 
@@ -219,10 +222,16 @@ def _train_in(run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher:
     info.finished = now()
     info.seconds["total"] = round(sum(info.seconds.values()), 3)
     run.write_info(info)
-    watcher.phase("writing the report")
-    from tinylens import reporting
 
-    reporting.write(run)
+
+def _end(run: Run, watcher: Watcher, *, report: bool) -> None:
+    """Write the report, where one is wanted, and say that the run is done."""
+    if report:
+        from tinylens import reporting
+
+        watcher.phase("writing the report")
+        reporting.write(run)
+    info = run.info
     info.state = "done"  # not before: a kill while reporting leaves a run that is continued
     run.write_info(info)
     run.remove_checkpoints()
