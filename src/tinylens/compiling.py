@@ -10,12 +10,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens import augment, models, optim
+from tinylens import augment, losses, models, optim
 from tinylens.batches import Augment, LossMemory, Order, ResidentImages
 from tinylens.course import Course
 from tinylens.data.cache import cache_root
 from tinylens.data.dataset import Dataset, Splits, joined
 from tinylens.data.summary import channel_statistics
+from tinylens.distilling import softened
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
 
@@ -35,7 +36,8 @@ class Trainer:
         early_model: the same on smaller pictures, for the first epochs; None without such epochs.
         course: what each epoch sees.
         order: of the pictures within an epoch.
-        labels: one-hot, float32, shape (n_train + n_val, classes), train first.
+        labels: one-hot, float32, shape (n_train + n_val, classes), train first. With a teacher they
+            have twice as many columns: see `tinylens.losses.LabelsAndTeacher`.
         weights: of the loss, float32, shape (n_train,), or None for all 1.
         memory: of every picture's loss, where hard ones are chosen by it.
         loops: what trains in calls of many steps, by whether pictures are small; empty where
@@ -71,8 +73,19 @@ class Trainer:
         return named
 
 
-def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
+def build(
+    splits: Splits,
+    recipe: Recipe,
+    precision: str,
+    taught: NDArray[np.float32] | None = None,
+) -> Trainer:
     """Build and compile what trains `recipe` on `splits`, with starting weights from its seed.
+
+    Args:
+        splits: the parts; test is not looked at.
+        recipe: resolved.
+        precision: "float32" or "bfloat16".
+        taught: a teacher's probabilities for train, float32, shape (n_train, classes), if any.
 
     Raises:
         RecipeError: a network or an option of one that does not exist.
@@ -96,14 +109,11 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
     for each in trained.values():
         each.compile(
             optimizer=optimizer,
-            loss=keras.losses.CategoricalCrossentropy(
-                from_logits=True, label_smoothing=spec.label_smoothing
-            ),
+            loss=losses.build(recipe, taught=taught is not None),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
             # XLA's convolutions on a processor are 3 times slower than TensorFlow's own
             jit_compile=keras.backend.backend() == "jax",
         )
-    labels = np.concatenate([part.labels for part in parts])
     return Trainer(
         recipe=recipe,
         network=network,
@@ -111,12 +121,26 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
         early_model=early_model,
         course=course,
         order=order,
-        labels=np.eye(len(train.class_names), dtype=np.float32)[labels],
+        labels=_targets(parts, recipe, taught),
         weights=_class_weights(train) if spec.class_weights else None,
         n_val=0 if splits.val is None else len(splits.val),
         memory=memory,
         loops=_loops(trained),
     )
+
+
+def _targets(
+    parts: list[Dataset], recipe: Recipe, taught: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Return one-hot labels and, with a teacher, beside them what it said, softened."""
+    labels = np.concatenate([part.labels for part in parts])
+    one_hot: NDArray[np.float32] = np.eye(len(parts[0].class_names), dtype=np.float32)[labels]
+    if taught is None:
+        return one_hot
+    soft = np.zeros_like(one_hot)  # val is judged by its labels alone
+    soft[: len(taught)] = softened(taught, recipe.distil.temperature)
+    targets: NDArray[np.float32] = np.concatenate([one_hot, soft], axis=1)
+    return targets
 
 
 def forget() -> None:

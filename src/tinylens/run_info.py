@@ -19,6 +19,7 @@ class RunInfo:
         notes: how the splits came about, and what the reader of the figures must know.
         seconds: "load", "train", "evaluate", "export" and "total".
         plan: with a budget in seconds, "budget" and what `tinylens.planning.Plan.to_json` gives.
+        teacher: with a teacher, what `tinylens.distilling.Teacher.to_json` gives.
         test_opened: "time" (UTC) and "command" of each look at the test part.
     """
 
@@ -37,6 +38,7 @@ class RunInfo:
     finished: str = ""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     plan: dict[str, Any] = field(default_factory=dict[str, Any])
+    teacher: dict[str, str] = field(default_factory=dict[str, str])
     test_opened: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     versions: dict[str, str] = field(default_factory=dict[str, str])
     hardware: dict[str, Any] = field(default_factory=dict[str, Any])

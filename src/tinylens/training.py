@@ -18,8 +18,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tinylens import backend as backends
-from tinylens import environment, events, files
+from tinylens import distilling, environment, events, files
 from tinylens.data.dataset import Splits
+from tinylens.distilling import Lesson
 from tinylens.environment import now
 from tinylens.errors import RecipeError, RunError, TinylensError
 from tinylens.recipe import Recipe
@@ -62,6 +63,7 @@ class Setting:
     load_seconds: float
     deadline: float = math.inf
     plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    lesson: Lesson | None = None
 
 
 def train(
@@ -72,6 +74,7 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     backend: str | None = None,
     budget: float | None = None,
+    teacher: str | Path | None = None,
     deterministic: bool = True,
     fresh: bool = False,
     report: bool = True,
@@ -92,6 +95,8 @@ def train(
         budget: seconds from this call to the end of the report. The network's widths and the
             epochs are chosen so that it is kept: see `tinylens.planning`. If the machine gets
             slower than it was when the plan was made, epochs are dropped.
+        teacher: a run, or a model.onnx, whose answers on train are learnt as the recipe's section
+            distil says: see `tinylens.distilling`.
         deterministic: the same weights, bit for bit, from the same command on the same machine.
         fresh: start anew even where a half-done run could be continued.
         report: write report.html, plots and README.md; `tinylens report` writes them later, too.
@@ -133,6 +138,8 @@ def train(
         command or f"tinylens.train(recipe={resolved.name!r})",
         load_seconds,
     )
+    if teacher is not None:
+        setting = replace(setting, lesson=distilling.lesson(teacher, data, watcher.phase))
     if budget is not None:
         resolved, setting = _planned(data, resolved, setting, called, budget, watcher)
     run = _open_run(data, resolved, setting, None if out is None else Path(out), fresh=fresh)
@@ -193,6 +200,7 @@ def _check_same(run: Run, data: Splits, recipe: Recipe, setting: Setting) -> Non
         ("data", info.fingerprint[:12], data.fingerprint[:12]),
         ("backend", info.backend, setting.backend),
         ("deterministic", info.deterministic, setting.deterministic),
+        ("teacher", info.teacher.get("sha256", "none")[:12], _sha256_of(setting.lesson)[:12]),
     ):
         if before != after:
             differences.append(f"{name}: {before} → {after}")
@@ -202,6 +210,10 @@ def _check_same(run: Run, data: Splits, recipe: Recipe, setting: Setting) -> Non
             + "\n  ".join(differences)
             + "\ngive the same settings to continue it, or another --out to start anew"
         )
+
+
+def _sha256_of(lesson: Lesson | None) -> str:
+    return "none" if lesson is None else lesson.teacher.sha256
 
 
 def _train_in(run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher: Watcher) -> None:
@@ -245,7 +257,8 @@ def _fit_and_finish(
     watcher.phase("building the network")
     if setting.deterministic:
         make_deterministic(setting.backend)
-    trainer = compiling.build(data, recipe, setting.precision)
+    taught = None if setting.lesson is None else setting.lesson.probabilities
+    trainer = compiling.build(data, recipe, setting.precision, taught)
     watcher.phase("training")
     with stop_signals() as asked:
         state = fitting.fit(trainer, run, watcher, asked.is_set, setting.deadline)
@@ -267,6 +280,8 @@ def _first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
             "no val part: nothing was chosen, so neither early stopping, best weights nor "
             "calibration was used"
         )
+    if setting.lesson is not None:
+        notes += distilling.notes(setting.lesson.teacher, data)
     if not events.available():
         notes.append("no TensorBoard events: pip install 'tinylens[track]'")
     return RunInfo(
@@ -283,6 +298,7 @@ def _first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
         },
         notes=notes,
         plan=dict(setting.plan),
+        teacher={} if setting.lesson is None else setting.lesson.teacher.to_json(),
         started=now(),
         versions=environment.versions(),
         hardware=environment.hardware(),

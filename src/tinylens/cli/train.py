@@ -54,6 +54,10 @@ GroupsOption = Annotated[
 BudgetOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
 ]
+DistilOption = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Learn from what this run, or model.onnx, answers on train."),
+]
 CurveOption = Annotated[
     bool, typer.Option("--learning-curve", help="Measure, too, what twice the data would give.")
 ]
@@ -78,6 +82,7 @@ def train(
     refused: RefuseOption = None,
     seeds: SeedsOption = None,
     folds: FoldsOption = None,
+    distil: DistilOption = None,
     learning_curve: CurveOption = False,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
@@ -111,6 +116,7 @@ def train(
                 out=folder,
                 backend=backend,
                 budget=_seconds_left(budget),
+                teacher=distil,
                 deterministic=deterministic,
                 fresh=fresh,
                 command=frame.command_line(),
