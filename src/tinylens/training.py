@@ -147,7 +147,7 @@ def train(
         return run
     with run.lock():
         _train_in(run, data, resolved, setting, watcher)
-        _end(run, watcher, report=report)
+        end(run, watcher, report=report)
     return run
 
 
@@ -220,13 +220,20 @@ def _train_in(run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher:
     """Do everything in the locked run, and write into it how that ended."""
     if not run.started:
         run.write_recipe(recipe)
-        run.write_info(_first_info(data, recipe, setting))
+        run.write_info(first_info(data, recipe, setting))
     info = run.info
     info.state, info.error = "running", ""  # a run that failed is tried again
     info.seconds["load"] = round(setting.load_seconds, 3)
     run.write_info(info)
-    try:
+    with outcome_recorded(run, info):
         _fit_and_finish(run, data, recipe, setting, watcher, info)
+
+
+@contextlib.contextmanager
+def outcome_recorded(run: Run, info: RunInfo) -> Generator[None]:
+    """Write into the run when the block ended and what it took, or why it failed."""
+    try:
+        yield
     except TinylensError as error:
         info.state, info.error, info.finished = "failed", str(error), now()
         run.write_info(info)
@@ -236,7 +243,7 @@ def _train_in(run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher:
     run.write_info(info)
 
 
-def _end(run: Run, watcher: Watcher, *, report: bool) -> None:
+def end(run: Run, watcher: Watcher, *, report: bool) -> None:
     """Write the report, where one is wanted, and say that the run is done."""
     if report:
         from tinylens import reporting
@@ -273,7 +280,8 @@ def _fit_and_finish(
     finishing.finish(run, data, trainer.network, recipe, info, watcher)
 
 
-def _first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
+def first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
+    """Return what run.json says when a training starts."""
     notes = list(data.notes)
     if data.val is None:
         notes.append(

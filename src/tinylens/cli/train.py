@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinylens.cli import frame
+from tinylens.cli.ensemble import check_ensemble, sizes_of, train_ensemble
 from tinylens.cli.evaluate import explanation_json, print_advice, print_figures
 from tinylens.cli.frame import (
     DataDirOption,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tinylens.repeats import Summary
     from tinylens.run import Run
     from tinylens.scores import LevelScores
+    from tinylens.sizes import Size
     from tinylens.training import Silent
 
 RecipeOption = Annotated[
@@ -53,6 +55,9 @@ GroupsOption = Annotated[
 ]
 BudgetOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
+]
+EnsembleOption = Annotated[
+    int | None, typer.Option(help="Train so many networks that answer as one, by their mean.")
 ]
 DistilOption = Annotated[
     Path | None,
@@ -82,6 +87,7 @@ def train(
     refused: RefuseOption = None,
     seeds: SeedsOption = None,
     folds: FoldsOption = None,
+    ensemble: EnsembleOption = None,
     distil: DistilOption = None,
     learning_curve: CurveOption = False,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
@@ -103,6 +109,8 @@ def train(
     data = {"val": val, "size": size, "groups": groups}
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
     _check_series(seeds, folds, budget, fresh=fresh, curve=learning_curve)
+    others = {"--seeds": seeds, "--folds": folds, "--budget": budget, "--fresh": fresh}
+    check_ensemble(ensemble, others | {"--learning-curve": learning_curve})
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
@@ -127,8 +135,11 @@ def train(
         if seeds or folds:
             show = _series(splits, resolved, (seeds, folds), out, train_into)
         else:
-            run = train_into(splits, resolved, out)
-            show = partial(_show_run, run)
+            if ensemble is None:
+                run = train_into(splits, resolved, out)
+            else:
+                run = train_ensemble(splits, resolved, ensemble, out, train_into, watcher)
+            show = partial(_show_run, run, sizes_of(run, distil))
     if learning_curve:
         add_curve(run, splits, backend)
     show(as_json=as_json)
@@ -270,7 +281,7 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def _show_run(run: Run, *, as_json: bool) -> None:
+def _show_run(run: Run, sizes: list[Size], *, as_json: bool) -> None:
     from tinylens import advice
 
     if as_json:
@@ -280,9 +291,12 @@ def _show_run(run: Run, *, as_json: bool) -> None:
             {name: str(path) for name, path in paths.items()}
             | {"evaluation": figures}
             | explanation_json(advice.explain(run))
+            | ({"sizes": [each.to_json() for each in sizes]} if sizes else {})
         )
         return
     from rich.console import Console
+
+    from tinylens.reporting import tables
 
     console, info = Console(), run.info
     print_figures(run.evaluation)
@@ -291,6 +305,8 @@ def _show_run(run: Run, *, as_json: bool) -> None:
     for level in run.evaluation.calibration.levels:
         if level.max_error == wanted:
             console.print(f"\n{_kept(level)}", highlight=False)
+    if sizes:
+        console.print("", tables.sizes(sizes))
     seconds = " · ".join(f"{name} {value:.0f} s" for name, value in info.seconds.items())
     console.print(f"\nseconds  {seconds}", highlight=False)
     for name, path in (("report", run.report), ("model", run.model), ("run", run.path)):
