@@ -50,6 +50,7 @@ def train_ensemble(
         RecipeError: fewer than 2 or more than 100.
         RunError: the folder holds something else.
     """
+    repeats.check_count("--ensemble", count)
     if Run(folder).started and not Run(folder).info.members:
         raise RunError(f"{folder} holds the run of a single network; give another --out")
     repeats.train_seeds(data, recipe, count, folder / MEMBERS, train)
