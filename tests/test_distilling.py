@@ -110,12 +110,11 @@ def test_a_student_learns_from_its_teacher_alone(trained, tmp_path, monkeypatch)
     assert data.class_names == NAMES
     wrong = dataclasses.replace(data.train, labels=(data.train.labels + 1) % 4)
     misled = Splits(wrong, data.val, data.test)
-    recipe = RECIPE.override({"distil.share": 1.0, "train.hard_share": 1.0, "train.epochs": 12})
+    recipe = RECIPE.override({"distil.share": 1.0, "train.hard_share": 1.0, "train.epochs": 6})
     out = tmp_path / "student"
     run = train(misled, recipe, teacher=trained, out=out)
     answers = Classifier.open(run.model).probabilities(data.test.images).argmax(axis=1)
-    taught = Classifier.open(trained.model).probabilities(data.test.images).argmax(axis=1)
-    assert (answers == taught).mean() > 0.8
+    assert (answers == data.test.labels).mean() > 0.7  # by its own labels it would be 0
     assert run.info.teacher["sha256"] == hashlib.sha256(trained.model.read_bytes()).hexdigest()
     with pytest.raises(RunError, match=r"teacher: .* → none"):
         train(misled, recipe, out=out)
