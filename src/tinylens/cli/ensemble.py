@@ -31,15 +31,17 @@ def check_ensemble(ensemble: int | None, others: Mapping[str, object]) -> None:
         )
 
 
-def train_ensemble(
+def train_networks(
     data: Splits,
     recipe: Recipe,
-    count: int,
+    count: int | None,
     out: Path | None,
-    train_into: Callable[[Splits, Recipe, Path], Run],
+    train_into: Callable[[Splits, Recipe, Path | None], Run],
     watcher: Silent,
 ) -> Run:
-    """Train an ensemble into `out`, else into the next free or unfinished folder."""
+    """Train one network, or an ensemble of `count`, into `out` or a folder of its own."""
+    if count is None:
+        return train_into(data, recipe, out)
     from tinylens import ensembles, files, training
 
     stem = f"{files.slug(data.source)}-{recipe.name}-ensemble"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinylens.cli import frame
-from tinylens.cli.ensemble import check_ensemble, sizes_of, train_ensemble
+from tinylens.cli.ensemble import check_ensemble, sizes_of, train_networks
 from tinylens.cli.evaluate import explanation_json, print_advice, print_figures
 from tinylens.cli.frame import (
     DataDirOption,
@@ -108,37 +108,24 @@ def train(
     answer = frame.when_to_answer(max_error, refused)
     data = {"val": val, "size": size, "groups": groups}
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
-    _check_series(seeds, folds, budget, fresh=fresh, curve=learning_curve)
-    others = {"--seeds": seeds, "--folds": folds, "--budget": budget, "--fresh": fresh}
-    check_ensemble(ensemble, others | {"--learning-curve": learning_curve})
+    _check_series(seeds, folds, ensemble, budget, fresh=fresh, curve=learning_curve)
+    options: dict[str, Any] = {"backend": backend, "teacher": distil, "fresh": fresh}
+    options |= {"command": frame.command_line(), "deterministic": deterministic}
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
         loading = {"strict": strict, "data_dir": data_dir, "progress": watcher.loading}
         splits, seconds = _load(dataset, resolved, watcher, loading, curve=learning_curve)
+        options |= {"load_seconds": seconds, "watcher": watcher}
 
         def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
-            return training.train(
-                data,
-                recipe,
-                out=folder,
-                backend=backend,
-                budget=_seconds_left(budget),
-                teacher=distil,
-                deterministic=deterministic,
-                fresh=fresh,
-                command=frame.command_line(),
-                load_seconds=seconds,
-                watcher=watcher,
-            )
+            left = _seconds_left(budget)
+            return training.train(data, recipe, out=folder, budget=left, **options)
 
         if seeds or folds:
             show = _series(splits, resolved, (seeds, folds), out, train_into)
         else:
-            if ensemble is None:
-                run = train_into(splits, resolved, out)
-            else:
-                run = train_ensemble(splits, resolved, ensemble, out, train_into, watcher)
+            run = train_networks(splits, resolved, ensemble, out, train_into, watcher)
             show = partial(_show_run, run, sizes_of(run, distil))
     if learning_curve:
         add_curve(run, splits, backend)
@@ -170,8 +157,16 @@ def _overrides(changes: list[str], **sections: dict[str, Any]) -> dict[str, Any]
 
 
 def _check_series(
-    seeds: int | None, folds: int | None, budget: str | None, *, fresh: bool, curve: bool
+    seeds: int | None,
+    folds: int | None,
+    ensemble: int | None,
+    budget: str | None,
+    *,
+    fresh: bool,
+    curve: bool,
 ) -> None:
+    others = {"--seeds": seeds, "--folds": folds, "--budget": budget, "--fresh": fresh}
+    check_ensemble(ensemble, others | {"--learning-curve": curve})
     if curve and (seeds or folds):
         raise RecipeError(
             "--learning-curve is made of one training's data; leave out --seeds and --folds"
