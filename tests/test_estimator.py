@@ -47,8 +47,8 @@ def circles(count, seed=0):
 
 @pytest.fixture(scope="module")
 def fitted():
-    images, labels = circles(300)
-    return SmallImageClassifier(TINY, epochs=4, seed=3).fit(images, labels)
+    images, labels = circles(200)
+    return SmallImageClassifier(TINY, epochs=3, seed=3).fit(images, labels)
 
 
 def test_it_learns_labels_that_are_words(fitted):
@@ -65,7 +65,7 @@ def test_it_learns_labels_that_are_words(fitted):
 
 def test_fit_leaves_a_run_that_says_what_its_test_is(fitted):
     run = fitted.run_
-    assert (run.info.state, run.recipe.train.epochs, run.recipe.train.seed) == ("done", 4, 3)
+    assert (run.info.state, run.recipe.train.epochs, run.recipe.train.seed) == ("done", 3, 3)
     assert run.info.class_names == LABELS.tolist()
     assert run.info.splits["test"] == run.info.splits["val"]
     assert any("what is called test here is val" in note for note in run.info.notes)

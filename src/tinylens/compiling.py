@@ -139,6 +139,7 @@ def _targets(
         return one_hot
     soft = np.zeros_like(one_hot)  # val is judged by its labels alone
     soft[: len(taught)] = softened(taught, recipe.distil.temperature)
+    # labels first: the first of the largest columns is the label, which is what accuracy counts by
     targets: NDArray[np.float32] = np.concatenate([one_hot, soft], axis=1)
     return targets
 

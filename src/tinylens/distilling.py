@@ -56,12 +56,10 @@ class Lesson:
 
     Attributes:
         teacher: who said it.
-        file: its model.onnx.
         probabilities: calibrated, float32, shape (n_train, classes).
     """
 
     teacher: Teacher
-    file: Path
     probabilities: NDArray[np.float32] = field(repr=False)
 
 
@@ -88,7 +86,7 @@ def lesson(path: str | Path, data: Splits, tell: Callable[[str], object]) -> Les
         answers = _asked(classifier, data.train, tell)
         kept.parent.mkdir(exist_ok=True)
         files.write_with(kept, lambda opened: np.save(opened, answers))
-    return Lesson(teacher, file, np.load(kept))
+    return Lesson(teacher, np.load(kept))
 
 
 def softened(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
