@@ -43,6 +43,7 @@ PUBLIC_NAMES = [
     "Evaluation",
     "Recipe",
     "Run",
+    "SmallImageClassifier",
     "Splits",
     "audit",
     "compare",

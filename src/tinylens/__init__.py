@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tinylens.data.dataset import Dataset as Dataset
     from tinylens.data.dataset import Splits as Splits
     from tinylens.data.sources import load as load
+    from tinylens.estimator import SmallImageClassifier as SmallImageClassifier
     from tinylens.evaluation import evaluate as evaluate
     from tinylens.exporting.every import export as export
     from tinylens.findings import Audit as Audit
@@ -34,6 +35,7 @@ _HOMES = {
     "Evaluation": "tinylens.scores",
     "Recipe": "tinylens.recipe",
     "Run": "tinylens.run",
+    "SmallImageClassifier": "tinylens.estimator",
     "Splits": "tinylens.data.dataset",
     "audit": "tinylens.auditing",
     "compare": "tinylens.comparison",
@@ -52,6 +54,7 @@ __all__ = [
     "Evaluation",
     "Recipe",
     "Run",
+    "SmallImageClassifier",
     "Splits",
     "audit",
     "compare",

@@ -11,12 +11,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens import augment, balance, memory, models, optim
+from tinylens import augment, balance, losses, memory, models, optim
 from tinylens.batches import Augment, LossMemory, Order, PriorLogits, ResidentImages
 from tinylens.course import Course
 from tinylens.data.cache import cache_root
 from tinylens.data.dataset import Dataset, Images, Splits, joined
 from tinylens.data.summary import channel_statistics
+from tinylens.distilling import softened
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
 from tinylens.streaming import Stream
@@ -37,7 +38,8 @@ class Trainer:
         early_model: the same on smaller pictures, for the first epochs; None without such epochs.
         course: what each epoch sees.
         order: of the pictures within an epoch.
-        labels: one-hot, float32, shape (n_train + n_val, classes), train first.
+        labels: one-hot, float32, shape (n_train + n_val, classes), train first. With a teacher they
+            have twice as many columns: see `tinylens.losses.LabelsAndTeacher`.
         weights: of the loss, float32, shape (n_train,), or None for all 1.
         memory: of every picture's loss, where hard ones are chosen by it.
         stream: of the pictures, where they do not fit into memory.
@@ -83,8 +85,19 @@ class Trainer:
         return named
 
 
-def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
+def build(
+    splits: Splits,
+    recipe: Recipe,
+    precision: str,
+    taught: NDArray[np.float32] | None = None,
+) -> Trainer:
     """Build and compile what trains `recipe` on `splits`, with starting weights from its seed.
+
+    Args:
+        splits: the parts; test is not looked at.
+        recipe: resolved.
+        precision: "float32" or "bfloat16".
+        taught: a teacher's probabilities for train, float32, shape (n_train, classes), if any.
 
     Raises:
         RecipeError: a network or an option of one that does not exist.
@@ -100,9 +113,11 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
         labels=train.labels if spec.balance == "sampling" else None,
     )
     course = Course(spec, train.image_shape[:2])
-    losses = LossMemory(train.labels) if spec.hard_share < 1 else None
+    loss_memory = LossMemory(train.labels) if spec.hard_share < 1 else None
     pictures = _pictures(parts)
-    network, model, early_model = _build_models(train, pictures, recipe, policy, course, losses)
+    network, model, early_model = _build_models(
+        train, pictures, recipe, policy, course, loss_memory
+    )
     steps = sum(order.steps(course.share(place)) for place in range(spec.epochs))
     optimizer = optim.build(recipe.optimizer, steps, spec.ema, precision)
     optimizer.build(model.trainable_variables)
@@ -110,14 +125,11 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
     for each in trained.values():
         each.compile(
             optimizer=optimizer,
-            loss=keras.losses.CategoricalCrossentropy(
-                from_logits=True, label_smoothing=spec.label_smoothing
-            ),
+            loss=losses.build(recipe, taught=taught is not None),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
             # XLA's convolutions on a processor are 3 times slower than TensorFlow's own
             jit_compile=keras.backend.backend() == "jax",
         )
-    labels = np.concatenate([part.labels for part in parts])
     return Trainer(
         recipe=recipe,
         network=network,
@@ -125,17 +137,32 @@ def build(splits: Splits, recipe: Recipe, precision: str) -> Trainer:
         early_model=early_model,
         course=course,
         order=order,
-        labels=np.eye(len(train.class_names), dtype=np.float32)[labels],
+        labels=_targets(parts, recipe, taught),
         weights=(
             balance.loss_weights(train.labels, len(train.class_names))
             if spec.balance == "weights"
             else None
         ),
         n_val=0 if splits.val is None else len(splits.val),
-        memory=losses,
+        memory=loss_memory,
         stream=pictures if isinstance(pictures, Stream) else None,
         loops=_loops(trained),
     )
+
+
+def _targets(
+    parts: list[Dataset], recipe: Recipe, taught: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Return one-hot labels and, with a teacher, beside them what it said, softened."""
+    labels = np.concatenate([part.labels for part in parts])
+    one_hot: NDArray[np.float32] = np.eye(len(parts[0].class_names), dtype=np.float32)[labels]
+    if taught is None:
+        return one_hot
+    soft = np.zeros_like(one_hot)  # val is judged by its labels alone
+    soft[: len(taught)] = softened(taught, recipe.distil.temperature)
+    # labels first: the first of the largest columns is the label, which is what accuracy counts by
+    targets: NDArray[np.float32] = np.concatenate([one_hot, soft], axis=1)
+    return targets
 
 
 def forget() -> None:
@@ -169,7 +196,7 @@ def _build_models(
     recipe: Recipe,
     policy: str,
     course: Course,
-    losses: LossMemory | None,
+    loss_memory: LossMemory | None,
 ) -> tuple[keras.Model, keras.Model, keras.Model | None]:
     """Return the network, and what trains it on whole and on smaller pictures."""
     mean, std = channel_statistics(train.images)
@@ -193,7 +220,7 @@ def _build_models(
             logits = answering(Augment(recipe.augment, size)(shown, draws))
             if recipe.train.balance == "logits":
                 logits = PriorLogits(balance.priors(train.counts))(logits)
-            remembered = logits if losses is None else losses(indices, logits)
+            remembered = logits if loss_memory is None else loss_memory(indices, logits)
             return keras.Model([indices, draws], remembered)
 
         small = course.early_size

@@ -26,6 +26,7 @@ from tinylens.data.dataset import Dataset, Images, Splits
 from tinylens.data.images import rule_of
 from tinylens.deciding import LEAST_ANSWERED, Deciding, decide
 from tinylens.environment import now, tinylens_version
+from tinylens.errors import ModelError
 from tinylens.modelfile import ModelCard
 from tinylens.recipe import Recipe
 from tinylens.run import Arrays, Run
@@ -63,8 +64,29 @@ def finish(
     views = recipe.model.views
     calibration = calibrate(network, data.val, views)
     shipped = models.ship(network, calibration.temperature, views, calibration.bend)
-    _save_keras(run, shipped)
+    deliver(run, data, (shipped, calibration), recipe, info, watcher)
 
+
+def deliver(
+    run: Run,
+    data: Splits,
+    calibrated: tuple[keras.Model, Calibration],
+    recipe: Recipe,
+    info: RunInfo,
+    watcher: Watcher,
+) -> None:
+    """Judge what ships, and write it and its figures into the run; arguments as for `finish`.
+
+    Args:
+        run: locked.
+        data: what it was trained on.
+        calibrated: uint8 pictures to probabilities, and how that was calibrated.
+        recipe: resolved.
+        info: of the run.
+        watcher: told of each phase.
+    """
+    shipped, calibration = calibrated
+    _save_keras(run, shipped)
     watcher.phase("judging on train, val and test")
     begun = time.monotonic()
     info.test_opened.append({"time": now(), "command": info.command})
@@ -191,14 +213,18 @@ def _notes(data: Splits, recipe: Recipe) -> list[str]:
 
 
 def calibrate(network: keras.Model, val: Dataset | None, views: int = 1) -> Calibration:
-    """Return what calibrates best on val; without a val part the probabilities are left alone.
+    """Return what calibrates a network best on val; without a val part nothing does."""
+    if val is None:
+        return Calibration(temperature=1.0, chosen_on="none")
+    return calibration_of(predict(models.ship(network, views=views), val.images), val)
+
+
+def calibration_of(before: Probabilities, val: Dataset) -> Calibration:
+    """Return what calibrates probabilities for val, float32, shape (n, classes), best.
 
     A temperature (Guo et al. 2017), and a bend where that makes the log loss smaller by more than
     one more parameter would by chance (a likelihood ratio test at 5 %).
     """
-    if val is None:
-        return Calibration(temperature=1.0, chosen_on="none")
-    before = predict(models.ship(network, views=views), val.images)
     logits = np.log(np.maximum(before, 1e-30))
     temperature, bend = metrics.fit_temperature(logits, val.labels), 0.0
     after = metrics.calibrated(logits, temperature)
@@ -257,6 +283,18 @@ def answer(
     ]
     probabilities, logits = (np.concatenate(parts) for parts in zip(*stretches, strict=True))
     return probabilities, logits
+
+
+def open_shipped(run: Run) -> keras.Model:
+    """Return what a finished run ships, as Keras has it: uint8 pictures to probabilities.
+
+    Raises:
+        ModelError: it cannot be opened.
+    """
+    try:
+        return keras.saving.load_model(run.keras_model, compile=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{run.keras_model} cannot be opened by Keras: {error}") from None
 
 
 def _save_keras(run: Run, shipped: keras.Model) -> None:

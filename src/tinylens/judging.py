@@ -47,7 +47,7 @@ def _with_macro_f1(
     trainer: Trainer, logits: NDArray[np.float32], labels: NDArray[np.float32]
 ) -> dict[str, float]:
     answers, truth = logits.argmax(axis=1), labels.argmax(axis=1)
-    score, error = balance.even_macro_f1(answers, truth, labels.shape[1])
+    score, error = balance.even_macro_f1(answers, truth, logits.shape[1])
     return {
         "val_loss": float(keras.ops.convert_to_numpy(trainer.model.loss(labels, logits))),
         "val_accuracy": float((answers == truth).mean()),

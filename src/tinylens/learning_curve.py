@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens import backend as backends
-from tinylens import files, training
+from tinylens import files, stopping, training
 from tinylens.data.dataset import Dataset, Labels, Splits
 from tinylens.errors import DataError
 from tinylens.measurements import CurvePoint, FittedPoint, LearningCurve
@@ -267,7 +267,7 @@ def _wrong_on_val(
     compiling.forget()
     # without a val part of its own: it is looked at once, below
     trainer = compiling.build(Splits(part, None, val), recipe, place.precision)
-    with training.stop_signals() as asked:
+    with stopping.stop_signals() as asked:
         state = fitting.fit(trainer, folder, _Counted(watcher), asked.is_set)
     if asked.is_set() or not state.finished:
         raise KeyboardInterrupt

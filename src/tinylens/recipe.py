@@ -16,6 +16,7 @@ from tinylens.recipe_sections import (
     AnswerSection,
     AugmentSection,
     DataSection,
+    DistilSection,
     ModelSection,
     OptimizerSection,
     Section,
@@ -41,6 +42,7 @@ class Recipe(Section):
     optimizer: OptimizerSection = OptimizerSection()
     train: TrainSection = TrainSection()
     answer: AnswerSection = AnswerSection()
+    distil: DistilSection = DistilSection()
 
     @staticmethod
     def load(name_or_path: str | Path) -> Recipe:

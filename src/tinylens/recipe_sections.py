@@ -145,6 +145,19 @@ class AnswerSection(Section):
     refused: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
+class DistilSection(Section):
+    """How much a teacher counts, in a training that has one; see `tinylens.distilling`.
+
+    Attributes:
+        temperature: what the logarithms of the teacher's and the student's probabilities are
+            divided by before they are compared (Hinton et al. 2015, arXiv:1503.02531).
+        share: of the loss that is taken against the teacher's answers; the rest is against labels.
+    """
+
+    temperature: Annotated[float, Field(ge=1, le=100)] = 2.0
+    share: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+
 class TrainSection(Section):
     """How long, in what pieces and from which seed.
 

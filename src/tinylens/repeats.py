@@ -86,7 +86,7 @@ def train_seeds(data: Splits, recipe: Recipe, count: int, folder: Path, train: T
         RecipeError: fewer than 2 or more than 100.
         RunError: the folder holds a series of something else.
     """
-    _check_count("--seeds", count)
+    check_count("--seeds", count)
     _claim(folder, "seeds", count, recipe, data.fingerprint)
     first = recipe.train.seed
     runs = [
@@ -120,7 +120,7 @@ def train_folds(
         RunError: the folder holds a series of something else.
         MissingExtra: scikit-learn is not installed.
     """
-    _check_count("--folds", count)
+    check_count("--folds", count)
     numbers = fold_numbers(pool, count, recipe.data.split_seed)
     _claim(folder, "folds", count, recipe, pool.fingerprint)
     runs = [
@@ -295,7 +295,8 @@ def next_folder(root: Path, stem: str) -> Path:
     return root / f"{stem}-{last + 1}"
 
 
-def _check_count(option: str, count: int) -> None:
+def check_count(option: str, count: int) -> None:
+    """Raise a RecipeError where a series would have too few or too many trainings."""
     if not FEWEST <= count <= MOST:
         raise RecipeError(f"{option} {count}: expected {FEWEST} to {MOST}, such as 5")
 

@@ -22,6 +22,8 @@ class RunInfo:
         seconds: "load", "balance" where it was tried out, "train", "evaluate", "export", "total".
         plan: with a budget in seconds, "budget" and what `tinylens.planning.Plan.to_json` gives.
         balance: with train.balance "auto", what `tinylens.balancing.Choice.to_json` gives.
+        teacher: with a teacher, what `tinylens.distilling.Teacher.to_json` gives.
+        members: of an ensemble, "name" and "sha256" (of model.onnx) of each network's run.
         test_opened: "time" (UTC) and "command" of each look at the test part.
     """
 
@@ -42,6 +44,8 @@ class RunInfo:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     plan: dict[str, Any] = field(default_factory=dict[str, Any])
     balance: dict[str, Any] = field(default_factory=dict[str, Any])
+    teacher: dict[str, str] = field(default_factory=dict[str, str])
+    members: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     test_opened: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     versions: dict[str, str] = field(default_factory=dict[str, str])
     hardware: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -6,32 +6,25 @@ Keras is imported only inside functions: the backend is chosen first.
 from __future__ import annotations
 
 import contextlib
-import math
-import signal
-import sys
-import threading
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tinylens import backend as backends
-from tinylens import environment, events, files
+from tinylens import beginning, distilling, stopping
+from tinylens.beginning import Setting
 from tinylens.data.checking import check_trainable
 from tinylens.data.dataset import Splits
-from tinylens.data.images import rule_of
 from tinylens.environment import now
-from tinylens.errors import RecipeError, RunError, TinylensError
+from tinylens.errors import RecipeError, TinylensError
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.run_info import RunInfo
 
 if TYPE_CHECKING:
     from tinylens.fitting import Progress, Watcher
-
-RUNS = Path("runs")
 
 
 class Silent:
@@ -53,19 +46,6 @@ class Silent:
         """Say nothing."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Where and how a training runs, apart from data and recipe."""
-
-    backend: str
-    precision: str
-    deterministic: bool
-    command: str
-    load_seconds: float
-    deadline: float = math.inf
-    plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
 def train(
     data: Splits,
     recipe: str | Path | Recipe = "classic",
@@ -74,8 +54,10 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     backend: str | None = None,
     budget: float | None = None,
+    teacher: str | Path | None = None,
     deterministic: bool = True,
     fresh: bool = False,
+    report: bool = True,
     command: str = "",
     load_seconds: float = 0.0,
     watcher: Watcher | None = None,
@@ -93,8 +75,11 @@ def train(
         budget: seconds from this call to the end of the report. The network's widths and the
             epochs are chosen so that it is kept: see `tinylens.planning`. If the machine gets
             slower than it was when the plan was made, epochs are dropped.
+        teacher: a run, or a model.onnx, whose answers on train are learnt as the recipe's section
+            distil says: see `tinylens.distilling`.
         deterministic: the same weights, bit for bit, from the same command on the same machine.
         fresh: start anew even where a half-done run could be continued.
+        report: write report.html, plots and README.md; `tinylens report` writes them later, too.
         command: what was typed, for the record.
         load_seconds: what loading the data took, for the record.
         watcher: told of every phase, step and epoch.
@@ -114,22 +99,7 @@ def train(
     choice = backends.activate(backend)
     from tinylens import models
 
-    if resolved.answer.max_error and data.val is None:
-        raise RecipeError(
-            f"answer.max_error {resolved.answer.max_error:g} is kept by a confidence that is "
-            "chosen on val, and there is no val part; train with --val 0.1, or without --max-error"
-        )
-    if resolved.answer.refused and data.val is None:
-        raise RecipeError(
-            f"answer.refused {resolved.answer.refused:g}: which pictures are ordinary is learned "
-            "from val, and there is no val part; train with --val 0.1, or without "
-            "--refuse-strangers"
-        )
-    if budget is not None and resolved.train.balance == "auto":
-        raise RecipeError(
-            "--budget plans for one training, and balance auto tries out several; name one, such "
-            "as --balance logits, or leave the budget out"
-        )
+    _check_possible(resolved, data, budget)
     models.check_options(resolved.model.name, resolved.model.options)
     precision = backends.precision(resolved.train.precision, choice.name)
     resolved = resolved.override({"train.precision": precision})
@@ -140,14 +110,39 @@ def train(
         command or f"tinylens.train(recipe={resolved.name!r})",
         load_seconds,
     )
+    if teacher is not None:
+        setting = replace(setting, lesson=distilling.lesson(teacher, data, watcher.phase))
     if budget is not None:
         resolved, setting = _planned(data, resolved, setting, called, budget, watcher)
-    run = _open_run(data, resolved, setting, None if out is None else Path(out), fresh=fresh)
+    run = beginning.open_run(
+        data, resolved, setting, None if out is None else Path(out), fresh=fresh
+    )
     if run.started and run.info.state == "done":
         return run
     with run.lock():
         _train_in(run, data, resolved, setting, watcher)
+        end(run, watcher, report=report)
     return run
+
+
+def _check_possible(recipe: Recipe, data: Splits, budget: float | None) -> None:
+    """Raise a RecipeError where parts of the recipe need what is not there."""
+    if recipe.answer.max_error and data.val is None:
+        raise RecipeError(
+            f"answer.max_error {recipe.answer.max_error:g} is kept by a confidence that is "
+            "chosen on val, and there is no val part; train with --val 0.1, or without --max-error"
+        )
+    if recipe.answer.refused and data.val is None:
+        raise RecipeError(
+            f"answer.refused {recipe.answer.refused:g}: which pictures are ordinary is learned "
+            "from val, and there is no val part; train with --val 0.1, or without "
+            "--refuse-strangers"
+        )
+    if budget is not None and recipe.train.balance == "auto":
+        raise RecipeError(
+            "--budget plans for one training, and balance auto tries out several; name one, such "
+            "as --balance logits, or leave the budget out"
+        )
 
 
 def _planned(
@@ -170,53 +165,6 @@ def _planned(
     return plan.recipe, replace(setting, deadline=deadline, plan=record)
 
 
-def _open_run(
-    data: Splits, recipe: Recipe, setting: Setting, out: Path | None, *, fresh: bool
-) -> Run:
-    """Return the half-done run that this continues, or a new folder."""
-    if out is not None:
-        run = Run(out)
-        if run.started and fresh:
-            raise RunError(f"{out} holds a run already; --fresh needs another --out, or none")
-        if run.started:
-            _check_same(run, data, recipe, setting)
-        out.mkdir(parents=True, exist_ok=True)
-        return run
-    stem = f"{files.slug(data.source)}-{recipe.name}"
-    for run in () if fresh else Run.existing(RUNS, stem):
-        with contextlib.suppress(RunError):
-            if run.info.state == "running" and not run.locked():
-                _check_same(run, data, recipe, setting)
-                return run
-    return Run.create(RUNS, stem)
-
-
-def _check_same(run: Run, data: Splits, recipe: Recipe, setting: Setting) -> None:
-    """Raise a RunError that says in what `run` differs from what is asked for now."""
-    info = run.info
-    differences = _with_choice(run.recipe, info).differences(_with_choice(recipe, info))
-    for name, before, after in (
-        ("data", info.fingerprint[:12], data.fingerprint[:12]),
-        ("backend", info.backend, setting.backend),
-        ("deterministic", info.deterministic, setting.deterministic),
-    ):
-        if before != after:
-            differences.append(f"{name}: {before} → {after}")
-    if differences:
-        raise RunError(
-            f"{run.path} was started with other settings:\n  "
-            + "\n  ".join(differences)
-            + "\ngive the same settings to continue it, or another --out to start anew"
-        )
-
-
-def _with_choice(recipe: Recipe, info: RunInfo) -> Recipe:
-    """Return the recipe with what a run has chosen already in the place of "auto"."""
-    if recipe.train.balance != "auto" or not info.balance:
-        return recipe
-    return recipe.override({"train.balance": info.balance["chosen"]})
-
-
 def _balanced(
     run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher: Watcher, info: RunInfo
 ) -> Recipe:
@@ -228,7 +176,7 @@ def _balanced(
     if recipe.train.balance != "auto":
         return recipe
     if not info.balance:
-        with stop_signals() as asked:
+        with stopping.stop_signals() as asked:
             choice = balancing.choose(data, recipe, setting.precision, watcher, asked.is_set)
         if asked.is_set():
             raise KeyboardInterrupt
@@ -237,7 +185,7 @@ def _balanced(
         info.notes.append(choice.words)
         watcher.say(choice.words)
         run.write_info(info)
-    chosen = _with_choice(recipe, info)
+    chosen = beginning.with_choice(recipe, info)
     run.write_recipe(chosen)
     return chosen
 
@@ -246,13 +194,20 @@ def _train_in(run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher:
     """Do everything in the locked run, and write into it how that ended."""
     if not run.started:
         run.write_recipe(recipe)
-        run.write_info(_first_info(data, recipe, setting))
+        run.write_info(beginning.first_info(data, recipe, setting))
     info = run.info
     info.state, info.error = "running", ""  # a run that failed is tried again
     info.seconds["load"] = round(setting.load_seconds, 3)
     run.write_info(info)
-    try:
+    with outcome_recorded(run, info):
         _fit_and_finish(run, data, recipe, setting, watcher, info)
+
+
+@contextlib.contextmanager
+def outcome_recorded(run: Run, info: RunInfo) -> Generator[None]:
+    """Write into the run when the block ended and what it took, or why it failed."""
+    try:
+        yield
     except TinylensError as error:
         info.state, info.error, info.finished = "failed", str(error), now()
         run.write_info(info)
@@ -260,10 +215,16 @@ def _train_in(run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher:
     info.finished = now()
     info.seconds["total"] = round(sum(info.seconds.values()), 3)
     run.write_info(info)
-    watcher.phase("writing the report")
-    from tinylens import reporting
 
-    reporting.write(run)
+
+def end(run: Run, watcher: Watcher, *, report: bool) -> None:
+    """Write the report, where one is wanted, and say that the run is done."""
+    if report:
+        from tinylens import reporting
+
+        watcher.phase("writing the report")
+        reporting.write(run)
+    info = run.info
     info.state = "done"  # not before: a kill while reporting leaves a run that is continued
     run.write_info(info)
     run.remove_checkpoints()
@@ -278,9 +239,10 @@ def _fit_and_finish(
         make_deterministic(setting.backend)
     recipe = _balanced(run, data, recipe, setting, watcher, info)
     watcher.phase("building the network")
-    trainer = compiling.build(data, recipe, setting.precision)
+    taught = None if setting.lesson is None else setting.lesson.probabilities
+    trainer = compiling.build(data, recipe, setting.precision, taught)
     watcher.phase("training")
-    with stop_signals() as asked:
+    with stopping.stop_signals() as asked:
         state = fitting.fit(trainer, run, watcher, asked.is_set, setting.deadline)
     if asked.is_set() or not state.finished:  # also when Ctrl-C came at the last step of all
         raise KeyboardInterrupt
@@ -293,36 +255,6 @@ def _fit_and_finish(
     finishing.finish(run, data, trainer.network, recipe, info, watcher)
 
 
-def _first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
-    notes = list(data.notes)
-    if data.val is None:
-        notes.append(
-            "no val part: nothing was chosen, so neither early stopping, best weights nor "
-            "calibration was used"
-        )
-    if not events.available():
-        notes.append("no TensorBoard events: pip install 'tinylens[track]'")
-    return RunInfo(
-        command=setting.command,
-        seed=recipe.train.seed,
-        backend=setting.backend,
-        precision=setting.precision,
-        deterministic=setting.deterministic,
-        dataset=data.source,
-        fingerprint=data.fingerprint,
-        class_names=list(data.class_names),
-        splits={
-            name: {"size": len(part), "sha256": part.fingerprint} for name, part in data.items()
-        },
-        image=rule_of(data.train).to_json(),
-        notes=notes,
-        plan=dict(setting.plan),
-        started=now(),
-        versions=environment.versions(),
-        hardware=environment.hardware(),
-    )
-
-
 def make_deterministic(backend: str) -> None:
     """Make the backend's own operations give the same bits every time."""
     if backend == "tensorflow":
@@ -333,33 +265,3 @@ def make_deterministic(backend: str) -> None:
         import torch
 
         torch.use_deterministic_algorithms(mode=True)
-
-
-@contextlib.contextmanager
-def stop_signals() -> Generator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into a wish to stop; the second one acts at once.
-
-    After the block a wish becomes what the signal means: KeyboardInterrupt, or exit code 143.
-    """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # only the main thread may catch signals
-        return
-    came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, _: FrameType | None) -> None:
-        came.append(number)
-        asked.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield asked
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-    if came == [signal.SIGTERM]:
-        sys.exit(128 + signal.SIGTERM)

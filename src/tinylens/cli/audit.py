@@ -38,7 +38,7 @@ def audit(
     as_json: JsonFlag = False,
 ) -> None:
     """Look for leaks, duplicates, wrong labels, outliers and broken files in a data set."""
-    from tinylens import auditing, files, training, wrong_labels
+    from tinylens import auditing, beginning, files, wrong_labels
     from tinylens.recipe import Recipe
     from tinylens.run import Run
 
@@ -51,7 +51,7 @@ def audit(
     else:
         parts = _parts_at(target, size, strict=strict, data_dir=data_dir)
         answers, network = {}, None
-        folder = out or training.RUNS / f"{files.slug(target)}-audit"
+        folder = out or beginning.RUNS / f"{files.slug(target)}-audit"
     if folds:
         runs = _train_folds(parts, Recipe.load(recipe), folds, folder / "folds", backend)
         answers = _answers_of_folds(parts, folder / "folds", runs)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinylens.cli import frame
+from tinylens.cli.ensemble import check_ensemble, sizes_of, train_networks
 from tinylens.cli.evaluate import explanation_json, print_advice, print_figures
 from tinylens.cli.frame import (
     DataDirOption,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tinylens.repeats import Summary
     from tinylens.run import Run
     from tinylens.scores import LevelScores
+    from tinylens.sizes import Size
     from tinylens.training import Silent
 
 RecipeOption = Annotated[
@@ -61,6 +63,13 @@ BalanceOption = Annotated[
     str | None,
     typer.Option(help="For uneven classes: none, weights, sampling, logits, or auto."),
 ]
+EnsembleOption = Annotated[
+    int | None, typer.Option(help="Train so many networks that answer as one, by their mean.")
+]
+DistilOption = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Learn from what this run, or model.onnx, answers on train."),
+]
 CurveOption = Annotated[
     bool, typer.Option("--learning-curve", help="Measure, too, what twice the data would give.")
 ]
@@ -87,6 +96,8 @@ def train(
     refused: RefuseOption = None,
     seeds: SeedsOption = None,
     folds: FoldsOption = None,
+    ensemble: EnsembleOption = None,
+    distil: DistilOption = None,
     learning_curve: CurveOption = False,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
@@ -111,32 +122,25 @@ def train(
     answer = frame.when_to_answer(max_error, refused)
     data = {"val": val, "size": size, "groups": groups, "aspect": aspect}
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
-    _check_series(seeds, folds, budget, fresh=fresh, curve=learning_curve)
+    _check_series(seeds, folds, ensemble, budget, fresh=fresh, curve=learning_curve)
+    options: dict[str, Any] = {"backend": backend, "teacher": distil, "fresh": fresh}
+    options |= {"command": frame.command_line(), "deterministic": deterministic}
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
         loading = {"strict": strict, "data_dir": data_dir, "progress": watcher.loading}
         splits, seconds = _load(dataset, resolved, watcher, loading, curve=learning_curve)
+        options |= {"load_seconds": seconds, "watcher": watcher}
 
         def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
-            return training.train(
-                data,
-                recipe,
-                out=folder,
-                backend=backend,
-                budget=_seconds_left(budget),
-                deterministic=deterministic,
-                fresh=fresh,
-                command=frame.command_line(),
-                load_seconds=seconds,
-                watcher=watcher,
-            )
+            left = _seconds_left(budget)
+            return training.train(data, recipe, out=folder, budget=left, **options)
 
         if seeds or folds:
             show = _series(splits, resolved, (seeds, folds), out, train_into)
         else:
-            run = train_into(splits, resolved, out)
-            show = partial(_show_run, run)
+            run = train_networks(splits, resolved, ensemble, out, train_into, watcher)
+            show = partial(_show_run, run, sizes_of(run, distil))
     if learning_curve:
         add_curve(run, splits, backend)
     show(as_json=as_json)
@@ -167,8 +171,16 @@ def _overrides(changes: list[str], **sections: dict[str, Any]) -> dict[str, Any]
 
 
 def _check_series(
-    seeds: int | None, folds: int | None, budget: str | None, *, fresh: bool, curve: bool
+    seeds: int | None,
+    folds: int | None,
+    ensemble: int | None,
+    budget: str | None,
+    *,
+    fresh: bool,
+    curve: bool,
 ) -> None:
+    others = {"--seeds": seeds, "--folds": folds, "--budget": budget, "--fresh": fresh}
+    check_ensemble(ensemble, others | {"--learning-curve": curve})
     if curve and (seeds or folds):
         raise RecipeError(
             "--learning-curve is made of one training's data; leave out --seeds and --folds"
@@ -190,11 +202,11 @@ def _series(
     train_into: Callable[[Splits, Recipe, Path], Run],
 ) -> Show:
     """Train with so many seeds or folds; return what shows what they came to."""
-    from tinylens import files, repeats, training
+    from tinylens import beginning, files, repeats
 
     seeds, folds = counts
     stem = f"{files.slug(data.source)}-{recipe.name}-{'seeds' if seeds else 'folds'}"
-    folder = out or repeats.next_folder(training.RUNS, stem)
+    folder = out or repeats.next_folder(beginning.RUNS, stem)
     if seeds:
         summary = repeats.train_seeds(data, recipe, seeds, folder, train_into)
     else:
@@ -280,7 +292,7 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def _show_run(run: Run, *, as_json: bool) -> None:
+def _show_run(run: Run, sizes: list[Size], *, as_json: bool) -> None:
     from tinylens import advice
 
     if as_json:
@@ -290,9 +302,12 @@ def _show_run(run: Run, *, as_json: bool) -> None:
             {name: str(path) for name, path in paths.items()}
             | {"evaluation": figures, "balance": run.info.balance or None}
             | explanation_json(advice.explain(run))
+            | ({"sizes": [each.to_json() for each in sizes]} if sizes else {})
         )
         return
     from rich.console import Console
+
+    from tinylens.reporting import tables
 
     console, info = Console(), run.info
     print_figures(run.evaluation)
@@ -301,6 +316,8 @@ def _show_run(run: Run, *, as_json: bool) -> None:
     for level in run.evaluation.calibration.levels:
         if level.max_error == wanted:
             console.print(f"\n{_kept(level)}", highlight=False)
+    if sizes:
+        console.print("", tables.sizes(sizes))
     seconds = " · ".join(f"{name} {value:.0f} s" for name, value in info.seconds.items())
     console.print(f"\nseconds  {seconds}", highlight=False)
     for name, path in (("report", run.report), ("model", run.model), ("run", run.path)):

@@ -231,6 +231,10 @@ def _flip(graph: Graph, operation: Any, x: Tensor) -> Tensor:
     return graph.like("Slice", x, *(graph.constant(each, np.int64) for each in backwards))
 
 
+def _log(graph: Graph, operation: Any, x: Tensor) -> Tensor:
+    return graph.like("Log", x)
+
+
 def _type_of_operation(result: Any) -> type:
     """Return the class of the node that gave `result`: for functions of keras.ops it is private."""
     return type(result._keras_history.operation)
@@ -326,6 +330,7 @@ WRITERS: dict[type, Callable[..., Tensor]] = {
     layers.Concatenate: _concatenate,
     layers.Average: _average,
     layers.Cropping2D: _cropping,
+    _type_of_operation(keras.ops.log(keras.KerasTensor((1, 2)))): _log,
     _type_of_operation(keras.ops.flip(keras.KerasTensor((1, 2)), axis=1)): _flip,
     layers.Activation: _activation,
     layers.ReLU: _relu,

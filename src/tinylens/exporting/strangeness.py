@@ -22,7 +22,8 @@ def add_strangeness(proto: onnx.ModelProto, known: Strangeness, *, bent: bool = 
 
     Args:
         proto: a classifier whose output "probabilities" is a softmax of its logits, or, where it is
-            bent, has one LogSoftmax of them; it is changed.
+            bent, whose last LogSoftmax is of them (the networks of an ensemble have their own,
+            before it); it is changed.
         known: the figure.
         bent: whether calibration has bent the log probabilities.
 
@@ -34,10 +35,10 @@ def add_strangeness(proto: onnx.ModelProto, known: Strangeness, *, bent: bool = 
         takers = [node for node in graph.node if node.op_type == "LogSoftmax"]
     else:
         takers = [n for n in graph.node if OUTPUT in n.output and n.op_type == "Softmax"]
-    if len(takers) != 1:
+    if not takers:
         return False
     opset = max(item.version for item in proto.opset_import if item.domain in ("", "ai.onnx"))
-    _write(_Formula(graph, opset), known, logits=takers[0].input[0])
+    _write(_Formula(graph, opset), known, logits=takers[-1].input[0])
     graph.output.append(helper.make_tensor_value_info(STRANGENESS, TensorProto.FLOAT, ["batch"]))
     return True
 

@@ -7,7 +7,7 @@ normalization is its first layer, so no caller can forget it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,12 +16,22 @@ from pydantic import TypeAdapter, ValidationError
 from tinylens.errors import RecipeError, did_you_mean
 from tinylens.layers import plain
 from tinylens.models.classic import classic
+from tinylens.models.ensemble import mean_logits
 from tinylens.models.resnet import resnet20
 from tinylens.models.shape import NetworkShape
 from tinylens.models.views import averaged
 from tinylens.models.whitened import whitened
 
-__all__ = ["BUILDERS", "NetworkShape", "averaged", "build", "check_options", "defaults", "ship"]
+__all__ = [
+    "BUILDERS",
+    "NetworkShape",
+    "averaged",
+    "build",
+    "check_options",
+    "defaults",
+    "ship",
+    "ship_ensemble",
+]
 
 LOG_PROBABILITIES = "log_probabilities"  # a layer of what ships, behind the logits
 
@@ -102,6 +112,25 @@ def ship(
     answered = copy if views == 1 else averaged(copy, views)
     logits = _bent(answered.output, temperature, bend) if bend else answered.output
     return keras.Model(answered.input, softmax(logits), name=network.name)
+
+
+def ship_ensemble(
+    members: Sequence[keras.Model], temperature: float = 1.0, bend: float = 0.0
+) -> keras.Model:
+    """Return one model whose probabilities are the calibrated mean of those of several.
+
+    Args:
+        members: what `ship` gave for each, of the same classes and size of pictures; their layers
+            are used, not copied.
+        temperature: what the logarithms of the mean are divided by.
+        bend: as for `ship`.
+    """
+    mean = mean_logits(members)
+    logits = keras.layers.Rescaling(1 / temperature, dtype="float32", name="logits")(mean.output)
+    if bend:
+        logits = _bent(mean.output, temperature, bend)
+    softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
+    return keras.Model(mean.input, softmax(logits), name="ensemble")
 
 
 def _bent(logits: Any, temperature: float, bend: float) -> Any:

@@ -29,6 +29,7 @@ from tinylens.reporting.wording import (
     value_text,
 )
 from tinylens.scores import Evaluation, Score
+from tinylens.sizes import Size
 
 _SHARE = next(figure for figure in FIGURES if figure.field == "accuracy")
 _PART_LENGTH = 34
@@ -218,6 +219,19 @@ def spread(summary: Summary) -> Table:
         low, high = (f"{scale * end:.{places}f}" for end in found.ci95)
         text.append(f" ({low}–{high})", style="dim")
         table.add_row(f"{figure.short} %" if figure.percent else figure.short, text)
+    return table
+
+
+def sizes(found: Sequence[Size]) -> Table:
+    """Return how large, right and fast networks are, a row each."""
+    table = plain_table(caption="on test; (…) 95 % interval; ms: one picture, one core, median")
+    table.add_column("Network")
+    for title in ("Weights", "ONNX kB", "Accuracy %", "ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for each in found:
+        score = Text("–") if each.accuracy is None else _cell(_SHARE, each.accuracy)
+        kilobytes, speed = f"{each.bytes / 1000:,.0f}", f"{each.one_p50_ms:.3f}"
+        table.add_row(Text(each.name), f"{each.parameters:,}", kilobytes, score, speed)
     return table
 
 

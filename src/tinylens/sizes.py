@@ -1,0 +1,130 @@
+"""Networks side by side: how large each is, how right, and how fast on one core."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinylens.classifier import Classifier
+from tinylens.data.dataset import Images
+from tinylens.errors import RunError
+from tinylens.modelfile import model_file, read_model
+from tinylens.run import Run
+from tinylens.scores import Score
+from tinylens.verification import SECONDS, time_together
+
+STRANGENESS = "strangeness"  # so begin the names of all that tells strangers
+TAUGHT = "distil."  # keys of a recipe in which a network trained alone may differ
+
+
+@dataclass(frozen=True)
+class Size:
+    """One network, as it ships.
+
+    Attributes:
+        name: how the table calls it.
+        path: of its model.onnx.
+        parameters: numbers in its weights, those of norms included.
+        bytes: of model.onnx.
+        accuracy: on the test part of the run that is shown; None where another was judged.
+        one_p50_ms: milliseconds for one picture in memory on one core, median.
+    """
+
+    name: str
+    path: str
+    parameters: int
+    bytes: int
+    accuracy: Score | None
+    one_p50_ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dicts, lists and numbers."""
+        return asdict(self)
+
+
+def compare(paths: Mapping[str, Path], run: Run, seconds: float = SECONDS) -> list[Size]:
+    """Return the size, accuracy and speed of several networks, timed in turns.
+
+    Args:
+        paths: of runs, or of files model.onnx, by the names of the table.
+        run: whose test part counts.
+        seconds: of timing for each.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    files = {name: model_file(path) for name, path in paths.items()}
+    contents = {name: read_model(file) for name, file in files.items()}
+    opened = [
+        Classifier.from_bytes(contents[name], str(file), threads=1) for name, file in files.items()
+    ]
+    pictures = [each.card.golden.images for each in opened if each.card.golden is not None]
+    speeds = time_together(list(map(_answer, opened)), pictures[0], seconds)
+    return [
+        Size(
+            name=name,
+            path=str(files[name]),
+            parameters=parameters(contents[name]),
+            bytes=len(contents[name]),
+            accuracy=_accuracy(files[name], run),
+            one_p50_ms=speed.one_p50_ms,
+        )
+        for name, speed in zip(files, speeds, strict=True)
+    ]
+
+
+def alone(run: Run) -> Run | None:
+    """Return a finished run beside this one that differs in having had no teacher, if any."""
+    for folder in sorted(run.path.absolute().parent.iterdir()):
+        other = Run(folder)
+        with contextlib.suppress(RunError):
+            if other.started and _same_but_taught(run, other):
+                return other
+    return None
+
+
+def parameters(content: bytes) -> int:
+    """Return how many numbers the weights in a model file's content have.
+
+    Those that tell strangers, and shapes and places in pictures, are no weights.
+    """
+    import onnx
+
+    weights = onnx.load_from_string(content).graph.initializer
+    return sum(
+        int(np.prod(each.dims))
+        for each in weights
+        if each.data_type == onnx.TensorProto.FLOAT and not each.name.startswith(STRANGENESS)
+    )
+
+
+def _same_but_taught(run: Run, other: Run) -> bool:
+    info = other.info
+    if info.state != "done" or info.teacher or info.fingerprint != run.info.fingerprint:
+        return False
+    return all(each.startswith(TAUGHT) for each in run.recipe.differences(other.recipe))
+
+
+def _answer(classifier: Classifier) -> Callable[[Images], NDArray[np.float32]]:
+    """Return the session alone: pictures of the right shape need no rule."""
+
+    def answer(images: Images) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = classifier.session.run(None, {"image": images})[0]
+        return probabilities
+
+    return answer
+
+
+def _accuracy(file: Path, run: Run) -> Score | None:
+    """Return the accuracy of a file's run, where it was judged on the test part of `run`."""
+    other = Run(file.parent)
+    with contextlib.suppress(RunError):
+        if other.info.splits["test"] == run.info.splits["test"]:
+            return other.evaluation.splits["test"].accuracy
+    return None

@@ -1,0 +1,70 @@
+"""The mean of several networks' probabilities, against NumPy; and that it ships."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from onnxruntime import InferenceSession
+
+from tinylens import models, strangers
+from tinylens.exporting.direct import onnx_model
+from tinylens.exporting.strangeness import add_strangeness
+from tinylens.metrics import calibrated
+from tinylens.testing.datasets import tiny_dataset
+
+pytestmark = pytest.mark.backend
+
+SHAPE = (16, 16, 3)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return tiny_dataset(SHAPE, 4, 16).images
+
+
+@pytest.fixture(scope="module")
+def members(pictures):
+    """One network that ships with a bend and one without."""
+    found = []
+    for seed, bend in enumerate((0.3, 0.0)):
+        shape = models.NetworkShape(SHAPE, 4, (120.0,) * 3, (60.0,) * 3, seed, pictures)
+        built = models.build("whitened", shape, {"widths": [8, 8]})
+        head = built.layers[-1]
+        head.set_weights([300 * values for values in head.get_weights()])  # answers that differ
+        found.append(models.ship(built, 1.2, bend=bend))
+    return found
+
+
+def answers(model, pictures):
+    return keras.ops.convert_to_numpy(model(pictures))
+
+
+@pytest.mark.parametrize("bend", [0.0, 0.4])
+def test_an_ensemble_answers_with_the_calibrated_mean(members, pictures, bend, tmp_path):
+    mean = np.mean([answers(member, pictures) for member in members], axis=0)
+    expected = calibrated(np.log(mean), 0.7, bend)
+    assert np.abs(expected - answers(members[0], pictures)).max() > 0.01  # else nothing was tested
+    ensemble = models.ship_ensemble(members, 0.7, bend)
+    np.testing.assert_allclose(answers(ensemble, pictures), expected, atol=1e-5)
+    proto = onnx_model(ensemble, "0")
+    known = strangers.fit(np.log(mean), mean.argmax(axis=1), np.log(mean))
+    assert known is None or add_strangeness(proto, known, bent=bend > 0)
+    session = InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(["probabilities"], {"image": pictures})[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    ensemble.save(tmp_path / "ensemble.keras")
+    again = keras.saving.load_model(tmp_path / "ensemble.keras", compile=False)
+    np.testing.assert_allclose(answers(again, pictures), expected, atol=1e-5)
+
+
+def test_a_class_that_all_rule_out_has_a_number(pictures):
+    pixels = keras.Input(SHAPE, dtype="uint8")
+    flat = keras.layers.Flatten()(keras.layers.Rescaling(0.0)(pixels))
+    sure = keras.layers.Dense(2, bias_initializer=keras.initializers.Constant(0), name="logits")
+    values = sure(flat)
+    kernel, _ = sure.get_weights()
+    sure.set_weights([kernel, np.array([0.0, -200.0], np.float32)])
+    model = keras.Model(pixels, keras.layers.Softmax()(values))
+    found = answers(models.ship_ensemble([model, model]), pictures)
+    assert np.isfinite(found).all() and (found[:, 0] == 1).all()
