@@ -30,8 +30,8 @@ from tinylens.errors import DataError
 Pixels = NDArray[np.uint8]
 
 # What may be done to a picture before it is made small. In: uint8, shape (height, width, 1 or 3),
-# upright, opaque and of its own size, and its EXIF orientation. Out: a picture of any size, the
-# very same array where nothing was done.
+# upright, opaque, of its own size and cropped or padded by the rule, and its EXIF orientation. Out:
+# a picture of any size, the very same array where nothing was done.
 Treatment = Callable[[Pixels, int], Pixels]
 
 DECODER_VERSION = f"2, Pillow {PIL.__version__}"  # a part of the key of whatever keeps pixels
@@ -76,8 +76,8 @@ class ImageRule:
         channels: 1 for grey, 3 for RGB.
         background: RGB from 0 to 255, seen through transparent pixels.
         aspect: what becomes of a picture whose sides have another ratio: "stretch" to the size,
-            "crop" its middle, or "pad" it: the whole picture, made to fit, in the middle of the mean
-            colour of those of its edges that the padding touches.
+            "crop" its middle, or "pad" it: the whole picture, made to fit, in the middle of the
+            mean colour of those of its edges that the padding touches.
 
     Raises:
         DataError: when a value is impossible.
@@ -286,10 +286,16 @@ def _orientation(header: Header, image: Image.Image) -> int:
 
 
 def _own(image: Image.Image, rule: ImageRule) -> Pixels:
-    """Return the pixels of a picture at its own size, (height, width, 1 or 3), with none hidden."""
+    """Return the pixels of a picture at its own size, (height, width, 1 or 3), with none hidden.
+
+    It is cropped or padded as the training pictures were, which it is going to be compared with.
+    """
     image = _flat(_eight_bit(image), rule.background)
     image = image.convert("L" if image.mode in _GREY_MODES else "RGB")
-    return np.array(image).reshape(*image.size[::-1], -1)
+    if rule.aspect == "crop":
+        image = _cropped(image, rule)
+    pixels = np.array(image).reshape(*image.size[::-1], -1)
+    return _padded(pixels, *_outer_size(image.size, rule)) if rule.aspect == "pad" else pixels
 
 
 def _treated(
@@ -308,7 +314,7 @@ def _fitted(image: Image.Image, rule: ImageRule) -> Pixels:
     width, height = _inner_size(image.size, rule) if rule.aspect == "pad" else rule.shape[1::-1]
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return _padded(np.array(image).reshape(height, width, -1), rule)
+    return _padded(np.array(image).reshape(height, width, -1), rule.height, rule.width)
 
 
 def _cropped(image: Image.Image, rule: ImageRule) -> Image.Image:
@@ -330,22 +336,31 @@ def _inner_size(size: tuple[int, int], rule: ImageRule) -> tuple[int, int]:
     return _share(width, rule.height, height), rule.height
 
 
+def _outer_size(size: tuple[int, int], rule: ImageRule) -> tuple[int, int]:
+    """Return height and width of the padding around a picture that is left at its own size."""
+    width, height = size
+    wanted = max(height, _share(width, rule.height, rule.width))
+    across = max(width, _share(height, rule.width, rule.height))
+    # a strip of pixels would become a square of a gigabyte; it is looked at as it is
+    return (wanted, across) if wanted * across <= MAX_PIXELS else (height, width)
+
+
 def _share(side: int, times: int, of: int) -> int:
     """Return side · times / of, rounded, at least 1; in whole numbers, as the web page does."""
     return max((2 * side * times + of) // (2 * of), 1)
 
 
-def _padded(inner: Pixels, rule: ImageRule) -> Pixels:
+def _padded(inner: Pixels, new_height: int, new_width: int) -> Pixels:
     """Return a picture in the middle of the size wanted, on the mean of the edges it meets."""
-    height, width = inner.shape[:2]
-    if (height, width) == (rule.height, rule.width):
+    height, width, channels = inner.shape
+    if (height, width) == (new_height, new_width):
         return inner
-    edges = inner[[0, -1]] if height < rule.height else inner[:, [0, -1]]
+    edges = inner[[0, -1]] if height < new_height else inner[:, [0, -1]]
     sums = edges.sum(axis=(0, 1), dtype=np.int64)
     count = edges.shape[0] * edges.shape[1]
-    padded = np.empty(rule.shape, np.uint8)
+    padded = np.empty((new_height, new_width, channels), np.uint8)
     padded[:] = (2 * sums + count) // (2 * count)  # rounded
-    top, left = (rule.height - height) // 2, (rule.width - width) // 2
+    top, left = (new_height - height) // 2, (new_width - width) // 2
     padded[top : top + height, left : left + width] = inner
     return padded
 
