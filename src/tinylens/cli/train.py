@@ -105,9 +105,7 @@ def train(
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
-        splits, seconds = _load(
-            dataset, resolved, watcher, (strict, data_dir), curve=learning_curve
-        )
+        splits, took = _load(dataset, resolved, watcher, (strict, data_dir), curve=learning_curve)
 
         def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
             return training.train(
@@ -119,7 +117,7 @@ def train(
                 deterministic=deterministic,
                 fresh=fresh,
                 command=frame.command_line(),
-                load_seconds=seconds,
+                load_seconds=took,
                 watcher=watcher,
             )
 
