@@ -23,6 +23,7 @@ from tinylens.testing.readers import FILE_DAMAGES, Damage, Read, Write
 
 KINDS_OF_DAMAGE = 12
 NOT_READERS = {  # modules that have no format of their own
+    "aspects",
     "cache",
     "checking",
     "choosing",

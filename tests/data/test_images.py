@@ -76,6 +76,34 @@ def test_what_a_treatment_gives_is_made_to_fit():
     assert convert(GREYS[None], GREY, negative).tolist() == [[[[255], [245]], [[255], [245]]]]
 
 
+@pytest.mark.parametrize(
+    ("aspect", "shape"), [("stretch", (20, 50)), ("pad", (50, 50)), ("crop", (20, 20))]
+)
+def test_a_treatment_sees_a_picture_as_those_of_training_were(aspect, shape):
+    """Else the margins that cropping takes away would be called unlike the training pictures."""
+    seen, rule = [], ImageRule(8, 8, 3, aspect=aspect)
+
+    def see(pixels, _):
+        seen.append(pixels)
+        return pixels
+
+    picture = noise(20, 50, 3)
+    found = decode(encoded(picture), rule, see).image
+    assert seen[0].shape == (*shape, 3)
+    assert np.array_equal(found, decode(encoded(picture), rule).image)
+    whole = {"stretch": picture, "pad": seen[0][15:35], "crop": picture[:, 15:35]}[aspect]
+    assert np.array_equal(whole, picture if aspect == "pad" else seen[0])
+
+
+def test_a_strip_is_not_padded_to_a_gigabyte_for_a_treatment():
+    shapes = []
+    rule = ImageRule(8, 8, 1, aspect="pad")
+    decode(
+        encoded(np.zeros((1, 16_000), np.uint8)), rule, lambda p, _: (shapes.append(p.shape), p)[1]
+    )
+    assert shapes == [(1, 16_000, 1)]
+
+
 def test_a_treatment_that_fails_is_not_called_a_broken_picture():
     def failing(pixels, orientation):
         raise ZeroDivisionError

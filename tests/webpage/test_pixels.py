@@ -163,6 +163,25 @@ def test_what_is_transparent_is_composited_as_the_decoder_does(page):
         assert_same(page, content, ImageRule(256, 256, 3, background))
 
 
+def test_a_rule_that_the_page_cannot_follow_is_refused_in_words(page):
+    """A model of a later tinylens: no answer is better than one by other pixels."""
+    rule = ImageRule(8, 8, 3).to_json() | {"aspect": "spiral"}
+    content = saved(np.zeros((4, 9, 3), np.uint8), "PNG")
+    found = page.evaluate(PIXELS, [encoded(content), rule, MOST])
+    assert found["error"].startswith(
+        "the model wants pictures brought to its size by “spiral”, and this page knows stretch, "
+        "crop, pad; export it anew"
+    )
+
+
+@pytest.mark.parametrize("aspect", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1999, 1201), (31, 33), (28, 28)])
+def test_large_and_odd_pictures_are_framed_as_the_decoder_does(page, size, aspect):
+    pixels = picture("noise", (*size, 3), 255, 7).astype(np.uint8)
+    for rule in (ImageRule(28, 28, 1, aspect=aspect), ImageRule(64, 20, 3, aspect=aspect)):
+        assert_same(page, saved(pixels, "PNG"), rule)
+
+
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 def test_exif_sets_a_picture_upright_once(page, format, orientation):

@@ -61,6 +61,7 @@ def apply(
         Path | None, typer.Option(help="The corrected set, an .npz; else DATASET-corrected.npz.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="As it was audited.")] = None,
+    aspect: Annotated[str, typer.Option(help="As it was trained on.")] = "auto",
     groups: Annotated[
         str | None, typer.Option(help="What tells groups, to be kept as the array “groups”.")
     ] = None,
@@ -71,7 +72,7 @@ def apply(
     from tinylens.data import arrays, corrections
     from tinylens.data.encoded import Options
     from tinylens.data.groups import with_groups
-    from tinylens.data.sources import load_parts
+    from tinylens.data.sources import aspect_of, load_parts
     from tinylens.files import slug
 
     out = out or Path(f"{slug(dataset)}-corrected.npz")
@@ -79,7 +80,8 @@ def apply(
         raise RecipeError(f"--out {out}: expected a file .npz, such as {out.with_suffix('.npz')}")
     decided = corrections.read(fixes)
     with frame.progress("decoding") as progress:
-        given = load_parts(dataset, Options(size=size, data_dir=data_dir, progress=progress))
+        options = Options(size, aspect_of(aspect), data_dir=data_dir, progress=progress)
+        given = load_parts(dataset, options)
     if groups:
         given = with_groups(given, dataset, groups)
     corrected = corrections.apply(given, decided)

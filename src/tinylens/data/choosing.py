@@ -24,7 +24,7 @@ OUTLYING = 0.05  # share of pictures at either end that are not asked for that
 AspectWanted = Literal["auto"] | Aspect
 ASPECTS: tuple[AspectWanted, ...] = ("auto", *get_args(Aspect))
 
-_DONE = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}
+DONE = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def brought_to(rule: ImageRule) -> str:
     >>> brought_to(ImageRule(28, 20, 1, aspect="crop"))
     'cropped to 20×28'
     """
-    return f"{_DONE[rule.aspect]} to {rule.width}×{rule.height}"
+    return f"{DONE[rule.aspect]} to {rule.width}×{rule.height}"
 
 
 def _at(values: Iterable[tuple[float, int]], share: float) -> float:

@@ -23,6 +23,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from tinylens.data.aspects import cropped, inner_size, outer_size, padded
 from tinylens.data.dataset import Aspect, Dataset
 from tinylens.data.image_headers import Header, orientation, read_header
 from tinylens.errors import DataError
@@ -30,8 +31,8 @@ from tinylens.errors import DataError
 Pixels = NDArray[np.uint8]
 
 # What may be done to a picture before it is made small. In: uint8, shape (height, width, 1 or 3),
-# upright, opaque and of its own size, and its EXIF orientation. Out: a picture of any size, the
-# very same array where nothing was done.
+# upright, opaque, of its own size and cropped or padded by the rule, and its EXIF orientation. Out:
+# a picture of any size, the very same array where nothing was done.
 Treatment = Callable[[Pixels, int], Pixels]
 
 DECODER_VERSION = f"2, Pillow {PIL.__version__}"  # a part of the key of whatever keeps pixels
@@ -286,10 +287,21 @@ def _orientation(header: Header, image: Image.Image) -> int:
 
 
 def _own(image: Image.Image, rule: ImageRule) -> Pixels:
-    """Return the pixels of a picture at its own size, (height, width, 1 or 3), with none hidden."""
+    """Return the pixels of a picture at its own size, (height, width, 1 or 3), with none hidden.
+
+    It is cropped or padded as the training pictures were, which it is going to be compared with.
+    """
     image = _flat(_eight_bit(image), rule.background)
     image = image.convert("L" if image.mode in _GREY_MODES else "RGB")
-    return np.array(image).reshape(*image.size[::-1], -1)
+    if rule.aspect == "crop":
+        image = cropped(image, rule.height, rule.width)
+    pixels = np.array(image).reshape(*image.size[::-1], -1)
+    if rule.aspect != "pad":
+        return pixels
+    height, width = outer_size(pixels.shape[:2], rule.height, rule.width)
+    if height * width > MAX_PIXELS:  # a strip would become a square of a gigabyte
+        return pixels
+    return padded(pixels, height, width)
 
 
 def _treated(
@@ -304,50 +316,13 @@ def _fitted(image: Image.Image, rule: ImageRule) -> Pixels:
     image = _flat(_eight_bit(image), rule.background)
     image = image.convert("L" if rule.channels == 1 else "RGB")
     if rule.aspect == "crop":
-        image = _cropped(image, rule)
-    width, height = _inner_size(image.size, rule) if rule.aspect == "pad" else rule.shape[1::-1]
+        image = cropped(image, rule.height, rule.width)
+    height, width, _ = rule.shape
+    if rule.aspect == "pad":
+        height, width = inner_size((image.height, image.width), height, width)
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return _padded(np.array(image).reshape(height, width, -1), rule)
-
-
-def _cropped(image: Image.Image, rule: ImageRule) -> Image.Image:
-    """Return the largest part of the ratio wanted, from the middle, at its own size."""
-    width, height = image.size
-    if width * rule.height > height * rule.width:
-        width = _share(height, rule.width, rule.height)
-    else:
-        height = _share(width, rule.height, rule.width)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def _inner_size(size: tuple[int, int], rule: ImageRule) -> tuple[int, int]:
-    """Return width and height of the whole picture within the padding."""
-    width, height = size
-    if width * rule.height > height * rule.width:
-        return rule.width, _share(height, rule.width, width)
-    return _share(width, rule.height, height), rule.height
-
-
-def _share(side: int, times: int, of: int) -> int:
-    """Return side · times / of, rounded, at least 1; in whole numbers, as the web page does."""
-    return max((2 * side * times + of) // (2 * of), 1)
-
-
-def _padded(inner: Pixels, rule: ImageRule) -> Pixels:
-    """Return a picture in the middle of the size wanted, on the mean of the edges it meets."""
-    height, width = inner.shape[:2]
-    if (height, width) == (rule.height, rule.width):
-        return inner
-    edges = inner[[0, -1]] if height < rule.height else inner[:, [0, -1]]
-    sums = edges.sum(axis=(0, 1), dtype=np.int64)
-    count = edges.shape[0] * edges.shape[1]
-    padded = np.empty(rule.shape, np.uint8)
-    padded[:] = (2 * sums + count) // (2 * count)  # rounded
-    top, left = (rule.height - height) // 2, (rule.width - width) // 2
-    padded[top : top + height, left : left + width] = inner
-    return padded
+    return padded(np.array(image).reshape(height, width, -1), rule.height, rule.width)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -78,7 +78,7 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
     """
     _check_shares(val, test)
     folder = None if data_dir is None else Path(data_dir)
-    options = Options(size, _aspect(aspect), rule, strict, folder, progress)
+    options = Options(size, aspect_of(aspect), rule, strict, folder, progress)
     parts = load_parts(source, options)
     if groups:
         parts = with_groups(parts, source, groups)
@@ -146,7 +146,12 @@ def _check_size(size: int | None) -> None:
         raise RecipeError(f"size is {size}, expected a side from 1 to 4096 pixels, such as 32")
 
 
-def _aspect(given: str) -> AspectWanted:
+def aspect_of(given: str) -> AspectWanted:
+    """Return what was asked for, if it is one of `ASPECTS`.
+
+    Raises:
+        RecipeError: it is none of them.
+    """
     for known_one in ASPECTS:
         if given == known_one:
             return known_one

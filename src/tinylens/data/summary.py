@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from tinylens import files
+from tinylens.data.choosing import DONE
 from tinylens.data.dataset import Dataset, Images, Splits
 
 CELL = 48  # pixels; smaller pictures are shown twice, three times, … as large
@@ -41,6 +42,7 @@ class Summary:
         source: where it came from, in words.
         class_names: in the order of their numbers.
         image_shape: height, width and channels.
+        aspect: how pictures of another ratio were brought to this shape.
         parts: by name; `skipped` holds (path, reason).
         channel_mean: of train, a number a channel, 0 to 255.
         channel_std: the same; the standard deviation over all pixels.
@@ -51,6 +53,7 @@ class Summary:
     source: str
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    aspect: str
     parts: dict[str, PartSummary]
     channel_mean: tuple[float, ...]
     channel_std: tuple[float, ...]
@@ -78,7 +81,9 @@ class Summary:
     def lines(self, most_skipped: int = 20) -> Iterator[str]:
         """Yield the rest in words, a line each; of what was set aside, the first `most_skipped`."""
         height, width, channels = self.image_shape
-        yield f"pictures       {width}×{height} {'grey' if channels == 1 else 'RGB'}"
+        colours = "grey" if channels == 1 else "RGB"
+        aspect = "" if self.aspect == "stretch" else f", others {DONE[self.aspect]} to it"
+        yield f"pictures       {width}×{height} {colours}{aspect}"
         pairs = zip(self.channel_mean, self.channel_std, strict=True)
         yield f"channels       {', '.join(f'{m:.1f} ± {s:.1f}' for m, s in pairs)} (of 255)"
         yield f"fingerprint    {self.fingerprint}"
@@ -101,6 +106,7 @@ def summarize(splits: Splits) -> Summary:
         source=splits.source,
         class_names=splits.class_names,
         image_shape=splits.train.image_shape,
+        aspect=splits.train.aspect,
         parts={name: _part(dataset) for name, dataset in splits.items()},
         channel_mean=mean,
         channel_std=std,
