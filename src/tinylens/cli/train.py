@@ -295,6 +295,8 @@ def _show_run(run: Run, *, as_json: bool) -> None:
     for level in run.evaluation.calibration.levels:
         if level.max_error == wanted:
             console.print(f"\n{_kept(level)}", highlight=False)
+    if info.balance:
+        console.print(f"\n{info.balance['words']}", highlight=False, markup=False)
     seconds = " · ".join(f"{name} {value:.0f} s" for name, value in info.seconds.items())
     console.print(f"\nseconds  {seconds}", highlight=False)
     for name, path in (("report", run.report), ("model", run.model), ("run", run.path)):

@@ -15,7 +15,7 @@ from tinylens.data.dataset import Dataset, Gather, Splits, stratified_split
 from tinylens.data.encoded import Options
 from tinylens.data.groups import carve, with_groups
 from tinylens.data.images import ImageRule, convert
-from tinylens.data.large import gathered
+from tinylens.data.large import changed, gathered
 from tinylens.data.parts import Parts, Progress
 from tinylens.data.synthetic import shapes
 from tinylens.errors import DataError, RecipeError, did_you_mean
@@ -122,7 +122,7 @@ def load_parts(source: str | Path, options: Options) -> Parts:
         RecipeError: when the size is impossible.
     """
     _check_size(options.size)
-    return _resized(_read(source, options), options.size)
+    return _resized(_read(source, options), options.size, options.data_dir)
 
 
 def _check_shares(val: float, test: float) -> None:
@@ -241,14 +241,18 @@ FORMATS = (
 )
 
 
-def _resized(parts: Parts, size: int | None) -> Parts:
+def _resized(parts: Parts, size: int | None, data_dir: Path | None) -> Parts:
     """Return the parts with pictures of the size asked for; the readers of pictures see to it."""
     height, width, channels = parts.train.image_shape
     if size is None or (height, width) == (size, size):
         return parts
     rule = ImageRule(size, size, 3 if channels == 3 else 1)
+    shape = (size, size, rule.channels)
     resized = {
-        name: replace(part, images=convert(part.images, rule)) for name, part in parts.items()
+        name: replace(
+            part, images=changed(part.images, lambda some: convert(some, rule), shape, data_dir)
+        )
+        for name, part in parts.items()
     }
     note = f"pictures of {width}×{height} pixels were stretched to {size}×{size}"
     return Parts(resized["train"], resized.get("val"), resized.get("test"), (*parts.notes, note))
