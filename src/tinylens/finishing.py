@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -238,7 +239,7 @@ def predict(shipped: keras.Model, images: Images) -> Probabilities:
 
 def _stretch(images: Images) -> int:
     """Return how many pictures go into a call: whole batches, as many as STRETCH_BYTES allow."""
-    affordable = STRETCH_BYTES // (4 * images[0].size)
+    affordable = STRETCH_BYTES // (4 * math.prod(images.shape[1:]))
     return max(min(affordable, MOST_STRETCHED) // PREDICT_BATCH, 1) * PREDICT_BATCH
 
 

@@ -98,15 +98,10 @@ def train(
     """Train a network; leaves a run folder with model.onnx, its figures and a report."""
     from tinylens import training, watching
 
-    train_section = {
-        "epochs": epochs,
-        "seed": seed,
-        "precision": precision,
-        "balance": balance,
-    }
+    training_of = {"epochs": epochs, "seed": seed, "precision": precision, "balance": balance}
     answer = frame.when_to_answer(max_error, refused)
     data = {"val": val, "size": size, "groups": groups}
-    overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
+    overrides = _overrides(changes or [], train=training_of, data=data, answer=answer)
     _check_series(seeds, folds, budget, fresh=fresh, curve=learning_curve)
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
