@@ -106,8 +106,9 @@ def train(
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
-        loading = {"strict": strict, "data_dir": data_dir, "progress": watcher.loading}
-        splits, seconds = _load(dataset, resolved, watcher, loading, curve=learning_curve)
+        splits, seconds = _load(
+            dataset, resolved, watcher, (strict, data_dir), curve=learning_curve
+        )
 
         def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
             return training.train(
@@ -224,14 +225,22 @@ def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:
 
 
 def _load(
-    dataset: str, recipe: Recipe, watcher: Silent, options: dict[str, Any], *, curve: bool
+    dataset: str,
+    recipe: Recipe,
+    watcher: Silent,
+    options: tuple[bool, Path | None],
+    *,
+    curve: bool,
 ) -> tuple[Splits, float]:
-    """Return the data and the seconds that it took to load them."""
+    """Return the data and the seconds that it took to load them; options: strict, data_dir."""
     from tinylens.data.sources import load_by
 
     watcher.phase(f"loading {dataset}")
     started = time.monotonic()
-    splits = load_by(recipe.data, dataset, **options)
+    strict, data_dir = options
+    splits = load_by(
+        recipe.data, dataset, strict=strict, data_dir=data_dir, progress=watcher.loading
+    )
     if curve:
         check_curve(splits)
     return splits, time.monotonic() - started
