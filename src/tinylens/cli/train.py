@@ -106,9 +106,7 @@ def train(
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
-        splits, seconds = _load(
-            dataset, resolved, watcher, (strict, data_dir), curve=learning_curve
-        )
+        splits, seconds = _load(dataset, resolved, watcher, (strict, data_dir, learning_curve))
 
         def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
             return training.train(
@@ -225,19 +223,17 @@ def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:
 
 
 def _load(
-    dataset: str,
-    recipe: Recipe,
-    watcher: Silent,
-    options: tuple[bool, Path | None],
-    *,
-    curve: bool,
+    dataset: str, recipe: Recipe, watcher: Silent, options: tuple[bool, Path | None, bool]
 ) -> tuple[Splits, float]:
-    """Return the data and the seconds that it took to load them; options: strict, data_dir."""
+    """Return the data and the seconds that it took to load them.
+
+    `options` are those of the verb: strict, data_dir and learning_curve.
+    """
     from tinylens.data.sources import load_by
 
     watcher.phase(f"loading {dataset}")
     started = time.monotonic()
-    strict, data_dir = options
+    strict, data_dir, curve = options
     splits = load_by(
         recipe.data, dataset, strict=strict, data_dir=data_dir, progress=watcher.loading
     )
