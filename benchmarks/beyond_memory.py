@@ -1,14 +1,12 @@
 """A set larger than memory: trained from the disk, beside one of the same shape in memory.
 
 Draws shapes of 64×64 pixels, in RGB, until they fill the gigabytes asked for, into a folder of
-.npy files. Then one process at a time, in turns, trains the same network for so many steps: "disk"
-on the whole of that set, in a control group whose memory is limited (of version 1 or 2, made here
-and removed again; making one takes root), and "memory" on as many of its first pictures as the
-steps see, without the limit and held in an array. Pages that a file was read into count in the
-group, too, and are what it gives back first: the disk is really read. With --whole the command
-`tinylens train` itself runs in the group from start to report.
-
-Pictures a second are those of the steps after the first epoch, which compiles.
+.npy files. Then a process in a control group whose memory is limited (of version 1 or 2, made here
+and removed again; making one takes root) trains two networks of the same recipe, so many steps of
+the one and so many of the other, in the order A B B A: one on the whole of that set, from the disk,
+and one on as many of its first pictures as it sees, held in memory. Pages that a file was read into
+count in the group, too, and are what it gives back first: the disk is really read. With --whole the
+command `tinylens train` itself runs in the group from start to report.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -43,14 +40,14 @@ def main() -> None:
     parser = machine.parser(__doc__)
     parser.add_argument("--gigabytes", type=float, default=12.0)
     parser.add_argument("--limit", type=float, default=4.0, help="gigabytes of the control group")
-    parser.add_argument("--steps", type=int, default=100, help="of an epoch; two are timed")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=50, help="before the other one's turn")
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--recipe", default="classic")
     parser.add_argument("--backend", default="tensorflow")
     parser.add_argument("--folder", type=Path, default=Path("beyond-memory"))
     parser.add_argument("--keep", action="store_true", help="leave the folder there")
     parser.add_argument("--whole", action="store_true", help="run the command, too")
-    parser.add_argument("--measure", choices=["disk", "memory"])
+    parser.add_argument("--measure", action="store_true")
     asked = parser.parse_args()
     if asked.measure:
         print(json.dumps(measure(asked)))
@@ -87,48 +84,29 @@ def draw(folder: Path, count: int) -> None:
 
 
 def compare(asked: argparse.Namespace) -> None:
-    """Train in turns; write and print what was reached."""
+    """Let both train; write and print what was reached."""
     described = machine.describe()
-    found: dict[str, list[dict[str, Any]]] = {"memory": [], "disk": []}
-    for turn in range(1 if asked.quick else asked.turns):
-        for name in found if turn % 2 == 0 else list(found)[::-1]:
-            row = _in_a_process(name, asked)
-            found[name].append(row)
-            print(f"{name}, turn {turn}: {json.dumps(row)}", file=sys.stderr)
-    speeds = {n: [row["images_per_second"] for row in rows] for n, rows in found.items()}
-    ratios = [a / b for a, b in zip(speeds["disk"], speeds["memory"], strict=True)]
-    content: dict[str, Any] = {"machine": described, "turns": found, "ratios": ratios}
-    content |= {"limit": asked.limit, "gigabytes": _size(asked.folder) / 1e9}
+    options = ["--folder", str(asked.folder.absolute()), "--steps", str(asked.steps)]
+    options += ["--recipe", asked.recipe, "--backend", asked.backend]
+    options += ["--rounds", "2" if asked.quick else str(asked.rounds)]
+    with group(asked.limit) as enter:
+        found = _last_line([sys.executable, __file__, "--measure", *options], enter)
+    speeds = found["images_per_second"]
+    ratio = machine.ratio(speeds["disk"], speeds["memory"])
+    content = {"machine": described, **found, "ratio": ratio, "limit_gigabytes": asked.limit}
+    machine.print_table(
+        ["pictures in", "img/s"], [[name, _mean_sd(values)] for name, values in speeds.items()]
+    )
+    print(f"disk / memory: {ratio}; {found['own_gigabytes']:.2f} GB of the process's own")
     if asked.whole:
         content["whole"] = _whole(asked)
-    rows = [
-        [n, mean_sd(speed), f"{found[n][-1]['own_gigabytes']:.2f}"] for n, speed in speeds.items()
-    ]
-    machine.print_table(["pictures in", "img/s", "GB of its own"], rows)
-    print(f"disk / memory: {mean_sd(ratios, 3)}")
+        print(f"tinylens train: {content['whole']}")
     path = machine.write_results("beyond_memory", content)
     print(f"written: benchmarks/results/{path.name}")
 
 
-def mean_sd(values: list[float], digits: int = 0) -> str:
-    """Return mean and standard deviation in words."""
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{spread}"
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
-
-
-def _in_a_process(name: str, asked: argparse.Namespace) -> dict[str, Any]:
-    """Measure one contender in a process of its own, "disk" within the control group."""
-    options = ["--folder", str(asked.folder.absolute()), "--steps", str(asked.steps)]
-    options += ["--recipe", asked.recipe, "--backend", asked.backend]
-    command = [sys.executable, __file__, "--measure", name, *options]
-    if name == "memory":
-        return _last_line(command, lambda: None)
-    with group(asked.limit) as enter:
-        return _last_line(command, enter)
+def _mean_sd(values: list[float]) -> str:
+    return f"{statistics.mean(values):.0f} ± {statistics.stdev(values):.0f}"
 
 
 def _last_line(command: list[str], enter: Callable[[], None]) -> dict[str, Any]:
@@ -154,39 +132,50 @@ def group(gigabytes: float) -> Generator[Callable[[], None]]:
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    """Train for twice the steps and return the speed of the second half, and the memory taken."""
+    """Return the speeds of both, turn by turn, and the memory that it took."""
     from tinylens import backend
 
     choice = backend.activate(asked.backend)
-    from tinylens import compiling, fitting, memory
+    from tinylens import compiling, memory
     from tinylens.data.arrays import read_parts
     from tinylens.data.dataset import Splits
     from tinylens.recipe import Recipe
-    from tinylens.run import Run
-    from tinylens.training import Silent
 
-    recipe = Recipe.load(asked.recipe).override({"train.epochs": 2, "train.best_weights": False})
-    seen = asked.steps * recipe.train.batch_size
+    recipe = Recipe.load(asked.recipe)
+    batch = recipe.train.batch_size
     _forget_pages(asked.folder / "x_train.npy")
-    train = read_parts(asked.folder).train
-    if asked.measure == "memory":
-        train = train.subset(np.arange(seen))
-    share = min(seen / len(train) * (1 + 1e-9), 1.0)
-    recipe = recipe.override({"train.epoch_share": share})
+    whole = read_parts(asked.folder).train
     available = memory.available()
-    trainer = compiling.build(
-        Splits(train, None, train), recipe, backend.precision("auto", choice.name)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        state = fitting.fit(trainer, Run(folder), Silent(), lambda: False)
+    parts = {"disk": whole, "memory": whole.subset(np.arange(asked.steps * batch))}
+    precision = backend.precision("auto", choice.name)
+    trainers = {
+        name: compiling.build(Splits(part, None, part), recipe, precision)
+        for name, part in parts.items()
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in trainers}
+    for number in range(asked.rounds + 1):
+        for name in sorted(trainers, reverse=number % 2 == 0):
+            speeds[name].append(round(_train(trainers[name], number, asked.steps), 1))
     return {
-        "images_per_second": round(state.history[-1]["images_per_second"], 1),
-        "steps": trainer.steps_of(1),
-        "pictures": len(train),
-        "streamed": trainer.stream is not None,
-        "available_gigabytes": round(available / 1e9, 2),
+        "images_per_second": {name: values[1:] for name, values in speeds.items()},  # compiled
+        "steps": asked.steps,
+        "pictures": {name: len(part) for name, part in parts.items()},
+        "gigabytes": whole.images.nbytes / 1e9,
+        "streamed": {name: each.stream is not None for name, each in trainers.items()},
+        "available_gigabytes": available / 1e9,
         "own_gigabytes": _own_bytes() / 1e9,
     }
+
+
+def _train(trainer: Any, epoch: int, steps: int) -> float:
+    """Take some steps as `tinylens.fitting` does; return pictures a second."""
+    batch = trainer.order.batch_size
+    indices = trainer.order.indices(epoch)[: steps * batch]
+    draws, labels = trainer.order.draws(epoch, indices), trainer.labels[indices]
+    begun = time.perf_counter()
+    with trainer.reading_ahead(indices, batch):
+        trainer.model.fit([indices, draws], labels, batch_size=batch, shuffle=False, verbose=0)
+    return len(indices) / (time.perf_counter() - begun)
 
 
 def _forget_pages(path: Path) -> None:

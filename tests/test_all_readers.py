@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import io
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ NOT_READERS = {  # modules that have no format of their own
     "image_headers",
     "images",
     "known",
+    "large",
     "parts",
     "plain_jpeg",
     "sources",
@@ -341,6 +343,39 @@ ARRAYS = Format(
     },
 )
 
+# --- arrays in a folder
+
+
+def write_array_folder(folder: Path, data: Dataset) -> Path:
+    np.save(folder / "images.npy", data.images)
+    np.save(folder / "labels.npy", data.labels)
+    np.save(folder / "class_names.npy", np.array(data.class_names))
+    return folder
+
+
+def resaved(name: str, content: object) -> Damage:
+    return lambda path: np.save(path / f"{name}.npy", content)
+
+
+ARRAY_FOLDER = Format(
+    "arrays",
+    arrays.read,
+    write_array_folder,
+    tiny_dataset((8, 8, 3), count=12),
+    damages_of("images.npy")
+    | {
+        "no labels": lambda path: (path / "labels.npy").unlink(),
+        "labels cut short": lambda path: os.truncate(path / "labels.npy", 150),
+        "a label too few": resaved("labels", np.zeros(11, np.int64)),
+        "a label of no class": resaved("labels", np.full(12, 4)),
+        "pictures of floats": resaved("images", np.zeros((12, 8, 8, 3))),
+        "a picture of two channels": resaved("images", np.zeros((12, 8, 8, 2), np.uint8)),
+        "labels that are objects": resaved("labels", np.array([None] * 12)),
+        "names that are numbers": resaved("class_names", np.arange(4)),
+        "parts told by an array": resaved("split", np.array(["train"] * 12)),
+    },
+)
+
 FORMATS = {
     "idx": IDX,
     "cifar10 binary": CIFAR10_BINARY,
@@ -349,6 +384,7 @@ FORMATS = {
     "image folder": IMAGE_FOLDER,
     "table": TABLE,
     "arrays": ARRAYS,
+    "arrays in a folder": ARRAY_FOLDER,
 }
 
 

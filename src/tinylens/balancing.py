@@ -73,8 +73,9 @@ class Choice:
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
-        return {**asdict(self), "trials": [asdict(trial) for trial in self.trials]}
+        """Return everything as JSON values, and "words"."""
+        trials = [asdict(trial) for trial in self.trials]
+        return {**asdict(self), "trials": trials, "words": self.words}
 
     @property
     def words(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -41,7 +42,8 @@ Probabilities = NDArray[np.float32]
 
 LIKELIHOOD_RATIO = 3.84  # the 95 % quantile of chi squared with one degree of freedom
 PREDICT_BATCH = 500  # pictures a step
-PREDICT_STRETCH = 20 * PREDICT_BATCH  # and a call
+STRETCH_BYTES = 512 * 2**20  # of pictures a call: Keras copies them all, in float32
+MOST_STRETCHED = 20 * PREDICT_BATCH  # pictures a call
 
 
 def finish(
@@ -253,11 +255,18 @@ def predict(shipped: keras.Model, images: Images) -> Probabilities:
         shipped: from uint8 pictures to probabilities.
         images: uint8, shape (n, height, width, channels).
     """
+    stretch = _stretch(images)
     stretches = [
-        shipped.predict(images[start : start + PREDICT_STRETCH], PREDICT_BATCH, verbose=0)
-        for start in range(0, len(images), PREDICT_STRETCH)  # Keras copies it all, in float32
+        shipped.predict(images[start : start + stretch], PREDICT_BATCH, verbose=0)
+        for start in range(0, len(images), stretch)
     ]
     return np.concatenate(stretches)
+
+
+def _stretch(images: Images) -> int:
+    """Return how many pictures go into a call: whole batches, as many as STRETCH_BYTES allow."""
+    affordable = STRETCH_BYTES // (4 * math.prod(images.shape[1:]))
+    return max(min(affordable, MOST_STRETCHED) // PREDICT_BATCH, 1) * PREDICT_BATCH
 
 
 def with_logits(shipped: keras.Model) -> keras.Model:
@@ -277,9 +286,10 @@ def answer(
         images: uint8, shape (n, height, width, channels).
         rows: which of them, in order.
     """
+    stretch = _stretch(images)
     stretches = [
-        answering.predict(images[rows[start : start + PREDICT_STRETCH]], PREDICT_BATCH, verbose=0)
-        for start in range(0, len(rows), PREDICT_STRETCH)
+        answering.predict(images[rows[start : start + stretch]], PREDICT_BATCH, verbose=0)
+        for start in range(0, len(rows), stretch)
     ]
     probabilities, logits = (np.concatenate(parts) for parts in zip(*stretches, strict=True))
     return probabilities, logits

@@ -11,40 +11,22 @@ ROOT = Path("/")
 RESIDENT = 0.5  # of what is available may be taken by pictures: networks and libraries want theirs
 
 
-def limit(root: Path = ROOT) -> int:
-    """Return the bytes that this process may ever have: the machine's, or less in a container.
-
-    The limits of control groups (version 1 and 2) and of RLIMIT_AS (`ulimit -v`) count. It does not
-    depend on what else runs, so that the same machine gives the same number.
-
-    Args:
-        root: where /proc and /sys are.
-    """
-    groups = [maximum for maximum, _ in _groups(root)]
-    return min(_meminfo(root).get("MemTotal", sys.maxsize), _address_space(), *groups)
-
-
 def available(root: Path = ROOT) -> int:
     """Return the bytes that can be had now without taking any from other work.
 
-    What the system or the control group keeps of files only, to save reading them again, counts as
-    available.
+    The limits of containers (control groups of version 1 and 2) and of RLIMIT_AS (`ulimit -v`)
+    count. What the system or a group keeps of files, only to save reading them again, is available.
 
     Args:
         root: where /proc and /sys are.
     """
     left = [max(maximum - used, 0) for maximum, used in _groups(root)]
-    return min(_meminfo(root).get("MemAvailable", sys.maxsize), _address_space(), *left)
+    return min(_meminfo(root).get("MemAvailable", sys.maxsize), _addresses(root), *left)
 
 
 def fits(size: int) -> bool:
     """Return whether pictures of so many bytes can be held in memory now."""
     return size <= RESIDENT * available()
-
-
-def ever_fits(size: int) -> bool:
-    """Return whether they can on this machine at all, whatever else runs."""
-    return size <= RESIDENT * limit()
 
 
 def _meminfo(root: Path) -> dict[str, int]:
@@ -57,14 +39,19 @@ def _meminfo(root: Path) -> dict[str, int]:
     return found
 
 
-def _address_space() -> int:
-    """Return what RLIMIT_AS allows; a huge number where there is none, as on Windows."""
+def _addresses(root: Path) -> int:
+    """Return what RLIMIT_AS leaves; a huge number where there is none, as on Windows."""
     try:
         import resource
     except ImportError:
         return sys.maxsize
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    pages = 0
+    with contextlib.suppress(OSError, ValueError):
+        pages = int((root / "proc/self/statm").read_text("ascii").split()[0])
+    return max(soft - pages * resource.getpagesize(), 0)
 
 
 def _groups(root: Path) -> Iterator[tuple[int, int]]:

@@ -163,6 +163,8 @@ def _explain(item: Any) -> str:
     if item["type"] == "missing":
         return f"{dotted}: missing"
     reason = str(item["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    if isinstance(item["input"], Mapping) and item["type"] == "value_error":
+        return f"{dotted}: expected {reason}"  # of a whole section, which says itself what it got
     return f"{dotted}: expected {reason}, got {item['input']!r}"
 
 

@@ -53,6 +53,8 @@ class TerminalWatcher(Silent):
             if "val_accuracy" in row
             else ""
         )
+        if "val_macro_f1" in row:
+            val += f", macro-F1 {row['val_macro_f1']:.4f}"
         self.console.print(
             f"epoch {row['epoch']:3.0f} · train loss {row['loss']:.3f}, "
             f"accuracy {row['accuracy']:.4f}{val} · {row['images_per_second']:,.0f} img/s",

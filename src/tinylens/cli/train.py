@@ -113,23 +113,17 @@ def train(
     """Train a network; leaves a run folder with model.onnx, its figures and a report."""
     from tinylens import training, watching
 
-    train_section = {
-        "epochs": epochs,
-        "seed": seed,
-        "precision": precision,
-        "balance": balance,
-    }
+    training_of = {"epochs": epochs, "seed": seed, "precision": precision, "balance": balance}
     answer = frame.when_to_answer(max_error, refused)
     data = {"val": val, "size": size, "groups": groups, "aspect": aspect}
-    overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
+    overrides = _overrides(changes or [], train=training_of, data=data, answer=answer)
     _check_series(seeds, folds, ensemble, budget, fresh=fresh, curve=learning_curve)
     options: dict[str, Any] = {"backend": backend, "teacher": distil, "fresh": fresh}
     options |= {"command": frame.command_line(), "deterministic": deterministic}
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
-        loading = {"strict": strict, "data_dir": data_dir, "progress": watcher.loading}
-        splits, seconds = _load(dataset, resolved, watcher, loading, curve=learning_curve)
+        splits, seconds = _load(dataset, resolved, watcher, (strict, data_dir, learning_curve))
         options |= {"load_seconds": seconds, "watcher": watcher}
 
         def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
@@ -245,14 +239,20 @@ def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:
 
 
 def _load(
-    dataset: str, recipe: Recipe, watcher: Silent, options: dict[str, Any], *, curve: bool
+    dataset: str, recipe: Recipe, watcher: Silent, options: tuple[bool, Path | None, bool]
 ) -> tuple[Splits, float]:
-    """Return the data and the seconds that it took to load them."""
+    """Return the data and the seconds that it took to load them.
+
+    `options` are those of the verb: strict, data_dir and learning_curve.
+    """
     from tinylens.data.sources import load_by
 
     watcher.phase(f"loading {dataset}")
     started = time.monotonic()
-    splits = load_by(recipe.data, dataset, **options)
+    strict, data_dir, curve = options
+    splits = load_by(
+        recipe.data, dataset, strict=strict, data_dir=data_dir, progress=watcher.loading
+    )
     for note in splits.notes:
         watcher.say(note)
     if curve:
@@ -318,6 +318,8 @@ def _show_run(run: Run, sizes: list[Size], *, as_json: bool) -> None:
             console.print(f"\n{_kept(level)}", highlight=False)
     if sizes:
         console.print("", tables.sizes(sizes))
+    if info.balance:
+        console.print(f"\n{info.balance['words']}", highlight=False, markup=False)
     seconds = " · ".join(f"{name} {value:.0f} s" for name, value in info.seconds.items())
     console.print(f"\nseconds  {seconds}", highlight=False)
     for name, path in (("report", run.report), ("model", run.model), ("run", run.path)):

@@ -167,6 +167,10 @@ def _load_folder(path: Path) -> Arrays:
             ) from error
         # the test of its size that a copy cut short fails is the mapping itself
         found[name] = array if array.ndim > 2 else np.array(array)
+    if not found:
+        raise DataError(
+            f"{path}: a folder without x_train.npy and y_train.npy; expected these, or an .npz file"
+        )
     if "split" in found:
         raise DataError(
             f"{path}: holds split.npy, expected a folder's parts in files of their own: "

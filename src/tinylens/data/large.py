@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +35,44 @@ def gathered(images: Images, rows: NDArray[np.int64], data_dir: Path | None = No
     Raises:
         DataError: the disk cannot take it.
     """
-    picture = images[0].nbytes
-    if memory.fits(len(rows) * picture):
+    picture = images.shape[1:]
+    if memory.fits(len(rows) * math.prod(picture)):
         return images[rows]
-    found = on_disk((len(rows), *images.shape[1:]), data_dir)
-    step = max(BLOCK // picture, 1)
-    for start in range(0, len(rows), step):
-        found[start : start + step] = images[rows[start : start + step]]
+    found = on_disk((len(rows), *picture), data_dir)
+    for block in _blocks(len(rows), math.prod(picture)):
+        found[block] = images[rows[block]]
     return found
+
+
+def changed(
+    images: Images,
+    change: Callable[[Images], Images],
+    picture: tuple[int, int, int],
+    data_dir: Path | None = None,
+) -> Images:
+    """Return what `change` makes of pictures: in memory, or on the disk if that is short.
+
+    Args:
+        images: uint8, shape (n, height, width, channels).
+        change: of some pictures, whatever the others are.
+        picture: height, width and channels of what it returns.
+        data_dir: as for `gathered`.
+
+    Raises:
+        DataError: the disk cannot take it.
+    """
+    if memory.fits(len(images) * math.prod(picture)):
+        return change(images)
+    found = on_disk((len(images), *picture), data_dir)
+    for block in _blocks(len(images), math.prod(picture)):
+        found[block] = change(images[block])
+    return found
+
+
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    """Yield the slices of `count` rows of so many bytes that are worked on at a time."""
+    step = max(BLOCK // size, 1)
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
 def on_disk(shape: tuple[int, ...], data_dir: Path | None = None) -> Images:
@@ -49,19 +82,13 @@ def on_disk(shape: tuple[int, ...], data_dir: Path | None = None) -> Images:
         DataError: the disk cannot take it.
     """
     root = cache_root(data_dir)
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     try:
         with tempfile.TemporaryFile(dir=root, prefix=files.TEMPORARY_PREFIX) as file:
             file.truncate(size)
-            # room is taken now: a disk that is full later kills who writes to the mapped file
-            _take_room(file.fileno(), size)
+            if hasattr(os, "posix_fallocate"):
+                # a disk that is full later would kill whoever writes to the mapped file
+                os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, np.uint8, "r+", shape=shape)
     except OSError as error:
         raise not_kept(root, error) from error
-
-
-def _take_room(descriptor: int, size: int) -> None:
-    import os
-
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from tinylens.data import arrays, cifar, idx, image_folder, known, table
 from tinylens.data.checking import no_set, remarks, single_pictures
 from tinylens.data.choosing import ASPECTS, AspectWanted, brought_to
-from tinylens.data.dataset import Dataset, Gather, Splits, stratified_split
+from tinylens.data.dataset import Dataset, Gather, Images, Splits, stratified_split
 from tinylens.data.encoded import Options
 from tinylens.data.groups import carve, with_groups
 from tinylens.data.images import ImageRule, convert, rule_of
-from tinylens.data.large import gathered
+from tinylens.data.large import changed, gathered
 from tinylens.data.parts import Parts, Progress
 from tinylens.data.synthetic import shapes
 from tinylens.errors import DataError, RecipeError, did_you_mean
@@ -271,8 +271,17 @@ def _resized(parts: Parts, options: Options) -> Parts:
     if rule == rule_of(parts.train):
         return parts
     height, width, _ = parts.train.image_shape
+
+    def fit(images: Images) -> Images:
+        return convert(images, rule)
+
+    shape = (rule.height, rule.width, rule.channels)
     resized = {
-        name: replace(part, images=convert(part.images, rule), aspect=rule.aspect)
+        name: replace(
+            part,
+            images=changed(part.images, fit, shape, options.data_dir),
+            aspect=rule.aspect,
+        )
         for name, part in parts.items()
     }
     notes = list(parts.notes)
