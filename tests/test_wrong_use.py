@@ -260,8 +260,8 @@ def test_choices_are_explained(tinylens, tmp_path):
     content = [build.encoded(build.noise(20 + 9 * n, 60, 3, seed=n)) for n in range(8)]
     build.folder(tmp_path / "pets", {"cat": content[:4], "dog": content[4:]})
     _, out, _ = tinylens("data", "info", "pets")
-    assert "note           size 56: half the pictures have a shorter side of 56 pixels or" in out
-    assert "note           aspect stretch: widths are from 0.72 to 3.00 times the heights" in out
+    assert "note           size 56: half the pictures have a longer side of 60 pixels or" in out
+    assert "note           aspect pad: widths are from 0.72 to 3.00 times the heights" in out
     _, out, _ = tinylens("data", "info", "pets", "--size", "24", "--aspect", "crop")
     assert "pictures       24×24 RGB" in out and "were cropped to 24×24" in out
     code, _, told = tinylens("train", "pets", "--aspect", "padd")
@@ -299,8 +299,7 @@ def test_a_few_odd_pictures_of_classes_of_any_name_are_trained_on_to_the_end(tmp
             content.append(build.encoded(pixels if number else pixels[..., 0]))
         build.folder(tmp_path / "pets", {name: content})
     tiny = ("--set", "model.options.widths=[4]", "--set", "model.options.dense=[8]")
-    words = ("--epochs", "2", "--out", "run", "--aspect", "pad", *tiny)
-    done = typed("train", "pets", *words, cwd=tmp_path)
+    done = typed("train", "pets", "--epochs", "2", "--out", "run", *tiny, cwd=tmp_path)
     assert done.returncode == 0 and "Traceback" not in done.stderr
     run = tmp_path / "run"
     info = json.loads((run / "run.json").read_text("utf-8"))

@@ -37,8 +37,8 @@ class DataSection(Section):
         groups: what tells which pictures belong together and are not parted, such as those of one
             product: a column, an array or a pattern; see `tinylens.data.groups`.
         aspect: what becomes of a picture whose sides have another ratio than the size: "stretch"
-            it, "pad" it or "crop" its middle; see `tinylens.data.images.ImageRule`. None stretches,
-            but where an .npz file says another.
+            it, "pad" it or "crop" its middle; see `tinylens.data.images.ImageRule`. "auto" pads
+            where the pictures' own ratios differ, and else stretches.
     """
 
     val: Fraction = 0.1
@@ -46,7 +46,7 @@ class DataSection(Section):
     split_seed: Annotated[int, Field(ge=0)] = 0
     size: Annotated[int, Field(ge=8, le=256)] | None = None
     groups: str = ""
-    aspect: Literal["stretch", "pad", "crop"] | None = None
+    aspect: Literal["auto", "stretch", "pad", "crop"] = "auto"
 
 
 class ModelSection(Section):

@@ -262,13 +262,13 @@ def test_large_pictures_of_one_size_are_stretched_and_small_ones_kept(root, opti
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("aspect", [None, "stretch", "pad", "crop"])
+@pytest.mark.parametrize("aspect", ["auto", "stretch", "pad", "crop"])
 def test_pictures_are_brought_to_their_size_by_the_aspect_asked_for(root, options, aspect, workers):
     content = [encoded(noise(20 + 9 * n, 60 - 5 * n, 3, seed=n)) for n in range(6)]
     folder(root, {"cat": content[:3], "dog": content[3:]})
     asked = replace(options, aspect=aspect, workers=workers)
     data = image_folder.read(root, asked)
-    resolved = aspect or "stretch"
+    resolved = "pad" if aspect == "auto" else aspect
     side = 56 if resolved == "pad" else 32
     rule = ImageRule(side, side, 3, aspect=resolved)
     assert data.aspect == resolved

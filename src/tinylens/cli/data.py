@@ -20,7 +20,7 @@ def info(
     val: Annotated[float, typer.Option(help="Share of train carved out for val; 0: none.")] = 0.1,
     test: Annotated[float, typer.Option(help="The same for test, where none is given.")] = 0.15,
     size: Annotated[int | None, typer.Option(help="Side in pixels; else chosen.")] = None,
-    aspect: Annotated[str | None, typer.Option(help="stretch, pad or crop to it.")] = None,
+    aspect: Annotated[str, typer.Option(help="stretch, pad or crop to it, or auto.")] = "auto",
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
     sheet: Annotated[
@@ -61,7 +61,7 @@ def apply(
         Path | None, typer.Option(help="The corrected set, an .npz; else DATASET-corrected.npz.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="As it was audited.")] = None,
-    aspect: Annotated[str | None, typer.Option(help="As it was trained on.")] = None,
+    aspect: Annotated[str, typer.Option(help="As it was trained on.")] = "auto",
     groups: Annotated[
         str | None, typer.Option(help="What tells groups, to be kept as the array “groups”.")
     ] = None,

@@ -54,7 +54,7 @@ GroupsOption = Annotated[
     typer.Option(help="Never part these: a column, an array, or a pattern of folders' paths."),
 ]
 AspectOption = Annotated[
-    str | None, typer.Option(help="stretch, pad or crop pictures of another ratio.")
+    str | None, typer.Option(help="stretch, pad or crop pictures of another ratio, or auto.")
 ]
 BudgetOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")

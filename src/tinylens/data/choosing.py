@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from tinylens.data.dataset import Aspect
 from tinylens.data.decode_worker import CountedSize
@@ -18,9 +18,11 @@ OWN_SIDE = 128  # pictures of one size up to this keep it; nor is a larger side 
 COMMON_SIDE = 64  # what pictures of one size above it are brought to
 LEAST_SIDE = 16  # below it little is left to see of what a picture shows
 STEP = 8  # sides are multiples of it: three halvings, as in `classic`, leave no odd row
-RATIO = 1.2  # between the widest and the narrowest pictures, above which stretching is told
+RATIO = 1.2  # between the widest and the narrowest pictures, above which auto pads
 OUTLYING = 0.05  # share of pictures at either end that are not asked for that
 
+AspectWanted = Literal["auto"] | Aspect
+ASPECTS: tuple[AspectWanted, ...] = ("auto", *get_args(Aspect))
 
 DONE = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}
 
@@ -65,12 +67,12 @@ class Wanted:
 
     Attributes:
         size: side in pixels, or None.
-        aspect: None stretches.
+        aspect: "auto" chooses.
         rule: where it is all known, such as a model's; then nothing is chosen.
     """
 
     size: int | None = None
-    aspect: Aspect | None = None
+    aspect: AspectWanted = "auto"
     rule: ImageRule | None = None
 
     @property
@@ -116,22 +118,22 @@ def choose(facts: Facts, wanted: Wanted) -> Chosen:
     half at least are not enlarged: the side is the median of their shorter sides, or of the longer
     ones where they are padded, from 16 to 128, rounded down to a multiple of 8.
 
-    >>> choose(facts_of([(60, 40, False, 9), (40, 50, False, 9)]), Wanted(aspect="pad")).rule
+    >>> choose(facts_of([(60, 40, False, 9), (40, 50, False, 9)]), Wanted()).rule
     ImageRule(height=56, width=56, channels=3, background=(255, 255, 255), aspect='pad')
     """
     if wanted.rule is not None:
         return Chosen(wanted.rule, tuple(_brought(facts, wanted.rule)))
-    aspect = wanted.aspect or "stretch"
+    aspect = wanted.aspect if wanted.aspect != "auto" else _aspect(facts)
     width, height = (wanted.size, wanted.size) if wanted.size else _size(facts, aspect)
     rule = ImageRule(height, width, 1 if facts.grey == facts.count else 3, aspect=aspect)
     notes = list(_brought(facts, rule))
     if wanted.size is None and (facts.width, facts.height) != (width, height):
         notes.append(_why_size(facts, aspect, width))
-    low, high = facts.ratios
-    if aspect == "stretch" and high > RATIO * low:
+    if wanted.aspect == "auto" and aspect != "stretch":
+        low, high = facts.ratios
         notes.append(
-            f"aspect stretch: widths are from {low:.2f} to {high:.2f} times the heights, and all "
-            "become alike; --aspect pad keeps the shapes of things, crop takes the middle"
+            f"aspect {aspect}: widths are from {low:.2f} to {high:.2f} times the heights, and to "
+            "stretch pictures would change what they show; --aspect stretch or crop sets another"
         )
     if 0 < facts.grey < facts.count:
         notes.append(
@@ -164,6 +166,11 @@ def _why_size(facts: Facts, aspect: Aspect, side: int) -> str:
         f"size {side}: half the pictures have a {which} side of {half:,} pixels or more{bound}; "
         "--size N sets another"
     )
+
+
+def _aspect(facts: Facts) -> Aspect:
+    low, high = facts.ratios
+    return "pad" if high > RATIO * low else "stretch"
 
 
 def _brought(facts: Facts, rule: ImageRule) -> Iterator[str]:

@@ -19,8 +19,8 @@ import numpy as np
 from tinylens import files
 from tinylens.data import cache
 from tinylens.data.cache import Stored
-from tinylens.data.choosing import Facts, Wanted, choose, facts_of
-from tinylens.data.dataset import Aspect, Dataset, Skipped
+from tinylens.data.choosing import AspectWanted, Facts, Wanted, choose, facts_of
+from tinylens.data.dataset import Dataset, Skipped
 from tinylens.data.decode_pool import SMALL_SET, Pool, open_pool
 from tinylens.data.decode_worker import (
     Guess,
@@ -84,7 +84,7 @@ class Options:
 
     Attributes:
         size: side in pixels of the result; None lets `choosing` choose.
-        aspect: what becomes of pictures of another ratio; None stretches them.
+        aspect: what becomes of pictures of another ratio; "auto" likewise.
         rule: all that the pictures are to become, in place of these two.
         strict: a picture that cannot be read is an error, not set aside.
         data_dir: where decoded pictures are kept; None is the cache of `cache_root`.
@@ -93,7 +93,7 @@ class Options:
     """
 
     size: int | None = None
-    aspect: Aspect | None = None
+    aspect: AspectWanted = "auto"
     rule: ImageRule | None = None
     strict: bool = False
     data_dir: Path | None = None

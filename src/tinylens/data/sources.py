@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.data import arrays, cifar, idx, image_folder, known, table
 from tinylens.data.checking import no_set, remarks, single_pictures
-from tinylens.data.choosing import brought_to
-from tinylens.data.dataset import Aspect, Dataset, Gather, Images, Splits, stratified_split
+from tinylens.data.choosing import ASPECTS, AspectWanted, brought_to
+from tinylens.data.dataset import Dataset, Gather, Images, Splits, stratified_split
 from tinylens.data.encoded import Options
 from tinylens.data.groups import carve, with_groups
 from tinylens.data.images import ImageRule, convert, rule_of
@@ -39,7 +38,7 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
     test: float = 0.15,
     split_seed: int = 0,
     size: int | None = None,
-    aspect: str | None = None,
+    aspect: str = "auto",
     rule: ImageRule | None = None,
     groups: str = "",
     strict: bool = False,
@@ -61,7 +60,7 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
         size: side in pixels that all pictures are brought to; None keeps their own, or chooses one
             where they differ; see `tinylens.data.choosing`.
         aspect: what becomes of pictures whose sides have another ratio: "stretch", "pad" or "crop"
-            them; None stretches, but where an .npz file says another.
+            them; "auto" pads a folder of pictures whose ratios differ, and else stretches.
         rule: all that the pictures are to become, such as a model's, in place of these two.
         groups: what tells which pictures belong together, and are not parted: a column, an array or
             a pattern; see `tinylens.data.groups`.
@@ -147,18 +146,17 @@ def _check_size(size: int | None) -> None:
         raise RecipeError(f"size is {size}, expected a side from 1 to 4096 pixels, such as 32")
 
 
-def aspect_of(given: str | None) -> Aspect | None:
-    """Return what was asked for, if it is an aspect or nothing.
+def aspect_of(given: str) -> AspectWanted:
+    """Return what was asked for, if it is one of `ASPECTS`.
 
     Raises:
-        RecipeError: it is neither.
+        RecipeError: it is none of them.
     """
-    known_ones = get_args(Aspect)
-    if given is None or given in known_ones:
-        return cast(Aspect | None, given)
+    for known_one in ASPECTS:
+        if given == known_one:
+            return known_one
     raise RecipeError(
-        f"aspect is {given!r}, expected one of {', '.join(known_ones)}"
-        f"{did_you_mean(given, known_ones)}"
+        f"aspect is {given!r}, expected one of {', '.join(ASPECTS)}{did_you_mean(given, ASPECTS)}"
     )
 
 
@@ -300,7 +298,7 @@ def _rule(train: Dataset, options: Options) -> ImageRule:
         own,
         height=side or own.height,
         width=side or own.width,
-        aspect=options.aspect or own.aspect,
+        aspect=own.aspect if options.aspect == "auto" else options.aspect,
     )
 
 
