@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinylens import distilling, environment, events, files
+from tinylens import distilling, environment, events, files, transferring
 from tinylens.data.dataset import Splits
 from tinylens.data.images import rule_of
 from tinylens.distilling import Lesson
@@ -18,6 +18,7 @@ from tinylens.errors import RunError
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.run_info import RunInfo
+from tinylens.transferring import Source
 
 RUNS = Path("runs")
 
@@ -34,6 +35,8 @@ class Setting:
     deadline: float = math.inf
     plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
     lesson: Lesson | None = None
+    source: Source | None = None
+    probe: bool = False
 
 
 def open_run(
@@ -66,6 +69,8 @@ def _check_same(run: Run, data: Splits, recipe: Recipe, setting: Setting) -> Non
         ("backend", info.backend, setting.backend),
         ("deterministic", info.deterministic, setting.deterministic),
         ("teacher", info.teacher.get("sha256", "none")[:12], _sha256_of(setting.lesson)[:12]),
+        ("source", info.source.get("sha256", "none")[:12], _source_sha256(setting)[:12]),
+        ("probe", info.source.get("used") == "probe", setting.probe),
     ):
         if before != after:
             differences.append(f"{name}: {before} → {after}")
@@ -88,6 +93,17 @@ def _sha256_of(lesson: Lesson | None) -> str:
     return "none" if lesson is None else lesson.teacher.sha256
 
 
+def _source_sha256(setting: Setting) -> str:
+    return "none" if setting.source is None else setting.source.sha256
+
+
+def _source_record(setting: Setting) -> dict[str, Any]:
+    """Return what run.json says of a body that was trained before."""
+    if setting.source is None:
+        return {}
+    return {**setting.source.to_json(), "used": "probe" if setting.probe else "trained on"}
+
+
 def first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
     """Return what run.json says when a training starts."""
     notes = list(data.notes)
@@ -98,6 +114,8 @@ def first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
         )
     if setting.lesson is not None:
         notes += distilling.notes(setting.lesson.teacher, data)
+    if setting.source is not None:
+        notes += transferring.notes(setting.source, data, probe=setting.probe)
     if not events.available():
         notes.append("no TensorBoard events: pip install 'tinylens[track]'")
     return RunInfo(
@@ -116,6 +134,7 @@ def first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
         notes=notes,
         plan=dict(setting.plan),
         teacher={} if setting.lesson is None else setting.lesson.teacher.to_json(),
+        source=_source_record(setting),
         started=now(),
         versions=environment.versions(),
         hardware=environment.hardware(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -18,7 +19,11 @@ from tinylens.data.cache import cache_root
 from tinylens.data.dataset import Dataset, Images, Splits, joined
 from tinylens.data.summary import channel_statistics
 from tinylens.distilling import softened
+from tinylens.embedding import open_network
 from tinylens.errors import RecipeError
+from tinylens.models import body
+from tinylens.optim.apart import set_apart
+from tinylens.probing import Head
 from tinylens.recipe import Recipe
 from tinylens.streaming import Stream
 
@@ -26,6 +31,19 @@ if TYPE_CHECKING:
     from tinylens.many_steps import ManySteps
 
 SAMPLE = 5_000  # training pictures that starting weights may be computed from
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a network starts with, where not with weights drawn from its seed.
+
+    Attributes:
+        source: the model.keras whose body it is.
+        head: for the classes of the data.
+    """
+
+    source: Path
+    head: Head
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,7 @@ def build(
     recipe: Recipe,
     precision: str,
     taught: NDArray[np.float32] | None = None,
+    start: Start | None = None,
 ) -> Trainer:
     """Build and compile what trains `recipe` on `splits`, with starting weights from its seed.
 
@@ -98,6 +117,7 @@ def build(
         recipe: resolved.
         precision: "float32" or "bfloat16".
         taught: a teacher's probabilities for train, float32, shape (n_train, classes), if any.
+        start: a trained body with a new head, instead of weights drawn from the seed.
 
     Raises:
         RecipeError: a network or an option of one that does not exist.
@@ -116,10 +136,13 @@ def build(
     loss_memory = LossMemory(train.labels) if spec.hard_share < 1 else None
     pictures = _pictures(parts)
     network, model, early_model = _build_models(
-        train, pictures, recipe, policy, course, loss_memory
+        train, pictures, recipe, policy, course, loss_memory, start
     )
     steps = sum(order.steps(course.share(place)) for place in range(spec.epochs))
     optimizer = optim.build(recipe.optimizer, steps, spec.ema, precision)
+    if start is not None:
+        apart = body.rates(network, recipe.transfer.rate, recipe.transfer.rate_decay)
+        set_apart(optimizer, network.trainable_variables, apart)
     optimizer.build(model.trainable_variables)
     trained = {False: model} if early_model is None else {False: model, True: early_model}
     for each in trained.values():
@@ -197,9 +220,11 @@ def _build_models(
     policy: str,
     course: Course,
     loss_memory: LossMemory | None,
+    start: Start | None,
 ) -> tuple[keras.Model, keras.Model, keras.Model | None]:
     """Return the network, and what trains it on whole and on smaller pictures."""
-    mean, std = channel_statistics(train.images)
+    origin = None if start is None else open_network(start.source)
+    mean, std = channel_statistics(train.images) if origin is None else body.statistics(origin)
     shape = models.NetworkShape(
         image_shape=train.image_shape,
         num_classes=len(train.class_names),
@@ -212,6 +237,8 @@ def _build_models(
     keras.config.set_dtype_policy(policy)
     try:
         network = models.build(recipe.model.name, shape, recipe.model.options)
+        if start is not None:
+            body.take(network, origin, start.head.kernel, start.head.bias)
         indices = keras.Input((), dtype="int32", name="indices")
         draws = keras.Input((augment.NUM_DRAWS,), dtype="float32", name="draws")
         shown = ResidentImages(pictures)(indices)

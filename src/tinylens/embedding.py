@@ -22,12 +22,16 @@ class Embedding:
     Args:
         path: a model.keras that tinylens wrote.
 
+    Attributes:
+        biased: whether that last layer adds a bias.
+
     Raises:
         ModelError: it cannot be opened, or has no layer called "logits".
     """
 
     def __init__(self, path: Path) -> None:
         network = open_network(path)
+        self.biased: bool = network.get_layer("logits").use_bias
         self._features = keras.Model(network.input, network.get_layer("logits").input)
 
     def __call__(self, images: Images) -> NDArray[np.float32]:

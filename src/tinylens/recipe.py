@@ -21,6 +21,7 @@ from tinylens.recipe_sections import (
     OptimizerSection,
     Section,
     TrainSection,
+    TransferSection,
 )
 
 
@@ -43,6 +44,7 @@ class Recipe(Section):
     train: TrainSection = TrainSection()
     answer: AnswerSection = AnswerSection()
     distil: DistilSection = DistilSection()
+    transfer: TransferSection = TransferSection()
 
     @staticmethod
     def load(name_or_path: str | Path) -> Recipe:

@@ -158,6 +158,18 @@ class DistilSection(Section):
     share: Annotated[float, Field(gt=0, le=1)] = 0.9
 
 
+class TransferSection(Section):
+    """How a network that starts with a trained body is trained on; see `tinylens.probing`.
+
+    Attributes:
+        rate: of the layer below the head, as a multiple of the head's learning rate.
+        rate_decay: of each layer below that, as a multiple of the rate of the one above it.
+    """
+
+    rate: Annotated[float, Field(ge=0, le=1)] = 0.3
+    rate_decay: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+
 class TrainSection(Section):
     """How long, in what pieces and from which seed.
 

@@ -23,6 +23,8 @@ class RunInfo:
         plan: with a budget in seconds, "budget" and what `tinylens.planning.Plan.to_json` gives.
         balance: with train.balance "auto", what `tinylens.balancing.Choice.to_json` gives.
         teacher: with a teacher, what `tinylens.distilling.Teacher.to_json` gives.
+        source: with a body trained before, what `tinylens.transferring.Source.to_json` gives,
+            "used", "probe" or "trained on", and of the probe its "strength" and "log_loss".
         members: of an ensemble, "name" and "sha256" (of model.onnx) of each network's run.
         test_opened: "time" (UTC) and "command" of each look at the test part.
     """
@@ -45,6 +47,7 @@ class RunInfo:
     plan: dict[str, Any] = field(default_factory=dict[str, Any])
     balance: dict[str, Any] = field(default_factory=dict[str, Any])
     teacher: dict[str, str] = field(default_factory=dict[str, str])
+    source: dict[str, Any] = field(default_factory=dict[str, Any])
     members: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     test_opened: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     versions: dict[str, str] = field(default_factory=dict[str, str])

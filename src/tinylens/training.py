@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinylens import backend as backends
-from tinylens import beginning, distilling, stopping
+from tinylens import beginning, distilling, stopping, transferring
 from tinylens.beginning import Setting
 from tinylens.data.checking import check_trainable
 from tinylens.data.dataset import Splits
@@ -24,6 +24,7 @@ from tinylens.run import Run
 from tinylens.run_info import RunInfo
 
 if TYPE_CHECKING:
+    from tinylens.compiling import Start, Trainer
     from tinylens.fitting import Progress, Watcher
 
 
@@ -55,6 +56,8 @@ def train(
     backend: str | None = None,
     budget: float | None = None,
     teacher: str | Path | None = None,
+    source: str | Path | None = None,
+    probe: bool = False,
     deterministic: bool = True,
     fresh: bool = False,
     report: bool = True,
@@ -77,6 +80,9 @@ def train(
             slower than it was when the plan was made, epochs are dropped.
         teacher: a run, or a model.onnx, whose answers on train are learnt as the recipe's section
             distil says: see `tinylens.distilling`.
+        source: a run, whose network's body this one starts with, under a new head; the recipe's
+            section transfer says how it is trained on: see `tinylens.transferring`.
+        probe: keep that body as it is, and fit the head alone: see `tinylens.probing`.
         deterministic: the same weights, bit for bit, from the same command on the same machine.
         fresh: start anew even where a half-done run could be continued.
         report: write report.html, plots and README.md; `tinylens report` writes them later, too.
@@ -96,6 +102,9 @@ def train(
     check_trainable(data)
     resolved = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     resolved = resolved.override(overrides or {})
+    origin = _origin(source, data, resolved, budget, probe=probe)
+    if origin is not None:
+        resolved = transferring.with_body(resolved, origin)
     choice = backends.activate(backend)
     from tinylens import models
 
@@ -109,6 +118,8 @@ def train(
         deterministic,
         command or f"tinylens.train(recipe={resolved.name!r})",
         load_seconds,
+        source=origin,
+        probe=probe,
     )
     if teacher is not None:
         setting = replace(setting, lesson=distilling.lesson(teacher, data, watcher.phase))
@@ -123,6 +134,21 @@ def train(
         _train_in(run, data, resolved, setting, watcher)
         end(run, watcher, report=report)
     return run
+
+
+def _origin(
+    path: str | Path | None, data: Splits, recipe: Recipe, budget: float | None, *, probe: bool
+) -> transferring.Source | None:
+    """Return the source of the body, checked to be of use here."""
+    if path is None:
+        if probe:
+            raise RecipeError(
+                "--probe fits a head on a trained body, and none is named; expected --from RUN"
+            )
+        return None
+    found = transferring.source_of(path)
+    transferring.check(found, data, recipe, budget)
+    return found
 
 
 def _check_possible(recipe: Recipe, data: Splits, budget: float | None) -> None:
@@ -233,14 +259,42 @@ def end(run: Run, watcher: Watcher, *, report: bool) -> None:
 def _fit_and_finish(
     run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher: Watcher, info: RunInfo
 ) -> None:
-    from tinylens import compiling, finishing, fitting
+    from tinylens import compiling, finishing
 
     if setting.deterministic:
         make_deterministic(setting.backend)
     recipe = _balanced(run, data, recipe, setting, watcher, info)
     watcher.phase("building the network")
     taught = None if setting.lesson is None else setting.lesson.probabilities
-    trainer = compiling.build(data, recipe, setting.precision, taught)
+    start = _start(data, setting, watcher, info)
+    trainer = compiling.build(data, recipe, setting.precision, taught, start)
+    if not setting.probe:
+        _fit(run, trainer, recipe, setting, watcher, info)
+    finishing.finish(run, data, trainer.network, recipe, info, watcher)
+
+
+def _start(data: Splits, setting: Setting, watcher: Watcher, info: RunInfo) -> Start | None:
+    """Return the body and the head to start with, if a body is named; the head is a probe's."""
+    if setting.source is None:
+        return None
+    from tinylens import compiling, probing
+
+    watcher.phase("fitting a head on the source's embeddings")
+    head = probing.fit(data, setting.source.path, setting.source.sha256)
+    info.seconds["probe"] = round(head.seconds, 3)
+    info.source |= {"strength": head.strength, "log_loss": round(head.log_loss, 4)}
+    watcher.say(
+        f"linear probe in {head.seconds:.1f} s: C = {head.strength:g}, log loss {head.log_loss:.3f}"
+    )
+    return compiling.Start(setting.source.path, head)
+
+
+def _fit(
+    run: Run, trainer: Trainer, recipe: Recipe, setting: Setting, watcher: Watcher, info: RunInfo
+) -> None:
+    """Train, and write into `info` what it took; a wish to stop becomes a KeyboardInterrupt."""
+    from tinylens import fitting
+
     watcher.phase("training")
     with stopping.stop_signals() as asked:
         state = fitting.fit(trainer, run, watcher, asked.is_set, setting.deadline)
@@ -252,7 +306,6 @@ def _fit_and_finish(
             f"to keep the budget, {state.dropped} of the {recipe.train.epochs} epochs planned were "
             "dropped"
         )
-    finishing.finish(run, data, trainer.network, recipe, info, watcher)
 
 
 def make_deterministic(backend: str) -> None:

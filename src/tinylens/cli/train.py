@@ -70,6 +70,13 @@ DistilOption = Annotated[
     Path | None,
     typer.Option(metavar="RUN", help="Learn from what this run, or model.onnx, answers on train."),
 ]
+FromOption = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="RUN", help="Start with this run's body, under a new head."),
+]
+ProbeOption = Annotated[
+    bool, typer.Option("--probe", help="Keep that body; fit the head alone, in seconds.")
+]
 CurveOption = Annotated[
     bool, typer.Option("--learning-curve", help="Measure, too, what twice the data would give.")
 ]
@@ -98,6 +105,8 @@ def train(
     folds: FoldsOption = None,
     ensemble: EnsembleOption = None,
     distil: DistilOption = None,
+    source: FromOption = None,
+    probe: ProbeOption = False,
     learning_curve: CurveOption = False,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
@@ -120,10 +129,13 @@ def train(
     _check_series(seeds, folds, ensemble, budget, fresh=fresh, curve=learning_curve)
     options: dict[str, Any] = {"backend": backend, "teacher": distil, "fresh": fresh}
     options |= {"command": frame.command_line(), "deterministic": deterministic}
+    options |= {"source": source, "probe": probe}
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
-        splits, seconds = _load(dataset, resolved, watcher, (strict, data_dir, learning_curve))
+        splits, seconds = _load(
+            dataset, resolved, watcher, (strict, data_dir, learning_curve), source
+        )
         options |= {"load_seconds": seconds, "watcher": watcher}
 
         def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
@@ -239,19 +251,26 @@ def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:
 
 
 def _load(
-    dataset: str, recipe: Recipe, watcher: Silent, options: tuple[bool, Path | None, bool]
+    dataset: str,
+    recipe: Recipe,
+    watcher: Silent,
+    options: tuple[bool, Path | None, bool],
+    source: Path | None,
 ) -> tuple[Splits, float]:
     """Return the data and the seconds that it took to load them.
 
-    `options` are those of the verb: strict, data_dir and learning_curve.
+    `options` are those of the verb: strict, data_dir and learning_curve. Pictures become
+    what those of `source`, a run whose body is used, were.
     """
+    from tinylens import transferring
     from tinylens.data.sources import load_by
 
     watcher.phase(f"loading {dataset}")
     started = time.monotonic()
     strict, data_dir, curve = options
+    rule = None if source is None else transferring.source_of(source).rule
     splits = load_by(
-        recipe.data, dataset, strict=strict, data_dir=data_dir, progress=watcher.loading
+        recipe.data, dataset, rule=rule, strict=strict, data_dir=data_dir, progress=watcher.loading
     )
     for note in splits.notes:
         watcher.say(note)

@@ -1,0 +1,159 @@
+"""What a body trained on other classes is worth where pictures are few, on CIFAR-10 (JPEG).
+
+A seed draws five of the ten classes; recipe `fast` trains the source on all their pictures. Of each
+of the other five classes 100 pictures of train are drawn. Three runs see them, without a val part,
+and are judged on the test pictures of these five classes: trained on from the source (--from), a
+linear probe (--probe), and from scratch by the same recipe for at least as long as --from took, its
+probe included. Each is a run of its own, which a second call finds finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import machine
+
+if TYPE_CHECKING:
+    from tinylens.data.dataset import Splits
+
+RECIPE = "fast"
+# an epoch of 500 pictures in steps of 500 would be a single step
+FEW = {
+    "train.batch_size": 50,
+    "train.hard_share": 1.0,
+    "train.early_scale": 1.0,
+    "train.score_train": 0,
+}
+CLASSES, PICTURES = 5, 100
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, by the number of seeds
+WARM_UP = 3  # epochs of which the median pace is taken for those from scratch
+
+
+def main() -> None:
+    """Train all runs, compare them and write the results."""
+    parser = machine.parser(__doc__)
+    parser.add_argument("data", help="CIFAR-10 as pictures: a folder of parquet files, say")
+    parser.add_argument("--runs", type=Path, default=machine.ROOT / "runs" / "benchmark-transfer")
+    parser.add_argument("--sources", type=Path, help="with runs source-run-SEED of these classes")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--source-epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=12, help="of --from")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.seeds, asked.source_epochs, asked.epochs = 2, 1, 2
+    from tinylens.data.sources import load
+
+    described, data = machine.describe(), load(asked.data, val=0)
+    rows = [of_seed(data, seed, asked) for seed in range(asked.seeds)]
+    results = {
+        "machine": described,
+        "recipe": RECIPE,
+        "changes": FEW,
+        "sources": "trained here" if asked.sources is None else "trained before",
+        "source_epochs": asked.source_epochs,
+        "epochs": asked.epochs,
+        "seeds": rows,
+        "from_minus_scratch": interval([row["from"] - row["scratch"] for row in rows]),
+        "probe_minus_scratch": interval([row["probe"] - row["scratch"] for row in rows]),
+    }
+    _print(results)
+    print(f"\nwritten: benchmarks/results/{machine.write_results('transfer', results).name}")
+
+
+def of_seed(data: Splits, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
+    """Train the four runs of a seed and return their figures."""
+    drawn = np.random.default_rng(seed).permutation(len(data.class_names))
+    first, others = np.sort(drawn[:CLASSES]), np.sort(drawn[CLASSES:])
+    folder = asked.runs / f"seed-{seed}"
+
+    def train(kind: str, part: Splits, epochs: int, **options: Any) -> Any:
+        from tinylens import training
+
+        changes = {"train.epochs": epochs, "train.seed": seed}
+        changes |= {} if kind == "source" else FEW
+        command = f"python benchmarks/transfer.py (seed {seed}, {kind})"
+        return training.train(
+            part, RECIPE, overrides=changes, out=folder / kind, command=command, **options
+        )
+
+    if asked.sources is None:
+        source = train("source", of_classes(data, first), asked.source_epochs).path
+    else:
+        source = asked.sources / f"source-run-{seed}"
+    few = of_classes(data, others, PICTURES, seed)
+    tuned = train("from", few, asked.epochs, source=source)
+    probe = train("probe", few, asked.epochs, source=source, probe=True)
+    seconds = tuned.info.seconds["train"] + tuned.info.seconds["probe"]
+    paces = [row["seconds"] for row in tuned.history[1:]][-WARM_UP:]
+    epochs = math.ceil(seconds / statistics.median(paces))
+    scratch = train("scratch", few, epochs)
+    runs = {"from": tuned, "probe": probe, "scratch": scratch}
+    return {
+        "classes": [data.class_names[each] for each in others],
+        **{name: run.evaluation.splits["test"].accuracy.value for name, run in runs.items()},
+        "from_seconds": seconds,
+        "probe_seconds": probe.info.seconds["probe"],
+        "scratch_seconds": scratch.info.seconds["train"],
+        "scratch_epochs": epochs,
+    }
+
+
+def of_classes(
+    data: Splits, classes: np.ndarray, pictures: int | None = None, seed: int = 0
+) -> Splits:
+    """Return train and test of some classes, of train so many pictures a class."""
+    from tinylens.data.dataset import Dataset, Splits
+
+    names = tuple(data.class_names[each] for each in classes)
+    draw = np.random.default_rng([seed, 1])
+    parts = {}
+    for name, part in (("train", data.train), ("test", data.test)):
+        rows = np.flatnonzero(np.isin(part.labels, classes))
+        if pictures is not None and name == "train":
+            rows = np.concatenate(
+                [
+                    draw.choice(np.flatnonzero(part.labels == each), pictures, replace=False)
+                    for each in classes
+                ]
+            )
+        labels = np.searchsorted(classes, part.labels[rows])
+        parts[name] = Dataset(part.images[rows], labels, names, source="cifar10-part")
+    return Splits(parts["train"], None, parts["test"])
+
+
+def interval(differences: list[float]) -> dict[str, Any]:
+    """Return the mean of paired differences with its 95 % interval by Student's t."""
+    mean, count = statistics.mean(differences), len(differences)
+    half = T_95[count] * statistics.stdev(differences) / math.sqrt(count)
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def _print(results: dict[str, Any]) -> None:
+    kinds = ("from", "probe", "scratch")
+    rows = [
+        [
+            kind,
+            *(f"{100 * row[kind]:.1f}" for row in results["seeds"]),
+            f"{100 * statistics.mean(row[kind] for row in results['seeds']):.2f}",
+            f"{statistics.mean(row[f'{kind}_seconds'] for row in results['seeds']):.1f}",
+        ]
+        for kind in kinds
+    ]
+    seeds = [f"seed {number} %" for number in range(len(results["seeds"]))]
+    machine.print_table(["", *seeds, "mean %", "seconds"], rows)
+    for kind in kinds[:2]:
+        found = results[f"{kind}_minus_scratch"]
+        print(
+            f"{kind} - scratch: {100 * found['mean']:+.2f} points "
+            f"({100 * found['low']:+.2f} to {100 * found['high']:+.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
