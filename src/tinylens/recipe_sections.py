@@ -28,6 +28,9 @@ class DataSection(Section):
             pictures' own size where they agree.
         groups: what tells which pictures belong together and are not parted, such as those of one
             product: a column, an array or a pattern; see `tinylens.data.groups`.
+        image_column: of a table or a manifest that holds the pictures or their paths, where its
+            name is none of the usual ones.
+        label_column: the same for their classes.
     """
 
     val: Fraction = 0.1
@@ -35,6 +38,8 @@ class DataSection(Section):
     split_seed: Annotated[int, Field(ge=0)] = 0
     size: Annotated[int, Field(ge=8, le=256)] | None = None
     groups: str = ""
+    image_column: str = ""
+    label_column: str = ""
 
 
 class ModelSection(Section):

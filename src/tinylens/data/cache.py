@@ -32,7 +32,7 @@ ENVIRONMENT = "TINYLENS_CACHE"
 
 _NAMES = ("images.npy", "labels.npy")
 LEFTOVER_SECONDS = 86_400.0
-_LAYOUT = 1  # of a folder; another number is another key, so that old folders are left alone
+_LAYOUT = 2  # of a folder; another number is another key, so that old folders are left alone
 
 
 @dataclass(frozen=True, eq=False)

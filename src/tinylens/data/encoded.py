@@ -7,7 +7,6 @@ import functools
 import os
 import shutil
 import tempfile
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from tinylens import files
 from tinylens.data import cache
 from tinylens.data.cache import Stored
+from tinylens.data.canonical import canonical_rows, keep_rows
 from tinylens.data.dataset import Dataset, Skipped
 from tinylens.data.decode_pool import SMALL_SET, Pool, open_pool
 from tinylens.data.decode_worker import (
@@ -31,7 +31,7 @@ from tinylens.data.decode_worker import (
     survey,
 )
 from tinylens.data.images import DECODER_VERSION, TINY_SIDE, ImageRule
-from tinylens.data.parts import Parts, Progress, parts_of
+from tinylens.data.parts import GUESSED, Columns, Parts, Progress, parts_of
 from tinylens.data.plain_jpeg import agrees_with_pillow
 from tinylens.errors import DataError
 
@@ -90,6 +90,7 @@ class Options:
         data_dir: where decoded pictures are kept; None is the cache of `cache_root`.
         progress: called with steps done and steps in all, two a picture.
         workers: processes that decode; None takes all cores, or one for a small set.
+        columns: which columns of a table or a manifest are read.
     """
 
     size: int | None = None
@@ -97,6 +98,7 @@ class Options:
     data_dir: Path | None = None
     progress: Progress | None = None
     workers: int | None = None
+    columns: Columns = GUESSED
 
 
 DEFAULTS = Options()
@@ -211,7 +213,7 @@ def _decode_all(
     outcome.broken.extend(surveyed.broken)
     outcome.notes.extend(surveyed.notes)
     step(2 * count)
-    stored = _finish(images, encoded, outcome, rule_note)
+    stored = _finish(images, encoded, surveyed.digests, outcome, rule_note)
     return _Decoded(stored, rule, surveyed.digests, surveyed.stamps)
 
 
@@ -279,29 +281,29 @@ def _make_blank(path: Path, count: int, rule: ImageRule) -> None:
         raise cache.not_kept(path.parent.parent, error) from error
 
 
-def _finish(images: Path, encoded: Encoded, outcome: Outcome, rule_note: str) -> Stored:
-    """Leave the rows of broken pictures out; return what is to be known of the set."""
+def _finish(
+    images: Path, encoded: Encoded, digests: Sequence[str], outcome: Outcome, rule_note: str
+) -> Stored:
+    """Put the rows into canonical order, without those of broken pictures; say what there is."""
     broken = dict(sorted(outcome.broken))
-    good = [row for row in range(len(encoded.items)) if row not in broken]
+    kept, parts = canonical_rows(encoded.parts, broken, digests, encoded.labels, encoded.names)
     skipped = [list(one) for one in encoded.skipped]
-    parts: dict[str, list[int]] = {}
     for part, (start, stop) in encoded.parts.items():
-        parts[part] = [bisect_left(good, start), bisect_left(good, stop)]
         skipped += [
             [part, encoded.names[row], broken[row]] for row in broken if start <= row < stop
         ]
-    if broken:
-        _keep_rows(images, good)
+    if kept != list(range(len(encoded.items))):
+        keep_rows(images, kept)
     kinds = Counter(words.partition(":")[0] for _, words in outcome.notes)
     meta = {
         "parts": parts,
         "class_names": list(encoded.class_names),
-        "names": [encoded.names[row] for row in good],
+        "names": [encoded.names[row] for row in kept],
         "skipped": skipped,
         "notes": [_picture_note(kind, count) for kind, count in sorted(kinds.items())],
         "rule_note": rule_note,
     }
-    labels = np.array([encoded.labels[row] for row in good], np.int64)
+    labels = np.array([encoded.labels[row] for row in kept], np.int64)
     return Stored(np.load(images, mmap_mode="r", allow_pickle=False), labels, meta)
 
 
@@ -326,18 +328,6 @@ def _keep(root: Path, workspace: Path, place: str, encoded: Encoded, decoded: _D
         cache.point(root, _signature(place, encoded.seen(decoded.stamps)), key)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
-
-
-def _keep_rows(path: Path, rows: Sequence[int]) -> None:
-    """Write the .npy file anew with `rows` alone, in blocks: it may be larger than memory."""
-    kept = path.with_name("kept.npy")
-    old = np.load(path, mmap_mode="r")
-    shape = (len(rows), *old.shape[1:])
-    new = np.lib.format.open_memmap(kept, mode="w+", dtype=np.uint8, shape=shape)
-    for start in range(0, len(rows), 4096):
-        new[start : start + 4096] = old[rows[start : start + 4096]]
-    new.flush()
-    kept.replace(path)
 
 
 def _picture_note(kind: str, count: int) -> str:
