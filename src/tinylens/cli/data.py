@@ -1,4 +1,4 @@
-"""`tinylens data`: look at data sets, and correct them."""
+"""`tinylens data`: look at data sets, correct them, and write them in another form."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinylens.cli import frame
-from tinylens.cli.frame import DataDirOption, DatasetArgument, JsonFlag, StrictOption
+from tinylens.cli.frame import (
+    DataDirOption,
+    DatasetArgument,
+    ImageColumnOption,
+    JsonFlag,
+    LabelColumnOption,
+    StrictOption,
+)
 from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
     from tinylens.data.summary import Summary
+
+SHOWN = 20  # pictures that were left out
 
 
 def info(
@@ -20,6 +29,8 @@ def info(
     val: Annotated[float, typer.Option(help="Share of train carved out for val; 0: none.")] = 0.1,
     test: Annotated[float, typer.Option(help="The same for test, where none is given.")] = 0.15,
     size: Annotated[int | None, typer.Option(help="Side in pixels to stretch to.")] = None,
+    image_column: ImageColumnOption = None,
+    label_column: LabelColumnOption = None,
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
     sheet: Annotated[
@@ -38,6 +49,8 @@ def info(
             val=val,
             test=test,
             size=size,
+            image_column=image_column or "",
+            label_column=label_column or "",
             strict=strict,
             data_dir=data_dir,
             progress=progress,
@@ -91,6 +104,51 @@ def apply(
     typer.echo(corrected.notes[-1])
     sizes = ", ".join(f"{name} {before[name]:,} → {count:,}" for name, count in after.items())
     typer.echo(f"pictures  {sizes}\nset       {out}")
+
+
+def convert(
+    source: DatasetArgument,
+    destination: Annotated[Path, typer.Argument(help="What is written; must not be there yet.")],
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="folder, zip, tar, tgz, csv, tsv, jsonl, parquet, webdataset or huggingface; "
+            "else by the ending of DESTINATION.",
+        ),
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="What tells groups, to be kept as the column “group”.")
+    ] = None,
+    image_column: ImageColumnOption = None,
+    label_column: LabelColumnOption = None,
+    strict: StrictOption = False,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a data set in another form: the same bytes in every picture, classes and parts."""
+    from tinylens.data import converting
+    from tinylens.data.encoded import Options
+    from tinylens.data.parts import Columns
+
+    columns = Columns(image_column or "", label_column or "")
+    with frame.progress("converting") as progress:
+        options = Options(strict=strict, data_dir=data_dir, progress=progress, columns=columns)
+        done = converting.convert(
+            source, destination, form=form or "", groups=groups or "", options=options
+        )
+    if as_json:
+        frame.print_json(done.to_json())
+        return
+    counts = ", ".join(f"{name} {count:,}" for name, count in done.pictures.items())
+    typer.echo(f"pictures  {counts}, {len(done.class_names):,} classes")
+    if done.groups:
+        typer.echo(f"groups    {done.groups:,}")
+    for path, reason in done.skipped[:SHOWN]:
+        typer.echo(f"left out  {path}: {reason}")
+    if len(done.skipped) > SHOWN:
+        typer.echo(f"left out  and {len(done.skipped) - SHOWN:,} more")
+    typer.echo(f"set       {done.destination}")
 
 
 def _show_summary(summary: Summary) -> None:

@@ -24,6 +24,10 @@ ModelArgument = Annotated[Path, typer.Argument(help="A model.onnx, or the folder
 DataDirOption = Annotated[
     Path | None, typer.Option(help="Where a set's files are looked for first, and kept.")
 ]
+ImageColumnOption = Annotated[
+    str | None, typer.Option(help="The column of a table or list with pictures or their paths.")
+]
+LabelColumnOption = Annotated[str | None, typer.Option(help="The column with the classes.")]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="A broken picture is an error, not set aside.")
 ]

@@ -17,7 +17,9 @@ from tinylens.cli.evaluate import explanation_json, print_advice, print_figures
 from tinylens.cli.frame import (
     DataDirOption,
     DatasetArgument,
+    ImageColumnOption,
     JsonFlag,
+    LabelColumnOption,
     MaxErrorOption,
     RefuseOption,
     StrictOption,
@@ -74,6 +76,8 @@ def train(
     val: Annotated[float | None, typer.Option(help="Share of train to choose on; 0: none.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
     groups: GroupsOption = None,
+    image_column: ImageColumnOption = None,
+    label_column: LabelColumnOption = None,
     max_error: MaxErrorOption = None,
     refused: RefuseOption = None,
     seeds: SeedsOption = None,
@@ -95,7 +99,8 @@ def train(
 
     train_section = {"epochs": epochs, "seed": seed, "precision": precision}
     answer = frame.when_to_answer(max_error, refused)
-    data = {"val": val, "size": size, "groups": groups}
+    columns = {"image_column": image_column, "label_column": label_column}
+    data = {"val": val, "size": size, "groups": groups} | columns
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
     _check_series(seeds, folds, budget, fresh=fresh, curve=learning_curve)
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)

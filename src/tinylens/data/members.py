@@ -222,8 +222,8 @@ def _check_zip_member(path: Path, name: str, info: zipfile.ZipInfo) -> None:
         )
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(
-            f"{path}: {shown(name)} is packed by method {info.compress_type}; expected stored or deflated members, as "
-            "zip -r and most programs write them: pack it anew"
+            f"{path}: {shown(name)} is packed by method {info.compress_type}; expected stored or "
+            "deflated members, as zip -r and most programs write them: pack it anew"
         )
 
 
@@ -247,8 +247,8 @@ def _tar_members(path: Path) -> Iterator[tuple[str, Item | None]]:
     with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for info in _regular(path, archive):
             yield info.name, Item(str(path), info.offset_data, info.size)
-        file.seek(archive.offset - _BLOCK)
-        if any(file.read(_BLOCK)):  # else it is the mark of the end
+        file.seek(archive.offset)
+        if file.read(_BLOCK) != bytes(_BLOCK):  # which marks the end
             raise _damaged(path, "it ends without the mark of its end")
 
 

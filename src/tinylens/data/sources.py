@@ -157,6 +157,15 @@ def read_path(path: Path, options: Options) -> Parts:
     Raises:
         DataError: when it is none of them, or is damaged.
     """
+    return kind_of(path).read(path, options)
+
+
+def kind_of(path: Path) -> kinds.Kind:
+    """Return the kind of data set at `path`.
+
+    Raises:
+        DataError: there is none.
+    """
     try:
         if not path.exists():
             raise DataError(
@@ -164,10 +173,9 @@ def read_path(path: Path, options: Options) -> Parts:
                 f"{did_you_mean(str(path), KNOWN_NAMES)}; expected a path, or one of "
                 f"{', '.join(KNOWN_NAMES)}"
             )
-        found = kinds.find_kind(path)
+        return kinds.find_kind(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    return found.read(path, options)
 
 
 def _resized(parts: Parts, size: int | None) -> Parts:
