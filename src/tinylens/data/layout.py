@@ -107,7 +107,8 @@ def manifest_in(listing: Listing, columns: Columns) -> tuple[Manifest, str] | No
             inside[part] = (part, folder.removeprefix(before), manifest)
         else:
             return manifest, f"{folder}/" if folder else ""
-    return (joined(list(inside.values()), columns), before) if inside else None
+    ordered = [inside[part] for part in ("train", "val", "test") if part in inside]
+    return (joined(ordered, columns), before) if ordered else None
 
 
 def top_of(folders: Mapping[str, Sequence[str]]) -> str:

@@ -258,7 +258,8 @@ def _gzip_members(path: Path, heap: Path) -> Iterator[tuple[str, Item | None]]:
         bounded = _Bounded(path, unzipped)
         with tarfile.open(fileobj=bounded, mode="r|", bufsize=1 << 20) as archive:
             for info in _regular(path, archive):
-                source = archive.extractfile(info) if _matters(info.name) else None
+                name = inner_path(info.name, str(path))
+                source = archive.extractfile(info) if _matters(name) else None
                 if source is None or info.size > MAX_FILE_BYTES:
                     yield info.name, None
                     continue

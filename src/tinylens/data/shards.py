@@ -71,7 +71,7 @@ def write_table(stock: Stock, path: Path, step: Step) -> None:
     """
     if len(stock.parts) > 1:
         raise RecipeError(
-            f"{path.name}: {stock.source} has the parts {', '.join(stock.parts)}, and one Parquet "
+            f"{stock.source}: has the parts {', '.join(stock.parts)}, and one Parquet "
             "file holds one; expected a folder: leave .parquet out, with --format parquet"
         )
     _write_rows(stock, stock.parts["train"], path, step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from tinylens.data import arrays, kinds
 from tinylens.data.canonical import canonical_rows
-from tinylens.data.dataset import Images
+from tinylens.data.dataset import SPLIT_NAMES, Images
 from tinylens.data.decode_worker import Item
 from tinylens.data.encoded import DEFAULTS, Encoded, Options
 from tinylens.data.groups import groups_of
@@ -167,10 +168,9 @@ def _array_groups(path: Path, groups: str) -> dict[str, list[str]]:
         return {}
     if groups:
         return arrays.read_groups(path, groups)
-    try:
-        return arrays.read_groups(path, "groups")  # as `tinylens data apply` writes them
-    except DataError:
-        return {}
+    with zipfile.ZipFile(path) as archive:
+        grouped = any(name.startswith("groups") for name in archive.namelist())
+    return arrays.read_groups(path, "groups") if grouped else {}  # as `data apply` writes them
 
 
 def _groups_by_row(
@@ -212,7 +212,8 @@ def _stock(name: str, encoded: Encoded, groups: list[str], options: Options = DE
             skipped.append((encoded.names[row], str(error)))
         step(row + 1, 2 * count)
     _check(name, encoded, broken, skipped, strict=options.strict)
-    rows, bounds = canonical_rows(encoded.parts, broken, digests, encoded.labels, encoded.names)
+    names = [f"{group}\0{each}" for group, each in zip(groups, encoded.names, strict=True)]
+    rows, bounds = canonical_rows(encoded.parts, broken, digests, encoded.labels, names)
     pictures = [
         Picture(
             encoded.items[row],
@@ -224,7 +225,7 @@ def _stock(name: str, encoded: Encoded, groups: list[str], options: Options = DE
         )
         for row in rows
     ]
-    parts = {part: pictures[start:stop] for part, (start, stop) in bounds.items()}
+    parts = {part: pictures[slice(*bounds[part])] for part in SPLIT_NAMES if part in bounds}
     return Stock(name, encoded.class_names, parts, tuple(skipped))
 
 
