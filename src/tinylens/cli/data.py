@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,12 +76,13 @@ def apply(
     groups: Annotated[
         str | None, typer.Option(help="What tells groups, to be kept as the array “groups”.")
     ] = None,
+    image_column: ImageColumnOption = None,
+    label_column: LabelColumnOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Change labels and drop pictures as fixes.csv says; writes a new set, changes no file."""
     from tinylens.data import arrays, corrections
-    from tinylens.data.encoded import Options
     from tinylens.data.groups import with_groups
     from tinylens.data.sources import load_parts
     from tinylens.files import slug
@@ -90,9 +92,10 @@ def apply(
         raise RecipeError(f"--out {out}: expected a file .npz, such as {out.with_suffix('.npz')}")
     decided = corrections.read(fixes)
     with frame.progress("decoding") as progress:
-        given = load_parts(dataset, Options(size=size, data_dir=data_dir, progress=progress))
+        options = frame.options(size, False, data_dir, image_column, label_column)
+        given = load_parts(dataset, replace(options, progress=progress))
     if groups:
-        given = with_groups(given, dataset, groups)
+        given = with_groups(given, dataset, groups, options)
     corrected = corrections.apply(given, decided)
     arrays.write_parts(out, corrected)
     before, after = (
@@ -128,12 +131,10 @@ def convert(
 ) -> None:
     """Write a data set in another form: the same bytes in every picture, classes and parts."""
     from tinylens.data import converting
-    from tinylens.data.encoded import Options
-    from tinylens.data.parts import Columns
 
-    columns = Columns(image_column or "", label_column or "")
     with frame.progress("converting") as progress:
-        options = Options(strict=strict, data_dir=data_dir, progress=progress, columns=columns)
+        given = frame.options(None, strict, data_dir, image_column, label_column)
+        options = replace(given, progress=progress)
         done = converting.convert(
             source, destination, form=form or "", groups=groups or "", options=options
         )

@@ -95,7 +95,7 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a network; leaves a run folder with model.onnx, its figures and a report."""
-    from tinylens import training, watching
+    from tinylens import watching
 
     train_section = {"epochs": epochs, "seed": seed, "precision": precision}
     answer = frame.when_to_answer(max_error, refused)
@@ -108,21 +108,15 @@ def train(
         watcher.say(_headline(resolved, backend, threads))
         loading = {"strict": strict, "data_dir": data_dir, "progress": watcher.loading}
         splits, seconds = _load(dataset, resolved, watcher, loading, curve=learning_curve)
-
-        def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
-            return training.train(
-                data,
-                recipe,
-                out=folder,
-                backend=backend,
-                budget=_seconds_left(budget),
-                deterministic=deterministic,
-                fresh=fresh,
-                command=frame.command_line(),
-                load_seconds=seconds,
-                watcher=watcher,
-            )
-
+        train_into = partial(
+            _train_into,
+            backend=backend,
+            budget=budget,
+            deterministic=deterministic,
+            fresh=fresh,
+            load_seconds=seconds,
+            watcher=watcher,
+        )
         if seeds or folds:
             show = _series(splits, resolved, (seeds, folds), out, train_into)
         else:
@@ -131,6 +125,16 @@ def train(
     if learning_curve:
         add_curve(run, splits, backend)
     show(as_json=as_json)
+
+
+def _train_into(
+    data: Splits, recipe: Recipe, folder: Path | None, *, budget: str | None, **how: Any
+) -> Run:
+    """Train once into a folder, in what is left of the budget by now."""
+    from tinylens import training
+
+    left, command = _seconds_left(budget), frame.command_line()
+    return training.train(data, recipe, out=folder, budget=left, command=command, **how)
 
 
 def _seconds_left(budget: str | None) -> float | None:

@@ -153,7 +153,7 @@ def _collect(
         for shard in shards:
             members = list_members(shard, workspace).files
             expect(len(found.items) + len(members) // 2)
-            _take(part, shard.relative_to(root).as_posix(), members, columns, found)
+            _take(part, root, shard.relative_to(root).as_posix(), members, columns, found)
         parts[part] = (start, len(found.items))
     return encoded(path, parts, found, class_names_beside(root), seen, lambda: _seen(path, columns))
 
@@ -163,7 +163,7 @@ def collect_archive(
 ) -> Encoded:
     """Return the pictures of one shard whose members are known already."""
     found = _Found([], [], [], [])
-    _take("train", path.name, members, columns, found)
+    _take("train", path.parent, path.name, members, columns, found)
     names = class_names_beside(path.parent)
     return encoded(path, {"train": (0, len(found.items))}, found, names, seen, look)
 
@@ -194,7 +194,7 @@ def encoded(
 
 
 def _take(
-    part: str, shard: str, members: Sequence[Member], columns: Columns, found: _Found
+    part: str, root: Path, shard: str, members: Sequence[Member], columns: Columns, found: _Found
 ) -> None:
     """Add the pictures of one shard."""
     by_name = {each.name: each.item for each in members}
@@ -202,7 +202,7 @@ def _take(
         if _suffix(member.name) not in PICTURE_SUFFIXES:
             continue
         name = f"{shard}/{shown(member.name)}"
-        word = _word(name, _stem(member.name), by_name, columns)
+        word = _word(f"{root}/{name}", _stem(member.name), by_name, columns)
         if word is None:
             found.skipped.append((part, name, "no label"))
         else:
@@ -211,35 +211,35 @@ def _take(
             found.words.append(word)
 
 
-def _word(name: str, stem: str, members: Mapping[str, Item], columns: Columns) -> str | None:
+def _word(where: str, stem: str, members: Mapping[str, Item], columns: Columns) -> str | None:
     """Return what says the class of a picture; None where nothing does."""
     number = members.get(f"{stem}.cls")
     if number is not None and not columns.label:
-        word = _text(name, number).strip()
+        word = _text(where, number).strip()
         return (str(int(word)) if word.isdecimal() else word) or None
     beside = members.get(f"{stem}.json")
     if beside is None:
         return None
-    entries = _entries(name, beside)
+    entries = _entries(where, beside)
     usual = (columns.label,) if columns.label else LABEL_COLUMNS
     return next((cell for key in usual if (cell := cell_of(entries.get(key)))), None)
 
 
-def _entries(name: str, item: Item) -> dict[str, Any]:
+def _entries(where: str, item: Item) -> dict[str, Any]:
     try:
-        tree = json.loads(_text(name, item))
+        tree = json.loads(_text(where, item))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name}: no JSON beside it: {error}; expected an object") from None
+        raise DataError(f"{where}: no JSON beside it: {error}; expected an object") from None
     return tree if isinstance(tree, dict) else {}
 
 
-def _text(name: str, item: Item) -> str:
+def _text(where: str, item: Item) -> str:
     try:
         return item.content().decode("utf-8")
     except UnicodeDecodeError:
-        raise DataError(f"{name}: no UTF-8 text beside it; expected a class") from None
+        raise DataError(f"{where}: no UTF-8 text beside it; expected a class") from None
     except DataError as error:
-        raise DataError(f"{name}: what lies beside it {error}") from None
+        raise DataError(f"{where}: what lies beside it {error}") from None
 
 
 def _class_names(where: str, words: set[str], given: tuple[str, ...]) -> tuple[str, ...]:
