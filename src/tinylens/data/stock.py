@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,7 +80,7 @@ class Stock:
     parts: Mapping[str, list[Picture]]
     skipped: tuple[tuple[str, str], ...]
 
-    @property
+    @cached_property
     def grouped(self) -> bool:
         """Whether the pictures have groups."""
         return any(picture.group for _, picture in self.items())
