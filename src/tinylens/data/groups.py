@@ -140,7 +140,7 @@ def _pattern(groups: str) -> re.Pattern[str]:
     if pattern.groups != 1:
         raise RecipeError(
             f"--groups {groups}: {pattern.groups} brackets, expected one, around what tells the "
-            "group in a picture's path, such as '(sku[0-9]+)', or the name of a column"
+            "group in a picture's path, such as '(sku[0-9]+)'; and no column is called so"
         )
     return pattern
 
