@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from builders_data import packed, plain
+from builders_data import packed, plain, two_classes
 from tinylens.data import archive, webdataset
 from tinylens.data.encoded import Options
 from tinylens.data.parts import Columns
@@ -123,3 +123,12 @@ def test_a_class_beyond_the_names_is_told(tmp_path, options):
     (tmp_path / "classnames.txt").write_text("red\nblue")
     with pytest.raises(DataError, match="the classes 2 are not in the file of class names"):
         webdataset.read(tmp_path, options)
+
+
+def test_a_tar_beside_classes_is_no_shard(tmp_path, options):
+    root = two_classes(tmp_path / "pets", 20)
+    packed(root / "copy.tar", samples(4))
+    assert not webdataset.has_shards(root)
+    assert load(root, data_dir=options.data_dir).class_names == ("cat", "dog")
+    two_classes(tmp_path / "parted" / "train")
+    assert not webdataset.has_shards(tmp_path / "parted")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,33 @@ def source(path: Path, options: Options = DEFAULTS) -> Source:
 
 
 def has_shards(path: Path) -> bool:
-    """Return whether a folder holds .tar files, at its top or in the folders of parts."""
-    return path.is_dir() and any(True for _ in _shards(path))
+    """Return whether a folder holds .tar files, at its top or in the folders of parts.
+
+    One that lies beside folders of classes, such as a copy that somebody kept, is none of them.
+    """
+    if not path.is_dir():
+        return False
+    with os.scandir(path) as entries:
+        found = [entry for entry in entries if not entry.name.startswith(".")]
+    folders = [entry for entry in found if entry.is_dir()]
+    if any(_is_shard_name(entry.name) for entry in found):
+        return all(entry.name.lower() in PART_NAMES for entry in folders)
+    return any(_begins_with_shard(e.path) for e in folders if e.name.lower() in PART_NAMES)
+
+
+def _begins_with_shard(folder: str) -> bool:
+    """Return whether a shard comes before any picture: a folder of many is not looked through."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.rpartition(".")[2].lower() in PICTURE_SUFFIXES:
+                return False
+            if _is_shard_name(entry.name):
+                return True
+    return False
+
+
+def _is_shard_name(name: str) -> bool:
+    return name.lower().endswith(TAR_SUFFIXES) and not name.startswith(".")
 
 
 def is_shard(members: Sequence[Member]) -> bool:
@@ -105,14 +131,12 @@ def find_shards(path: Path) -> dict[str, list[Path]]:
 
 def _shards(path: Path) -> list[Path]:
     try:
-        files = [*path.glob("*"), *path.glob("*/*")]
+        here = list(path.iterdir())
+        parts = [each for each in here if each.name.lower() in PART_NAMES and each.is_dir()]
+        inner = [file for part in parts for file in part.iterdir()]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    return sorted(
-        file
-        for file in files
-        if file.name.lower().endswith(TAR_SUFFIXES) and not file.name.startswith(".")
-    )
+    return sorted(file for file in [*here, *inner] if _is_shard_name(file.name))
 
 
 def _part_of(root: Path, shard: Path) -> str:
