@@ -534,3 +534,21 @@ def test_pictures_of_more_than_a_block_are_put_into_order(tmp_path, options, mon
     monkeypatch.setattr(canonical, "BLOCK_BYTES", 1000)
     canonical.keep_rows(path, rows)
     assert np.array_equal(np.load(path).ravel(), np.array(rows, np.uint32).astype(np.uint8))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_large_set_is_put_into_order_before_it_is_decoded(
+    root, options, workers, monkeypatch, decodings
+):
+    pictures = [plain((n, 0, 0)) for n in range(20)]
+    folder(root, {"a": [b"?", *pictures], "b": [*pictures, encoded(noise(8, 8, 3))[:90]]})
+    small = image_folder.read(root, options)
+    decodings.taken()
+    monkeypatch.setattr(encoded_sets, "LARGE_BYTES", 100)
+    for name in ("keep", "again"):  # decoded, and from the cache
+        there = replace(options, workers=workers, data_dir=options.data_dir / "large")
+        large = image_folder.read(root, there)
+        assert large.fingerprint == small.fingerprint, name
+        assert large.paths == small.paths
+        assert sorted(large.skipped, key=str) == sorted(small.skipped, key=str)
+    assert decodings.taken() == ["survey", "decode"]

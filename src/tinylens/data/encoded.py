@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
+import math
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from tinylens.errors import DataError
 
 OWN_SIDE = 128  # pictures of one size up to this keep it
 COMMON_SIDE = 64  # all others are stretched to this, unless a size was asked for
+LARGE_BYTES = 1_000_000_000  # of pixels, from which on a set is put into order before it is decoded
 SAMPLE = 8  # pictures that are looked at to guess what all will become
 
 
@@ -196,14 +197,20 @@ def _decode_all(
     step = _steps(options.progress, 2 * count)
     images = workspace / "images.npy"
     guessed, guess = _guess(source.name, encoded, options.size, images)
+    large = guessed is not None and count * math.prod(guessed.shape) > LARGE_BYTES
+    if large:
+        guessed, guess = None, None
     surveyed = pool.survey(encoded.items, step, guess)
+    digests, stamps = surveyed.digests, surveyed.stamps
+    if large:
+        encoded, surveyed = _in_order(encoded, surveyed)
     rule, rule_note = _rule(source.name, encoded, surveyed, options.size)
     numbers = surveyed.left
     if rule != guessed:
         unreadable = {row for row, _ in surveyed.broken}
         numbers = [row for row in range(count) if row not in unreadable]
         surveyed.notes.clear()
-        _make_blank(images, count, rule)
+        cache.make_blank(images, (count, *rule.shape))
     outcome = Outcome([], [])
     if numbers:
         done_before = 2 * count - len(numbers)
@@ -214,7 +221,28 @@ def _decode_all(
     outcome.notes.extend(surveyed.notes)
     step(2 * count)
     stored = _finish(images, encoded, surveyed.digests, outcome, rule_note)
-    return _Decoded(stored, rule, surveyed.digests, surveyed.stamps)
+    return _Decoded(stored, rule, digests, stamps)
+
+
+def _in_order(encoded: Encoded, surveyed: Survey) -> tuple[Encoded, Survey]:
+    """Return pictures of which none is decoded yet in canonical order, and what is known of them.
+
+    So each is decoded into its place, where moving rows of more than memory would take hours.
+    """
+    names, labels = encoded.names, encoded.labels
+    order, bounds = canonical_rows(encoded.parts, (), surveyed.digests, labels, names)
+    place = {row: now for now, row in enumerate(order)}
+    ordered = replace(
+        encoded,
+        parts={part: (start, stop) for part, (start, stop) in bounds.items()},
+        items=[encoded.items[row] for row in order],
+        labels=[labels[row] for row in order],
+        names=[names[row] for row in order],
+    )
+    return ordered, surveyed._replace(
+        digests=[surveyed.digests[row] for row in order],
+        broken=[(place[row], reason) for row, reason in surveyed.broken],
+    )
 
 
 def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
@@ -239,7 +267,7 @@ def _guess(
     if not found.sizes:
         return None, None
     rule, _ = _rule(source, encoded, found, side)
-    _make_blank(images, len(encoded.items), rule)
+    cache.make_blank(images, (len(encoded.items), *rule.shape))
     plain = agrees_with_pillow() and min(rule.height, rule.width) >= TINY_SIDE
     any_size = side is not None or len(_sides(found.sizes)) > 1
     return rule, Guess(rule.to_json(), any_size, plain, str(images))
@@ -267,18 +295,6 @@ def _rule(
 
 def _sides(sizes: Sequence[Size]) -> set[tuple[int, int]]:
     return {(width, height) for width, height, _ in sizes}
-
-
-def _make_blank(path: Path, count: int, rule: ImageRule) -> None:
-    """Make a .npy file with its disk space: writing to a map of a full disk kills the process."""
-    try:
-        path.unlink(missing_ok=True)
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, *rule.shape))
-        if hasattr(os, "posix_fallocate"):
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    except OSError as error:
-        raise cache.not_kept(path.parent.parent, error) from error
 
 
 def _finish(
