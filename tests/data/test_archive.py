@@ -4,10 +4,13 @@ import gzip
 import io
 import struct
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builders_data import archive_of, encoded, files_of_pets, noise, packed, plain, two_classes
 from tinylens.data import archive, image_folder, members
@@ -281,3 +284,24 @@ def test_load_reads_archives_and_still_knows_those_of_cifar(tmp_path, monkeypatc
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
     splits = load(packed(tmp_path / "pets.zip", files_of_pets(20)))
     assert [len(part) for _, part in splits.items()] == [30, 4, 6]
+
+
+CHANGE = st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=6))
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.sampled_from(NAMES), st.lists(CHANGE, min_size=1, max_size=4), st.booleans())
+def test_whatever_is_wrong_in_an_archive_is_no_traceback(name, changes, cut):
+    with tempfile.TemporaryDirectory() as folder:
+        path = packed(Path(folder) / name, files_of_pets(2), zipfile.ZIP_STORED)
+        content = bytearray(path.read_bytes())
+        for where, change in changes:
+            at = where % len(content)
+            content[at : at + len(change)] = change
+        path.write_bytes(bytes(content[: len(content) - cut * changes[0][0] % len(content)]))
+        try:
+            data = archive.read(path, Options(data_dir=Path(folder) / "cache", workers=1))
+        except DataError as error:
+            assert name in str(error)
+        else:
+            assert len(data) + len(data.skipped) <= 4

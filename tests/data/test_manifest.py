@@ -4,10 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builders_data import plain
 from tinylens.data import manifest
 from tinylens.data.encoded import Options
+from tinylens.data.manifest_rows import SUFFIXES, parse_manifest, rows_of
 from tinylens.data.parts import Columns
 from tinylens.errors import DataError
 
@@ -165,3 +168,18 @@ def test_links_that_lead_out_of_the_folder_are_refused(pets, options, tmp_path):
             manifest.read(path, options)
     path = written(pets, "path,label\n" + ROWS.replace("p/", "inside/"))
     assert len(manifest.read(path, options)) == 4
+
+
+TEXT = st.text(st.sampled_from('path,label;\t\n\r"{}[]:1\u00e9\\'), max_size=60).map(str.encode)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60) | TEXT, st.sampled_from(SUFFIXES))
+def test_whatever_stands_in_a_list_is_no_traceback(content, suffix):
+    try:
+        found = parse_manifest(f"list{suffix}", content)
+        rows = rows_of(found, Columns(*list(found.columns)[:2]))
+    except DataError as error:
+        assert f"list{suffix}" in str(error)
+    else:
+        assert len(rows.names) == len(rows.labels)
