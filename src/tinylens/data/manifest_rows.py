@@ -104,7 +104,7 @@ def parse_manifest(where: str, content: bytes) -> Manifest:
     Raises:
         DataError: naming the line that cannot be understood.
 
-    >>> parse_manifest("pets.csv", b"path,label\\ncat/1.png,cat\\n").columns
+    >>> parse_manifest("pets.csv", b"path,label\ncat/1.png,cat\n").columns
     {'path': ['cat/1.png'], 'label': ['cat']}
     """
     try:
