@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -80,7 +79,6 @@ def measure(
     path = FORMS[form](scratch / form, names, shuffled)
     changes = [word for change in asked.changes for word in ("--set", change)]
     words = ["train", str(path), "--recipe", "fast", *changes, "--json"]
-    begun = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "tinylens", *words, "--out", str(scratch / f"{form}-run")],
         env={**os.environ, "TINYLENS_CACHE": str(scratch / "cache")},
@@ -98,8 +96,6 @@ def measure(
         "fingerprint": info["fingerprint"],
         "weights": weights_of(run / "model.keras"),
         "accuracy": test,
-        "load_seconds": round(info["seconds"]["load"], 2),
-        "seconds": round(time.perf_counter() - begun, 1),
     }
     print(row, file=sys.stderr)
     return row
@@ -247,12 +243,10 @@ def show(rows: list[dict[str, Any]]) -> None:
             row["fingerprint"][:16],
             row["weights"][:16],
             f"{row['accuracy']:.4f}",
-            f"{row['load_seconds']:.1f}",
-            f"{row['seconds']:.0f}",
         ]
         for row in rows
     ]
-    machine.print_table(["form", "fingerprint", "weights", "test", "s to load", "s in all"], table)
+    machine.print_table(["form", "fingerprint", "weights", "test"], table)
 
 
 if __name__ == "__main__":
