@@ -107,6 +107,15 @@ def test_a_file_of_class_names_beside_it_gives_their_order(pets, options):
         manifest.read(pets / "list.csv", options)
 
 
+def test_a_file_of_class_names_names_numbers(pets, options):
+    written(pets, "red\nblue\n", "classnames.txt")
+    text = "path,label\np/0.png,0\np/1.png,1\np/2.png,0\np/3.png,1\n"
+    data = manifest.read(written(pets, text), options)
+    assert data.class_names == ("red", "blue") and label_of(data, "1.png") == "blue"
+    with pytest.raises(DataError, match="the file of class names lacks: 0, 1, 2"):
+        manifest.read(written(pets, text + "p/4.png,2\n"), options)
+
+
 def test_rows_without_a_label_and_files_that_are_missing_are_set_aside(pets, options):
     text = "path,label\n" + ROWS + "p/9.png,red\np/8.png,\n,red\n"
     data = manifest.read(written(pets, text), options)

@@ -173,6 +173,8 @@ def rows_of(
     in_train = {word for word, part in zip(words, parts, strict=True) if word and part == "train"}
     names = _class_names(manifest.where, {w for w in words if w}, in_train, given)
     number_of = {name: number for number, name in enumerate(names)}
+    if not set(words) - {None, ""} <= set(number_of):  # they are numbers, and the names are given
+        number_of = {str(number): number for number in range(len(names))}
     rows = Rows({}, [], [], names, [])
     for part in ("train", "val", "test"):
         start, any_row = len(rows.names), False
@@ -299,6 +301,9 @@ def _class_names(
 ) -> tuple[str, ...]:
     """Return the classes, in the order of their numbers."""
     if given:
+        numbers = {str(number) for number in range(len(given))}
+        if words <= numbers:
+            return given
         if extra := sorted(words - set(given)):
             raise DataError(
                 f"{where}: has classes that the file of class names lacks: "
