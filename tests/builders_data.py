@@ -8,6 +8,7 @@ import json
 import pickle
 import struct
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -183,4 +184,25 @@ def parquet(
         table = table.replace_schema_metadata({"huggingface": told})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
+    return path
+
+
+def files_of_pets(count: int = 3) -> dict[str, bytes]:
+    """{"cat/0.png": b"…"}: reddish cats and bluish dogs."""
+    found = {f"cat/{n}.png": plain((200, 10 * n, 0)) for n in range(count)}
+    return found | {f"dog/{n}.png": plain((0, 10 * n, 200)) for n in range(count)}
+
+
+def packed(path: Path, files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """A .zip, .tar or .tar.gz by its name, with these files."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return path
+    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import io
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 
 import builders_data as build
 from tinylens import data as readers
-from tinylens.data import arrays, cifar, idx, image_folder, table
+from tinylens.data import archive, arrays, cifar, idx, image_folder, manifest, table, webdataset
 from tinylens.data.dataset import Dataset
 from tinylens.data.encoded import Options
 from tinylens.testing import READER_CHECKS, ReaderCase, tiny_dataset
@@ -28,7 +29,10 @@ NOT_READERS = {  # modules that have no format of their own
     "cache",
     "checking",
     "choosing",
+    "canonical",
+    "card",
     "cifar_pickle",
+    "converting",
     "dataset",
     "debian",
     "corrections",
@@ -39,13 +43,21 @@ NOT_READERS = {  # modules that have no format of their own
     "groups",
     "image_headers",
     "images",
+    "kinds",
     "known",
     "large",
+    "layout",
+    "manifest_rows",
+    "members",
     "parts",
     "plain_jpeg",
+    "shards",
+    "shelves",
     "sources",
+    "stock",
     "summary",
     "synthetic",
+    "writing",
 }
 
 
@@ -229,7 +241,15 @@ CIFAR100_PYTHON = Format(
 
 # --- a folder of pictures
 
-FIRST = "pattern 0/000.png"
+
+def canonical(data: Dataset) -> Dataset:
+    """The pictures in the order in which sets of encoded pictures have them."""
+    digests = [hashlib.sha256(build.encoded(picture)).hexdigest() for picture in data.images]
+    return data.subset(sorted(range(len(data)), key=digests.__getitem__))
+
+
+PICTURES = canonical(tiny_dataset((8, 8, 3), count=12))
+FIRST = f"{PICTURES.class_names[PICTURES.labels[0]]}/000.png"
 
 
 def write_folder(folder: Path, data: Dataset) -> Path:
@@ -241,10 +261,6 @@ def write_folder(folder: Path, data: Dataset) -> Path:
     return root
 
 
-def class_by_class(data: Dataset) -> Dataset:
-    return data.subset(np.argsort(data.labels, kind="stable"))
-
-
 def without_classes(root: Path) -> None:
     for place in root.iterdir():
         shutil.rmtree(place)
@@ -254,7 +270,7 @@ IMAGE_FOLDER = Format(
     "image_folder",
     image_folder.read,
     write_folder,
-    class_by_class(tiny_dataset((8, 8, 3), count=12)),
+    PICTURES,
     # a picture less, or one that lacks but its end mark, is no damage to a folder
     damages_of(FIRST, "remove", "cut_the_last_bytes", "replace_by_a_folder")
     | {
@@ -291,7 +307,7 @@ TABLE = Format(
     "table",
     table.read,
     write_table,
-    tiny_dataset((8, 8, 3), count=ROWS),
+    canonical(tiny_dataset((8, 8, 3), count=ROWS)),
     damages_of("")
     | {
         "no column of pictures": rewritten_table(image_column="thumbnail"),
@@ -301,6 +317,128 @@ TABLE = Format(
         "a label of no class": rewritten_table(labels=[4] * ROWS),
         "a broken picture": rewritten_table(pictures=[b"\x89PNG", *[build.plain()] * (ROWS - 1)]),
         "no rows": rewritten_table(pictures=[], labels=[]),
+    },
+)
+
+
+# --- archives, lists and shards
+
+
+def files_of(data: Dataset) -> dict[str, bytes]:
+    """The files of a folder of classes."""
+    return {
+        f"{data.class_names[label]}/{row:03}.png": build.encoded(picture)
+        for row, (picture, label) in enumerate(zip(data.images, data.labels, strict=True))
+    }
+
+
+def write_archive(folder: Path, data: Dataset, name: str) -> Path:
+    return build.packed(folder / name, files_of(data))
+
+
+def repacked(**changes: bytes | None) -> Damage:
+    """An archive with files more, or without those whose names hold a word that is None."""
+
+    def damage(path: Path) -> None:
+        kept = {
+            name: content
+            for name, content in files_of(PICTURES).items()
+            if not any(each is None and word in name for word, each in changes.items())
+        }
+        build.packed(path, kept | {name: each for name, each in changes.items() if each})
+
+    return damage
+
+
+ARCHIVE_DAMAGES = damages_of("") | {
+    "a name that leads out": repacked(**{"../x.png": build.plain()}),
+    "an absolute name": repacked(**{"/tmp/x.png": build.plain()}),
+    "a class in letters of another form": repacked(**{"PATTERN 0/x.png": build.plain()}),
+    "a broken picture": repacked(**{"pattern 0/x.png": b"\x89PNG"}),
+    "one class": repacked(**{f"pattern {n}": None for n in range(1, 4)}),
+    "no pictures": repacked(pattern=None),
+}
+ZIP, TAR, TGZ = (
+    Format(
+        "archive",
+        archive.read,
+        functools.partial(write_archive, name=name),
+        PICTURES,
+        ARCHIVE_DAMAGES,
+    )
+    for name in ("set.zip", "set.tar", "set.tgz")
+)
+
+
+def write_manifest(folder: Path, data: Dataset) -> Path:
+    rows = ["path,label"]
+    for name, content in files_of(data).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+        rows.append(f"{name},{name.partition('/')[0]}")
+    (folder / "list.csv").write_text("\n".join(rows) + "\n")
+    return folder / "list.csv"
+
+
+def row_more(row: str) -> Damage:
+    return lambda path: path.write_bytes(path.read_bytes() + row.encode())
+
+
+MANIFEST = Format(
+    "manifest",
+    manifest.read,
+    write_manifest,
+    PICTURES,
+    # the first half of a list is a list, unless it ends within a row; its first bytes are a name
+    damages_of("", "cut_in_half", "cut_the_last_bytes")
+    | {
+        "a picture that is not there": row_more("pattern 0/x.png,pattern 0\n"),
+        "a picture twice": row_more(f"{FIRST},pattern 1\n"),
+        "a path that leads out": row_more("../x.png,pattern 0\n"),
+        "an absolute path": row_more("/etc/passwd,pattern 0\n"),
+        "a cell too few": row_more("pattern 0/x.png\n"),
+        "a cell too many": row_more("pattern 0/x.png,pattern 0,x\n"),
+        "a row without a label": row_more("pattern 0/x.png,\n"),
+        "no column of classes": lambda path: path.write_text(f"path\n{FIRST}\n"),
+    },
+)
+SHARD = "train-0.tar"
+
+
+def write_shards(folder: Path, data: Dataset) -> Path:
+    root = folder / "set"
+    root.mkdir()
+    files: dict[str, bytes] = {}
+    for row, (picture, label) in enumerate(zip(data.images, data.labels, strict=True)):
+        files |= {f"{row:03}.png": build.encoded(picture), f"{row:03}.cls": b"%d" % label}
+    build.packed(root / SHARD, files)
+    (root / "classnames.txt").write_text("\n".join(data.class_names))
+    return root
+
+
+def shard_with(**files: bytes) -> Damage:
+    def damage(root: Path) -> None:
+        more = {name.replace("_", "."): content for name, content in files.items()}
+        build.packed(root / SHARD, {"x.png": build.plain(), "x.cls": b"0"} | more)
+
+    return damage
+
+
+WEBDATASET = Format(
+    "webdataset",
+    webdataset.read,
+    write_shards,
+    PICTURES,
+    damages_of(SHARD)
+    | {
+        "a label of no class": shard_with(x_cls=b"4"),
+        "a label that is no text": shard_with(x_cls=b"\xff"),
+        "a name of no class": shard_with(x_cls=b"dog"),
+        "a picture without a label": shard_with(y_png=build.plain()),
+        "a broken picture": shard_with(y_png=b"\x89PNG", y_cls=b"1"),
+        "a name that leads out": shard_with(**{"/y_png": build.plain()}),
+        "class names twice": replaced("classnames.txt", b"a\na\nb\nc"),
+        "class names that are no text": replaced("classnames.txt", b"\xff"),
     },
 )
 
@@ -376,6 +514,7 @@ ARRAY_FOLDER = Format(
     },
 )
 
+SETS_ASIDE = {"archive", "image_folder", "manifest", "table", "webdataset"}  # unless strict
 FORMATS = {
     "idx": IDX,
     "cifar10 binary": CIFAR10_BINARY,
@@ -383,6 +522,11 @@ FORMATS = {
     "cifar100 python": CIFAR100_PYTHON,
     "image folder": IMAGE_FOLDER,
     "table": TABLE,
+    "zip": ZIP,
+    "tar": TAR,
+    "tgz": TGZ,
+    "manifest": MANIFEST,
+    "webdataset": WEBDATASET,
     "arrays": ARRAYS,
     "arrays in a folder": ARRAY_FOLDER,
 }
@@ -403,7 +547,7 @@ def test_at_least_12_kinds_of_damage_are_tried(name):
 def test_reader_conforms(name, check, tmp_path):
     form = FORMATS[name]
     read: Read = form.read
-    if form.module in {"image_folder", "table"}:  # these set a broken picture aside, unless strict
+    if form.module in SETS_ASIDE:
         read = functools.partial(
             form.read, options=Options(strict=True, data_dir=tmp_path, workers=1)
         )

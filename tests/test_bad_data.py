@@ -77,6 +77,11 @@ def tar_with(root: Path, name: str, kind: bytes) -> object:
     return load(root / "x.tar.gz")
 
 
+def written(path: Path, content: bytes) -> object:
+    path.write_bytes(content)
+    return load(path)
+
+
 def zip_bomb(root: Path) -> object:
     np.savez(root / "x.npz", images=build.noise(2, 4, 4), labels=[0, 1])
     content = bytearray((root / "x.npz").read_bytes())
@@ -171,6 +176,12 @@ def only_links_out_of_the_folder(root: Path) -> object:
     return load(root / "pets")
 
 
+def link_in_a_list(root: Path) -> object:
+    build.two_classes(root)
+    (root / "cat" / "9.png").symlink_to("/etc/passwd")
+    return written(root / "x.csv", b"path,label\ncat/9.png,cat\ndog/0.png,dog\n")
+
+
 def table(root: Path, **options: object) -> object:
     build.parquet(root / "x.parquet", [build.plain()] * 9, [0, 1, 0] * 3, **options)
     return load(root / "x.parquet")
@@ -200,9 +211,46 @@ CASES: dict[str, tuple[Case, str]] = {
     "D6-no-home": (cache_without_a_home, "cannot keep data in the user's cache: .*TINYLENS_CACHE"),
     "D7-tar-dots": (
         lambda r: tar_with(r, "../evil", tarfile.REGTYPE),
-        "no CIFAR files in the arch",
+        r"x\.tar\.gz: '\.\./evil' leads out of the folder that it stands in; expected paths within",
     ),
-    "D7-tar-absolute": (lambda r: tar_with(r, "/tmp/evil", tarfile.REGTYPE), "no CIFAR files"),
+    "D7-tar-absolute": (
+        lambda r: tar_with(r, "/tmp/evil", tarfile.REGTYPE),
+        "'/tmp/evil' leads out of the folder",
+    ),
+    "D7-tar-of-pictures-symlink": (
+        lambda r: tar_with(r, "cat/0.png", tarfile.SYMTYPE),
+        r"cat/0\.png is a symbolic link, which could lead anywhere; .* --dereference",
+    ),
+    "D7-tar-of-pictures-hardlink": (
+        lambda r: tar_with(r, "cat/0.png", tarfile.LNKTYPE),
+        r"cat/0\.png is a hard link",
+    ),
+    "D7-tar-of-pictures-device": (
+        lambda r: tar_with(r, "cat/0.png", tarfile.CHRTYPE),
+        r"cat/0\.png is a device",
+    ),
+    "D7-gz-of-no-tar": (
+        lambda r: written(r / "x.tar.gz", gzip.compress(b"text" * 999)),
+        r"not a whole archive: .*expected a \.tar or \.tar\.gz, as its name says",
+    ),
+    "D7-manifest-dots": (
+        lambda r: written(r / "x.csv", b"path,label\n../../etc/passwd,cat\n"),
+        "row 1: '../../etc/passwd' leads out of the folder",
+    ),
+    "D8-zip-slip": (
+        lambda r: load(build.packed(r / "x.zip", {"../evil.png": build.plain()})),
+        r"x\.zip: '\.\./evil\.png' leads out",
+    ),
+    "D8-zip-cut": (
+        lambda r: written(
+            r / "y.zip", build.packed(r / "x.zip", build.files_of_pets()).read_bytes()[:-40]
+        ),
+        r"y\.zip: not a whole archive: File is not a zip file; .* fetch or pack it anew",
+    ),
+    "D8-zip-of-zips": (
+        lambda r: load(build.packed(r / "x.zip", {"a.zip": b"PK"})),
+        "holds 1 archives and no pictures, and archives in archives are not opened",
+    ),
     "D7-tar-symlink": (
         lambda r: tar_with(r, "cifar-10-batches-bin/data_batch_1.bin", tarfile.SYMTYPE),
         r"data_batch_1\.bin is no regular file",
@@ -273,6 +321,7 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "D16-strict": (corrupt_picture_when_strict, r"1 pictures cannot be read: .*cat/1\.png: not a"),
     "D16-all-corrupt": (lambda r: pictures(r, b"broken"), "none of 18 files is a picture"),
+    "D19-link-in-a-list": (link_in_a_list, r"cat/9\.png is a link that leads out of the folder"),
     "D19-links-out": (only_links_out_of_the_folder, "pets/owl: no pictures of class owl"),
     "D21-no-image-column": (
         lambda r: table(r, image_column="photo"),

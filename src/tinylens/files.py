@@ -123,7 +123,8 @@ def slug(source: str) -> str:
     >>> slug("fashion-mnist"), slug("data/My Shop/"), slug("toys.npz")
     ('fashion-mnist', 'my-shop', 'toys')
     """
-    name = re.sub(r"\.(npz|parquet|tar|tgz|tar\.gz)$", "", Path(source).name.lower())
+    suffix = r"\.(npz|parquet|zip|tar|tgz|tar\.gz|csv|tsv|jsonl)$"
+    name = re.sub(suffix, "", Path(source).name.lower())
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40] or "data"
 
 

@@ -39,6 +39,9 @@ class DataSection(Section):
         aspect: what becomes of a picture whose sides have another ratio than the size: "stretch"
             it, "pad" it or "crop" its middle; see `tinylens.data.images.ImageRule`. "auto" pads
             where the pictures' own ratios differ, and else stretches.
+        image_column: of a table or a manifest that holds the pictures or their paths, where its
+            name is none of the usual ones.
+        label_column: the same for their classes.
     """
 
     val: Fraction = 0.1
@@ -47,6 +50,8 @@ class DataSection(Section):
     size: Annotated[int, Field(ge=8, le=256)] | None = None
     groups: str = ""
     aspect: Literal["auto", "stretch", "pad", "crop"] = "auto"
+    image_column: str = ""
+    label_column: str = ""
 
 
 class ModelSection(Section):

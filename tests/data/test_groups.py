@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import tinylens as tl
 from builders_data import encoded, parquet
-from tinylens.data import arrays, groups
+from tinylens.data import arrays, converting, groups, writing
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import DataError, RecipeError
 
@@ -70,6 +70,31 @@ def test_a_column_of_a_table(tmp_path):
     check_apart(tl.load(tmp_path, groups="sku", val=0.2, test=0.25))
     with pytest.raises(DataError, match=r"column shop is missing; expected .* sku"):
         tl.load(tmp_path, groups="shop")
+
+
+@pytest.mark.parametrize("form", [form for form in writing.FORMS if form != "parquet"])
+def test_groups_are_kept_apart_whatever_the_set_lies_in(tmp_path, form, monkeypatch):
+    monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / ("set" + {"zip": ".zip", "tar": ".tar", "tgz": ".tgz"}.get(form, ""))
+    converting.convert(write_npz(tmp_path / "shop.npz"), path, form=form, groups="sku")
+    found = tl.load(path, groups="group", val=0.2, test=0.25)
+    check_apart(found)
+    other = tl.load(path, groups="group", val=0.2, test=0.25, split_seed=1)
+    assert other.fingerprint != found.fingerprint
+    with pytest.raises(
+        (DataError, RecipeError), match=r"no column is called so|column shop is mis"
+    ):
+        tl.load(path, groups="shop")
+
+
+def test_the_form_does_not_change_which_groups_are_carved_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
+    prints = set()
+    for form in ("folder", "csv", "webdataset", "huggingface"):
+        path = tmp_path / form
+        converting.convert(write_npz(tmp_path / "shop.npz"), path, form=form, groups="sku")
+        prints.add(tl.load(path, groups="group", val=0.2, test=0.25).fingerprint)
+    assert len(prints) == 1
 
 
 def test_a_pattern_of_folders(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from builders_data import encoded, folder, noise, plain, two_classes
-from tinylens.data import cache, image_folder
+from tinylens.data import cache, canonical, image_folder
 from tinylens.data import encoded as encoded_sets
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.encoded import Options
@@ -35,9 +36,9 @@ def test_a_folder_of_classes_is_read_in_order_of_code_points(root, options):
     assert data.class_names == ("Z", "a", "b", "é")
     assert data.counts.tolist() == [2, 1, 1, 1]
     assert data.image_shape == (8, 8, 3)
-    assert [path.removeprefix(f"{root}{os.sep}") for path in data.paths][:2] == [
-        "Z/0.png",
-        "Z/1.png",
+    assert sorted(path.removeprefix(f"{root}{os.sep}") for path in data.paths) == [
+        *("Z/0.png", "Z/1.png"),
+        *("a/0.png", "b/0.png", "é/0.png"),
     ]
     assert data.images[0, 0, 0].tolist() == [200, 30, 60]
 
@@ -109,11 +110,68 @@ def test_an_empty_class_is_named(root, options):
         image_folder.read(root, options)
 
 
-def test_a_class_of_folders_is_named_with_them(root, options):
+def test_whatever_lies_deeper_is_of_the_class_at_the_top(root, options):
     two_classes(root)
     two_classes(root / "owl")
-    with pytest.raises(DataError, match="class owl; its 2 folders are not looked into"):
+    folder(root, {"owl/cat/young": [plain(RED)]})
+    data = image_folder.read(root, options)
+    assert data.class_names == ("cat", "dog", "owl")
+    assert data.counts.tolist() == [3, 3, 7]
+
+
+def test_one_folder_around_all_of_it_is_looked_through(root, options):
+    two_classes(root / "pets-master" / "train")
+    two_classes(root / "pets-master" / "test")
+    splits = image_folder.read(root, options)
+    assert splits.class_names == ("cat", "dog") and len(splits.test) == 6
+
+
+def test_parts_inside_the_classes_are_refused(root, options):
+    for name in ("cat", "dog"):
+        folder(root / name, {"train": [plain()], "test": [plain()]})
+    with pytest.raises(DataError, match="class cat holds the parts test, train; expected the par"):
         image_folder.read(root, options)
+
+
+def test_classes_that_are_numbers_are_ordered_by_value(root, options):
+    folder(root, {name: [plain()] for name in ("10", "9", "2")})
+    assert image_folder.read(root, options).class_names == ("2", "9", "10")
+
+
+def test_a_file_of_class_names_gives_their_order(root, options):
+    folder(root, {name: [plain()] for name in ("large", "small")})
+    (root / "classnames.txt").write_text("small\nlarge\n")
+    assert image_folder.read(root, options).class_names == ("small", "large")
+    (root / "classnames.txt").write_text("small\nmedium\nlarge\n")
+    with pytest.raises(DataError, match="the file of class names differ by medium"):
+        image_folder.read(root, options)
+
+
+def test_links_in_circles_end(root, options):
+    two_classes(root)
+    (root / "cat" / "deeper").mkdir()
+    (root / "cat" / "deeper" / "up").symlink_to(root / "cat")
+    (root / "cat" / "across").symlink_to(root / "dog")
+    (root / "dog" / "across").symlink_to(root / "cat")
+    data = image_folder.read(root, options)
+    assert data.counts.tolist() == [6, 6]
+
+
+def test_a_metadata_csv_as_hugging_face_has_it_goes_before_folders(root, options):
+    for part in ("train", "test"):
+        folder(root, {part: [plain(RED), plain(BLUE)]})
+        (root / part / "metadata.csv").write_text("file_name,label\n0.png,cat\n1.png,dog\n")
+    parts = image_folder.read_parts(root, options)
+    assert parts.train.class_names == ("cat", "dog") and len(parts.test) == 2
+    red = parts.train.labels[parts.train.images[:, 0, 0, 0] == 255]
+    assert red.tolist() == [0]
+    assert parts.notes == ("the classes are those of train/metadata.csv",)
+
+
+def test_a_metadata_csv_without_classes_leaves_them_to_the_folders(root, options):
+    two_classes(root)
+    (root / "metadata.csv").write_text("file_name,photographer\ncat/0.png,Ann\n")
+    assert image_folder.read(root, options).counts.tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("names", [[], ["cat"]])
@@ -165,7 +223,11 @@ def test_a_broken_picture_is_set_aside_with_its_reason(root, options):
     again = image_folder.read_parts(root, options)  # from the cache
     assert again.train.skipped == parts.train.skipped
     assert again.train.fingerprint == parts.train.fingerprint
-    assert [path[-9:] for path in again.train.paths] == ["cat/0.png", "cat/2.png", "dog/0.png"]
+    assert again.train.paths == parts.train.paths
+    assert sorted(path[-9:] for path in again.train.paths) == [
+        *("cat/0.png", "cat/2.png"),
+        "dog/0.png",
+    ]
 
 
 def test_strict_names_the_first_five_broken_pictures(root, options):
@@ -394,7 +456,7 @@ def test_a_copied_folder_is_read_again_kept_once_and_has_its_own_paths(
     decodings.taken()
     data = image_folder.read(tmp_path / "moved", options)
     assert decodings.taken() == ["survey"]
-    assert data.paths[0] == str(tmp_path / "moved" / "cat" / "0.png")
+    assert str(tmp_path / "moved" / "cat" / "0.png") in data.paths
     assert kept_sets(options) == before and len(before) == 1
 
 
@@ -404,7 +466,8 @@ def test_a_changed_picture_is_decoded_anew(root, options, decodings):
     (root / "cat" / "0.png").write_bytes(plain((1, 2, 3)))
     after = image_folder.read(root, options)
     assert decodings.taken() == ["survey"] * 2
-    assert after.images[0, 0, 0].tolist() == [1, 2, 3]
+    row = after.paths.index(str(root / "cat" / "0.png"))
+    assert after.images[row, 0, 0].tolist() == [1, 2, 3]
     assert after.fingerprint != before.fingerprint
 
 
@@ -500,17 +563,36 @@ def test_one_process_and_many_read_the_same(root, tmp_path, workers):
         progress=lambda done, total: steps.append((done, total)),
     )
     data = image_folder.read(root, options)
-    by_name = sorted(range(20), key=str)
-    assert data.images[:, 0, 0, 0].tolist() == by_name * 2
+    named = [int(Path(path).stem) for path in data.paths]
+    assert data.images[:, 0, 0, 0].tolist() == named and sorted(named) == sorted([*range(20)] * 2)
+    assert [Path(path).parent.name for path in data.paths] == ["ab"[n] for n in data.labels]
     assert len(data.skipped) == 2
     assert steps[-1] == (84, 84) and steps == sorted(steps)
 
 
-def test_a_set_of_pictures_larger_than_a_block_keeps_its_order_when_some_are_broken(
-    tmp_path, options, monkeypatch
-):
+def test_pictures_of_more_than_a_block_are_put_into_order(tmp_path, options, monkeypatch):
     path = tmp_path / "images.npy"
     np.save(path, np.arange(10_000, dtype=np.uint32).astype(np.uint8).reshape(-1, 1, 1, 1))
     rows = [row for row in range(10_000) if row % 777]
-    encoded_sets._keep_rows(path, rows)
+    random.Random(0).shuffle(rows)
+    monkeypatch.setattr(canonical, "BLOCK_BYTES", 1000)
+    canonical.keep_rows(path, rows)
     assert np.array_equal(np.load(path).ravel(), np.array(rows, np.uint32).astype(np.uint8))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_large_set_is_put_into_order_before_it_is_decoded(
+    root, options, workers, monkeypatch, decodings
+):
+    pictures = [plain((n, 0, 0)) for n in range(20)]
+    folder(root, {"a": [b"?", *pictures], "b": [*pictures, encoded(noise(8, 8, 3))[:90]]})
+    small = image_folder.read(root, options)
+    decodings.taken()
+    monkeypatch.setattr(encoded_sets, "LARGE_BYTES", 100)
+    for name in ("keep", "again"):  # decoded, and from the cache
+        there = replace(options, workers=workers, data_dir=options.data_dir / "large")
+        large = image_folder.read(root, there)
+        assert large.fingerprint == small.fingerprint, name
+        assert large.paths == small.paths
+        assert sorted(large.skipped, key=str) == sorted(small.skipped, key=str)
+    assert decodings.taken() == ["survey", "decode"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders_data import encoded, noise, parquet, plain
-from tinylens.data import table
+from tinylens.data import card, table
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.encoded import Options
+from tinylens.data.parts import Columns
 from tinylens.errors import DataError, MissingExtra
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -31,9 +33,10 @@ def test_a_file_is_a_dataset_with_the_class_names_of_its_metadata(tmp_path, opti
     data = table.read(path, options)
     assert isinstance(data, Dataset)
     assert data.class_names == ("cat", "dog")
-    assert data.labels.tolist() == [1, 0]
-    assert data.images[:, 0, 0].tolist() == [list(RED), list(BLUE)]
-    assert [Path(p).name for p in data.paths] == ["pets.parquet:0", "pets.parquet:1"]
+    rows = dict(zip((Path(path).name for path in data.paths), range(2), strict=True))
+    first, second = rows["pets.parquet:0"], rows["pets.parquet:1"]
+    assert data.labels[[first, second]].tolist() == [1, 0]
+    assert data.images[[first, second], 0, 0].tolist() == [list(RED), list(BLUE)]
 
 
 @pytest.mark.parametrize(
@@ -58,13 +61,13 @@ def test_the_names_of_files_say_the_parts(tmp_path, options, names):
     ]
 
 
-def test_files_of_one_part_are_joined_in_order_of_name(tmp_path, options):
+def test_files_of_one_part_are_joined(tmp_path, options):
     root = tmp_path / "set"
     for number in (2, 0, 1):
         name = f"train-{number:05}-of-00003.parquet"
         parquet(root / name, [plain((number, 0, 0)), plain()], [0, 1])
     data = table.read(root, options)
-    assert data.images[::2, 0, 0, 0].tolist() == [0, 1, 2]
+    assert sorted(data.images[data.labels == 0, 0, 0, 0].tolist()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("image", "label"), [("img", "label"), ("img", "fine_label")])
@@ -173,7 +176,6 @@ def test_missing_columns_are_told_with_those_found(tmp_path, options):
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ({"image": [b"?"], "label": ["cat"]}, "column label is string, expected whole numbers"),
         ({"image": [b"?"], "label": [0.5]}, "column label is double"),
         ({"image": ["text"], "label": [1]}, "column image is string, expected bytes"),
         ({"image": [[1, 2]], "label": [1]}, "column image is list"),
@@ -267,3 +269,70 @@ def test_cifar10_in_jpeg_is_read_whole(options):
     assert splits.train.counts.tolist() == [5000] * 10
     assert splits.test.counts.tolist() == [1000] * 10
     assert splits.train.image_shape == (32, 32, 3)
+
+
+# --- columns and names
+
+
+def test_columns_of_any_names_are_read_when_they_are_named(tmp_path, options):
+    parquet(
+        tmp_path / "x.parquet",
+        [plain(RED), plain(BLUE)],
+        [0, 1],
+        image_column="a",
+        label_column="b",
+    )
+    with pytest.raises(DataError, match="columns a, b; expected image or img, and label: name the"):
+        table.read(tmp_path / "x.parquet", options)
+    named = replace(options, columns=Columns("a", "b"))
+    assert table.read(tmp_path / "x.parquet", named).class_names == ("cat", "dog")
+    with pytest.raises(DataError, match="expected a, and c: name the right ones with --image-col"):
+        table.read(tmp_path / "x.parquet", replace(options, columns=Columns("a", "c")))
+
+
+def test_labels_may_be_words(tmp_path, options):
+    content = pa.table({"image": [plain(RED), plain(BLUE), None], "label": ["owl", "ant", "ant"]})
+    pq.write_table(content, tmp_path / "x.parquet")
+    parts = table.read_parts(tmp_path / "x.parquet", options)
+    assert parts.train.class_names == ("ant", "owl")
+    assert parts.train.labels[parts.train.images[:, 0, 0, 0] == 255].tolist() == [1]
+    assert len(parts.train.skipped) == 1
+
+
+CARD = """---
+license: mit
+dataset_info:
+  features:
+  - name: image
+    dtype: image
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': it's
+          '1': 'no: {cat}'
+          '2': "\\u00e9"
+  splits:
+  - name: train
+---
+# Text
+"""
+
+
+def test_class_names_may_be_in_the_card_of_a_hugging_face_folder(tmp_path, options):
+    pictures = [plain((10 * n, 0, 0)) for n in range(3)]
+    parquet(tmp_path / "data" / "train-00000-of-00001.parquet", pictures, [0, 1, 2], names=())
+    assert table.read(tmp_path, options).class_names == ("0", "1", "2")
+    (tmp_path / "README.md").write_text(CARD)
+    assert table.read(tmp_path, options).class_names == ("it's", "no: {cat}", "é")
+    more = "  - name: b\n    dtype:\n      class_label:\n        names:\n          '0': x\n"
+    other = CARD.replace("  splits:", f"{more}  splits:")
+    (tmp_path / "README.md").write_text(other)
+    with pytest.raises(DataError, match="names different classes in several places"):
+        table.read(tmp_path, options)
+
+
+def test_a_card_that_is_written_is_read_back(tmp_path):
+    names = ["cat", "it's", 'say "é"', "a: b", "# c", "- d", "\\n", "07"]
+    (tmp_path / "README.md").write_text(card.write(names, {"train": "9"}))
+    assert card.class_names(tmp_path / "README.md") == tuple(names)

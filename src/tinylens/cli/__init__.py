@@ -32,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-data_app = typer.Typer(help="Look at data sets, and correct them.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at data sets, correct and convert them.", no_args_is_help=True)
 
 for verb in (
     *(train, predict, evaluate, compare, robustness, audit),
@@ -41,6 +41,7 @@ for verb in (
     app.command()(verb)
 data_app.command()(data.info)
 data_app.command()(data.apply)
+data_app.command()(data.convert)
 app.add_typer(data_app, name="data")
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinylens.cli import frame
-from tinylens.cli.frame import DataDirOption, JsonFlag, StrictOption
+from tinylens.cli.frame import (
+    DataDirOption,
+    ImageColumnOption,
+    JsonFlag,
+    LabelColumnOption,
+    StrictOption,
+)
 from tinylens.errors import MissingExtra
 
 if TYPE_CHECKING:
     from tinylens.auditing import Embed
     from tinylens.data.dataset import Dataset, Splits
+    from tinylens.data.encoded import Options
     from tinylens.findings import Audit
     from tinylens.metrics import Probabilities
     from tinylens.recipe import Recipe
@@ -32,6 +40,8 @@ def audit(
         Path | None, typer.Option(help="Folder for what is found; else the run's, or runs/…-audit.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
+    image_column: ImageColumnOption = None,
+    label_column: LabelColumnOption = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
@@ -49,7 +59,8 @@ def audit(
         parts, folder = _parts_of(run, data_dir), out or run.path
         answers, network = _own_answers(run, parts), run.keras_model
     else:
-        parts = _parts_at(target, size, strict=strict, data_dir=data_dir)
+        options = frame.options(size, strict, data_dir, image_column, label_column)
+        parts = _parts_at(target, options)
         answers, network = {}, None
         folder = out or beginning.RUNS / f"{files.slug(target)}-audit"
     if folds:
@@ -82,16 +93,12 @@ def _parts_of(run: Run, data_dir: Path | None) -> dict[str, Dataset]:
     return parts
 
 
-def _parts_at(
-    source: str, size: int | None, *, strict: bool, data_dir: Path | None
-) -> dict[str, Dataset]:
+def _parts_at(source: str, options: Options) -> dict[str, Dataset]:
     """Return the parts that a data set has, none carved out: rows stay where they are."""
-    from tinylens.data.encoded import Options
     from tinylens.data.sources import load_parts
 
     with frame.progress("decoding") as progress:
-        options = Options(size=size, strict=strict, data_dir=data_dir, progress=progress)
-        return dict(load_parts(source, options).items())
+        return dict(load_parts(source, replace(options, progress=progress)).items())
 
 
 def _own_answers(run: Run, parts: dict[str, Dataset]) -> dict[str, Probabilities]:

@@ -1,18 +1,28 @@
-"""`tinylens data`: look at data sets, and correct them."""
+"""`tinylens data`: look at data sets, correct them, and write them in another form."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinylens.cli import frame
-from tinylens.cli.frame import DataDirOption, DatasetArgument, JsonFlag, StrictOption
+from tinylens.cli.frame import (
+    DataDirOption,
+    DatasetArgument,
+    ImageColumnOption,
+    JsonFlag,
+    LabelColumnOption,
+    StrictOption,
+)
 from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
     from tinylens.data.summary import Summary
+
+SHOWN = 20  # pictures that were left out
 
 
 def info(
@@ -21,6 +31,8 @@ def info(
     test: Annotated[float, typer.Option(help="The same for test, where none is given.")] = 0.15,
     size: Annotated[int | None, typer.Option(help="Side in pixels; else chosen.")] = None,
     aspect: Annotated[str, typer.Option(help="stretch, pad or crop to it, or auto.")] = "auto",
+    image_column: ImageColumnOption = None,
+    label_column: LabelColumnOption = None,
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
     sheet: Annotated[
@@ -40,6 +52,8 @@ def info(
             test=test,
             size=size,
             aspect=aspect,
+            image_column=image_column or "",
+            label_column=label_column or "",
             strict=strict,
             data_dir=data_dir,
             progress=progress,
@@ -65,12 +79,13 @@ def apply(
     groups: Annotated[
         str | None, typer.Option(help="What tells groups, to be kept as the array “groups”.")
     ] = None,
+    image_column: ImageColumnOption = None,
+    label_column: LabelColumnOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Change labels and drop pictures as fixes.csv says; writes a new set, changes no file."""
     from tinylens.data import arrays, corrections
-    from tinylens.data.encoded import Options
     from tinylens.data.groups import with_groups
     from tinylens.data.sources import aspect_of, load_parts
     from tinylens.files import slug
@@ -80,10 +95,11 @@ def apply(
         raise RecipeError(f"--out {out}: expected a file .npz, such as {out.with_suffix('.npz')}")
     decided = corrections.read(fixes)
     with frame.progress("decoding") as progress:
-        options = Options(size, aspect_of(aspect), data_dir=data_dir, progress=progress)
+        options = frame.options(size, False, data_dir, image_column, label_column)
+        options = replace(options, aspect=aspect_of(aspect), progress=progress)
         given = load_parts(dataset, options)
     if groups:
-        given = with_groups(given, dataset, groups)
+        given = with_groups(given, dataset, groups, options)
     corrected = corrections.apply(given, decided)
     arrays.write_parts(out, corrected)
     before, after = (
@@ -95,6 +111,49 @@ def apply(
     typer.echo(corrected.notes[-1])
     sizes = ", ".join(f"{name} {before[name]:,} → {count:,}" for name, count in after.items())
     typer.echo(f"pictures  {sizes}\nset       {out}")
+
+
+def convert(
+    source: DatasetArgument,
+    destination: Annotated[Path, typer.Argument(help="What is written; must not be there yet.")],
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="folder, zip, tar, tgz, csv, tsv, jsonl, parquet, webdataset or huggingface; "
+            "else by the ending of DESTINATION.",
+        ),
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="What tells groups, to be kept as the column “group”.")
+    ] = None,
+    image_column: ImageColumnOption = None,
+    label_column: LabelColumnOption = None,
+    strict: StrictOption = False,
+    data_dir: DataDirOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a data set in another form: the same bytes in every picture, classes and parts."""
+    from tinylens.data import converting
+
+    with frame.progress("converting") as progress:
+        given = frame.options(None, strict, data_dir, image_column, label_column)
+        options = replace(given, progress=progress)
+        done = converting.convert(
+            source, destination, form=form or "", groups=groups or "", options=options
+        )
+    if as_json:
+        frame.print_json(done.to_json())
+        return
+    counts = ", ".join(f"{name} {count:,}" for name, count in done.pictures.items())
+    typer.echo(f"pictures  {counts}, {len(done.class_names):,} classes")
+    if done.groups:
+        typer.echo(f"groups    {done.groups:,}")
+    for path, reason in done.skipped[:SHOWN]:
+        typer.echo(f"left out  {path}: {reason}")
+    if len(done.skipped) > SHOWN:
+        typer.echo(f"left out  and {len(done.skipped) - SHOWN:,} more")
+    typer.echo(f"set       {done.destination}")
 
 
 def _show_summary(summary: Summary) -> None:

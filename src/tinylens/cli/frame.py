@@ -11,11 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinylens.errors import RecipeError, TinylensError
+
+if TYPE_CHECKING:
+    from tinylens.data.encoded import Options
 
 STARTED = time.monotonic()  # as good as the start of the process: this is imported first
 
@@ -24,6 +27,10 @@ ModelArgument = Annotated[Path, typer.Argument(help="A model.onnx, or the folder
 DataDirOption = Annotated[
     Path | None, typer.Option(help="Where a set's files are looked for first, and kept.")
 ]
+ImageColumnOption = Annotated[
+    str | None, typer.Option(help="The column of a table or list with pictures or their paths.")
+]
+LabelColumnOption = Annotated[str | None, typer.Option(help="The column with the classes.")]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="A broken picture is an error, not set aside.")
 ]
@@ -42,6 +49,21 @@ RefuseOption = Annotated[
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
 ]
+
+
+def options(
+    size: int | None,
+    strict: bool,
+    data_dir: Path | None,
+    image_column: str | None,
+    label_column: str | None,
+) -> Options:
+    """Return how a data set is read, by the options that were typed."""
+    from tinylens.data.encoded import Options
+    from tinylens.data.parts import Columns
+
+    columns = Columns(image_column or "", label_column or "")
+    return Options(size=size, strict=strict, data_dir=data_dir, columns=columns)
 
 
 def share(option: str, text: str | None) -> float | None:

@@ -18,7 +18,9 @@ from tinylens.cli.evaluate import explanation_json, print_advice, print_figures
 from tinylens.cli.frame import (
     DataDirOption,
     DatasetArgument,
+    ImageColumnOption,
     JsonFlag,
+    LabelColumnOption,
     MaxErrorOption,
     RefuseOption,
     StrictOption,
@@ -99,6 +101,8 @@ def train(
     aspect: AspectOption = None,
     groups: GroupsOption = None,
     balance: BalanceOption = None,
+    image_column: ImageColumnOption = None,
+    label_column: LabelColumnOption = None,
     max_error: MaxErrorOption = None,
     refused: RefuseOption = None,
     seeds: SeedsOption = None,
@@ -120,28 +124,22 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a network; leaves a run folder with model.onnx, its figures and a report."""
-    from tinylens import training, watching
+    from tinylens import watching
 
     training_of = {"epochs": epochs, "seed": seed, "precision": precision, "balance": balance}
     answer = frame.when_to_answer(max_error, refused)
     data = {"val": val, "size": size, "groups": groups, "aspect": aspect}
+    data |= {"image_column": image_column, "label_column": label_column}
     overrides = _overrides(changes or [], train=training_of, data=data, answer=answer)
     _check_series(seeds, folds, ensemble, budget, fresh=fresh, curve=learning_curve)
-    options: dict[str, Any] = {"backend": backend, "teacher": distil, "fresh": fresh}
-    options |= {"command": frame.command_line(), "deterministic": deterministic}
-    options |= {"source": source, "probe": probe}
+    how: dict[str, Any] = {"backend": backend, "teacher": distil, "source": source, "probe": probe}
+    how |= {"budget": budget, "deterministic": deterministic, "fresh": fresh}
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
-        splits, seconds = _load(
-            dataset, resolved, watcher, (strict, data_dir, learning_curve), source
-        )
-        options |= {"load_seconds": seconds, "watcher": watcher}
-
-        def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
-            left = _seconds_left(budget)
-            return training.train(data, recipe, out=folder, budget=left, **options)
-
+        reading = (strict, data_dir, learning_curve)
+        splits, seconds = _load(dataset, resolved, watcher, reading, source)
+        train_into = partial(_train_into, load_seconds=seconds, watcher=watcher, **how)
         if seeds or folds:
             show = _series(splits, resolved, (seeds, folds), out, train_into)
         else:
@@ -150,6 +148,16 @@ def train(
     if learning_curve:
         add_curve(run, splits, backend)
     show(as_json=as_json)
+
+
+def _train_into(
+    data: Splits, recipe: Recipe, folder: Path | None, *, budget: str | None, **how: Any
+) -> Run:
+    """Train once into a folder, in what is left of the budget by now."""
+    from tinylens import training
+
+    left, command = _seconds_left(budget), frame.command_line()
+    return training.train(data, recipe, out=folder, budget=left, command=command, **how)
 
 
 def _seconds_left(budget: str | None) -> float | None:

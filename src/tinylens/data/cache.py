@@ -32,7 +32,7 @@ ENVIRONMENT = "TINYLENS_CACHE"
 
 _NAMES = ("images.npy", "labels.npy")
 LEFTOVER_SECONDS = 86_400.0
-_LAYOUT = 1  # of a folder; another number is another key, so that old folders are left alone
+_LAYOUT = 2  # of a folder; another number is another key, so that old folders are left alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +142,26 @@ def store(root: Path, key: str, write: Callable[[Path], dict[str, Any]]) -> None
             files.write_text(folder / "meta.json", json.dumps({**meta, "sizes": sizes}))
     except OSError as error:
         raise not_kept(root, error) from error
+
+
+def make_blank(path: Path, shape: tuple[int, ...]) -> None:
+    """Make a .npy file of uint8 with its disk space: writing to a map of a full disk kills.
+
+    Args:
+        path: in a folder of the cache.
+        shape: of the array.
+
+    Raises:
+        DataError: the disk cannot take it.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise not_kept(path.parent.parent, error) from error
 
 
 _at_work: list[threading.Thread] = []

@@ -135,7 +135,7 @@ def _summed(sizes: Iterable[CountedSize]) -> list[CountedSize]:
 
 
 def _columns(items: Sequence[Item]) -> list[tuple[str | int, ...]]:
-    """Return the paths, the offsets and the lengths: what marshal knows, unlike an Item."""
+    """Return all paths, all offsets and so on: what marshal knows, unlike an Item."""
     return list(zip(*items, strict=True))
 
 

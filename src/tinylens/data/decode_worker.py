@@ -15,6 +15,7 @@ import os
 import signal
 import struct
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import IO, Any, NamedTuple
@@ -42,11 +43,22 @@ UNKNOWN: Stamp = (-1, -1)  # of a file that is not there, or is being written
 
 
 class Item(NamedTuple):
-    """Where the bytes of one picture lie: a whole file, or `length` bytes of it from `offset`."""
+    """Where the bytes of one picture lie: a whole file, or `length` bytes of it from `offset`.
+
+    Attributes:
+        path: of the file.
+        offset: of the first byte.
+        length: in bytes; -1 is all of the file.
+        inflated: bytes that these become when they are inflated (RFC 1951, as in a .zip); -1 where
+            they lie as they are.
+        checksum: the CRC-32 of the picture; -1 where it is not known.
+    """
 
     path: str
     offset: int = 0
     length: int = -1
+    inflated: int = -1
+    checksum: int = -1
 
     def content(self) -> bytes:
         """Return the bytes.
@@ -78,7 +90,20 @@ class Item(NamedTuple):
             raise DataError(f"larger than {MAX_FILE_BYTES:,} bytes, too large for a picture")
         if self.length < 0 and len(content) != status.st_size:
             return content, UNKNOWN
+        if self.checksum >= 0 or self.inflated >= 0:
+            content = self._unpacked(content)
         return content, (status.st_size, status.st_mtime_ns)  # what changes now shows next time
+
+    def _unpacked(self, content: bytes) -> bytes:
+        if self.inflated >= 0:
+            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+            try:
+                content = inflater.decompress(content, min(self.inflated, MAX_FILE_BYTES) + 1)
+            except zlib.error as error:
+                raise DataError(f"cannot be inflated: {error}") from error
+        if self.checksum >= 0 and zlib.crc32(content) != self.checksum:
+            raise DataError("damaged in its archive: its checksum is another")
+        return content
 
 
 def stamp_of(path: str) -> Stamp:

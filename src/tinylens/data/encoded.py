@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
+import math
 import shutil
 import tempfile
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from tinylens import files
 from tinylens.data import cache
 from tinylens.data.cache import Stored
+from tinylens.data.canonical import canonical_rows, keep_rows
 from tinylens.data.choosing import AspectWanted, Facts, Wanted, choose, facts_of
 from tinylens.data.dataset import Dataset, Skipped
 from tinylens.data.decode_pool import SMALL_SET, Pool, open_pool
@@ -31,10 +31,11 @@ from tinylens.data.decode_worker import (
     survey,
 )
 from tinylens.data.images import DECODER_VERSION, TINY_SIDE, ImageRule
-from tinylens.data.parts import Parts, Progress, parts_of
+from tinylens.data.parts import GUESSED, Columns, Parts, Progress, parts_of
 from tinylens.data.plain_jpeg import agrees_with_pillow
 from tinylens.errors import DataError
 
+LARGE_BYTES = 1_000_000_000  # of pixels, from which on a set is put into order before it is decoded
 SAMPLE = 8  # pictures that are looked at to guess what all will become
 
 
@@ -90,6 +91,7 @@ class Options:
         data_dir: where decoded pictures are kept; None is the cache of `cache_root`.
         progress: called with steps done and steps in all, two a picture.
         workers: processes that decode; None takes all cores, or one for a small set.
+        columns: which columns of a table or a manifest are read.
     """
 
     size: int | None = None
@@ -99,6 +101,7 @@ class Options:
     data_dir: Path | None = None
     progress: Progress | None = None
     workers: int | None = None
+    columns: Columns = GUESSED
 
     @property
     def wanted(self) -> Wanted:
@@ -202,7 +205,13 @@ def _decode_all(
     step = _steps(options.progress, 2 * count)
     images = workspace / "images.npy"
     guessed, guess = _guess(encoded, options.wanted, images)
+    large = guessed is not None and count * math.prod(guessed.shape) > LARGE_BYTES
+    if large:
+        guessed, guess = None, None
     surveyed = pool.survey(encoded.items, step, guess)
+    digests, stamps = surveyed.digests, surveyed.stamps
+    if large:
+        encoded, surveyed = _in_order(encoded, surveyed)
     facts = _facts(source.name, encoded, surveyed)
     rule = choose(facts, options.wanted).rule
     numbers = surveyed.left
@@ -210,7 +219,7 @@ def _decode_all(
         unreadable = {row for row, _ in surveyed.broken}
         numbers = [row for row in range(count) if row not in unreadable]
         surveyed.notes.clear()
-        _make_blank(images, count, rule)
+        cache.make_blank(images, (count, *rule.shape))
     outcome = Outcome([], [])
     if numbers:
         done_before = 2 * count - len(numbers)
@@ -220,8 +229,29 @@ def _decode_all(
     outcome.broken.extend(surveyed.broken)
     outcome.notes.extend(surveyed.notes)
     step(2 * count)
-    stored = _finish(images, encoded, outcome, facts)
-    return _Decoded(stored, rule, surveyed.digests, surveyed.stamps)
+    stored = _finish(images, encoded, surveyed.digests, outcome, facts)
+    return _Decoded(stored, rule, digests, stamps)
+
+
+def _in_order(encoded: Encoded, surveyed: Survey) -> tuple[Encoded, Survey]:
+    """Return pictures of which none is decoded yet in canonical order, and what is known of them.
+
+    So each is decoded into its place, where moving rows of more than memory would take hours.
+    """
+    names, labels = encoded.names, encoded.labels
+    order, bounds = canonical_rows(encoded.parts, (), surveyed.digests, labels, names)
+    place = {row: now for now, row in enumerate(order)}
+    ordered = replace(
+        encoded,
+        parts={part: (start, stop) for part, (start, stop) in bounds.items()},
+        items=[encoded.items[row] for row in order],
+        labels=[labels[row] for row in order],
+        names=[names[row] for row in order],
+    )
+    return ordered, surveyed._replace(
+        digests=[surveyed.digests[row] for row in order],
+        broken=[(place[row], reason) for row, reason in surveyed.broken],
+    )
 
 
 def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
@@ -251,7 +281,7 @@ def _guess(encoded: Encoded, wanted: Wanted, images: Path) -> tuple[ImageRule | 
     if facts.sizes > 1 and not wanted.any_size:
         return None, None
     rule = choose(facts, wanted).rule
-    _make_blank(images, len(encoded.items), rule)
+    cache.make_blank(images, (len(encoded.items), *rule.shape))
     plain = agrees_with_pillow() and min(rule.height, rule.width) >= TINY_SIDE
     return rule, Guess(rule.to_json(), wanted.any_size, plain, str(images))
 
@@ -264,41 +294,29 @@ def _facts(source: str, encoded: Encoded, surveyed: Survey) -> Facts:
     return facts_of(surveyed.sizes)
 
 
-def _make_blank(path: Path, count: int, rule: ImageRule) -> None:
-    """Make a .npy file with its disk space: writing to a map of a full disk kills the process."""
-    try:
-        path.unlink(missing_ok=True)
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, *rule.shape))
-        if hasattr(os, "posix_fallocate"):
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    except OSError as error:
-        raise cache.not_kept(path.parent.parent, error) from error
-
-
-def _finish(images: Path, encoded: Encoded, outcome: Outcome, facts: Facts) -> Stored:
-    """Leave the rows of broken pictures out; return what is to be known of the set."""
+def _finish(
+    images: Path, encoded: Encoded, digests: Sequence[str], outcome: Outcome, facts: Facts
+) -> Stored:
+    """Put the rows into canonical order, without those of broken pictures; say what there is."""
     broken = dict(sorted(outcome.broken))
-    good = [row for row in range(len(encoded.items)) if row not in broken]
+    kept, parts = canonical_rows(encoded.parts, broken, digests, encoded.labels, encoded.names)
     skipped = [list(one) for one in encoded.skipped]
-    parts: dict[str, list[int]] = {}
     for part, (start, stop) in encoded.parts.items():
-        parts[part] = [bisect_left(good, start), bisect_left(good, stop)]
         skipped += [
             [part, encoded.names[row], broken[row]] for row in broken if start <= row < stop
         ]
-    if broken:
-        _keep_rows(images, good)
+    if kept != list(range(len(encoded.items))):
+        keep_rows(images, kept)
     kinds = Counter(words.partition(":")[0] for _, words in outcome.notes)
     meta = {
         "parts": parts,
         "class_names": list(encoded.class_names),
-        "names": [encoded.names[row] for row in good],
+        "names": [encoded.names[row] for row in kept],
         "skipped": skipped,
         "notes": [_picture_note(kind, count) for kind, count in sorted(kinds.items())],
         "facts": facts.to_json(),
     }
-    labels = np.array([encoded.labels[row] for row in good], np.int64)
+    labels = np.array([encoded.labels[row] for row in kept], np.int64)
     return Stored(np.load(images, mmap_mode="r", allow_pickle=False), labels, meta)
 
 
@@ -323,18 +341,6 @@ def _keep(root: Path, workspace: Path, place: str, encoded: Encoded, decoded: _D
         cache.point(root, _signature(place, encoded.seen(decoded.stamps)), key)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
-
-
-def _keep_rows(path: Path, rows: Sequence[int]) -> None:
-    """Write the .npy file anew with `rows` alone, in blocks: it may be larger than memory."""
-    kept = path.with_name("kept.npy")
-    old = np.load(path, mmap_mode="r")
-    shape = (len(rows), *old.shape[1:])
-    new = np.lib.format.open_memmap(kept, mode="w+", dtype=np.uint8, shape=shape)
-    for start in range(0, len(rows), 4096):
-        new[start : start + 4096] = old[rows[start : start + 4096]]
-    new.flush()
-    kept.replace(path)
 
 
 def _picture_note(kind: str, count: int) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.data import arrays, table
+from tinylens.data import arrays, kinds
 from tinylens.data.dataset import Dataset, Labels
+from tinylens.data.encoded import DEFAULTS, Options
 from tinylens.data.parts import Parts
 from tinylens.errors import DataError, MissingExtra, RecipeError
 
@@ -25,16 +26,19 @@ SHOWN = 3  # groups that an error names
 Rows = NDArray[np.int64]
 
 
-def with_groups(parts: Parts, source: str | Path, groups: str) -> Parts:
+def with_groups(
+    parts: Parts, source: str | Path, groups: str, options: Options = DEFAULTS
+) -> Parts:
     """Return the parts with the group of every picture.
 
     Args:
         parts: as a reader gave them.
         source: where they came from.
-        groups: the name of a column of a Parquet file or of an array of an .npz file (there with
-            _train, _val or _test behind it where x_train and the like are parted); for a folder of
-            pictures a pattern (regular expression) whose one (bracket) finds the group in a
-            picture's path, such as '(sku[0-9]+)'.
+        groups: the name of a column of a table or manifest, of an entry of a WebDataset's .json
+            files, or of an array of an .npz file (there with _train, _val or _test behind it where
+            x_train and the like are parted); else a pattern (regular expression) whose one
+            (bracket) finds the group in a picture's path, such as '(sku[0-9]+)'.
+        options: how the parts were read.
 
     Raises:
         DataError: there is no such column or array, a picture without a group, or a group in
@@ -45,20 +49,33 @@ def with_groups(parts: Parts, source: str | Path, groups: str) -> Parts:
     named: Mapping[str, Sequence[Any]]
     if path.suffix.lower() == ".npz":
         named = arrays.read_groups(path, groups)
-    elif parts.train.paths and (path.suffix.lower() == ".parquet" or _has_tables(path)):
-        cells = table.read_column(path, groups)
-        named = {name: [cells.get(row) for row in part.paths] for name, part in parts.items()}
     elif parts.train.paths:
-        pattern = _pattern(groups)
-        named = {name: [_match(pattern, row) for row in part.paths] for name, part in parts.items()}
+        paths = {name: part.paths for name, part in parts.items()}
+        named = groups_of(path, groups, paths, options)
     else:
         raise DataError(
             f"{source}: its pictures have neither names nor columns, so groups {groups!r} cannot "
-            "be found; give a folder of pictures, a Parquet file or an .npz file"
+            "be found; give a folder of pictures, a table or an .npz file"
         )
     found = {name: _grouped(part, named[name], groups) for name, part in parts.items()}
     _check_apart(found, groups)
     return Parts(found["train"], found.get("val"), found.get("test"), parts.notes)
+
+
+def groups_of(
+    path: Path, groups: str, paths: Mapping[str, Sequence[str]], options: Options = DEFAULTS
+) -> dict[str, list[str | None]]:
+    """Return the group of each picture by its path, part by part; see `with_groups`.
+
+    Raises:
+        DataError: a table has no such column.
+        RecipeError: it is no column and cannot be used as a pattern.
+    """
+    cells = kinds.find_kind(path).read_column(path, groups, options)
+    if cells is not None:
+        return {name: [_word(cells.get(row)) for row in rows] for name, rows in paths.items()}
+    pattern = _pattern(groups)
+    return {name: [_match(pattern, row) for row in rows] for name, rows in paths.items()}
 
 
 def carve(labels: Labels, groups: Sequence[str], share: float, seed: int) -> tuple[Rows, Rows]:
@@ -111,8 +128,8 @@ def fold_numbers(labels: Labels, groups: Sequence[str], count: int, seed: int) -
     return numbers
 
 
-def _has_tables(path: Path) -> bool:
-    return any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
+def _word(cell: Any) -> str | None:
+    return None if cell is None else str(cell)
 
 
 def _pattern(groups: str) -> re.Pattern[str]:
@@ -123,7 +140,7 @@ def _pattern(groups: str) -> re.Pattern[str]:
     if pattern.groups != 1:
         raise RecipeError(
             f"--groups {groups}: {pattern.groups} brackets, expected one, around what tells the "
-            "group in a picture's path, such as '(sku[0-9]+)'"
+            "group in a picture's path, such as '(sku[0-9]+)'; and no column is called so"
         )
     return pattern
 

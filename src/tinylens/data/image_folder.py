@@ -1,8 +1,9 @@
 """Folders of pictures: `root/class/*`, or `root/{train,val,test}/class/*`.
 
-The classes are the folders' names, numbered in the order of their code points. Files that are no
-pictures by name, hidden ones and those of file browsers are left out and counted; what a picture's
-name says about its format is not believed.
+The classes are the folders' names, in the order of their code points or, where all are whole
+numbers, of their values; a manifest at the top goes before them. Files that are no pictures by
+name, hidden ones and those of file browsers are left out and counted; what a picture's name says
+about its format is not believed. See `tinylens.data.layout`.
 """
 
 from __future__ import annotations
@@ -11,24 +12,25 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from tinylens.data.checking import (
-    check_class_names,
-    check_part_names,
-    check_same_classes,
-    empty_part,
-    listed,
-)
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.decode_worker import Item, Stamp, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
-from tinylens.data.parts import PART_NAMES, Parts
+from tinylens.data.layout import (
+    PICTURE_SUFFIXES,
+    TEXT_NAMES,
+    Listing,
+    lay_out,
+    manifest_in,
+)
+from tinylens.data.manifest import check_stays_inside
+from tinylens.data.manifest_rows import MANIFEST_NAMES, Rows, column_of
+from tinylens.data.parts import Columns, Parts, shown
 from tinylens.errors import DataError
 
-PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
-MOST_PARTS = 6  # folders that may be parts by misspelt names
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
+MAX_DEPTH = 16  # of folders in folders
 
 
 def read(root: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
@@ -43,132 +45,82 @@ def read(root: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
 
 def read_parts(root: str | Path, options: Options = DEFAULTS) -> Parts:
     """Return the parts under `root` as they are given; see `read`."""
-    root = Path(root)
-    source = Source(
+    return read_encoded(source(Path(root), options), options)
+
+
+def source(root: Path, options: Options = DEFAULTS) -> Source:
+    """Return where the pictures of a folder are."""
+    return Source(
         name=str(root),
         prefix=f"{root}{os.sep}",
-        look=lambda: _look(root),
-        collect=lambda _, expect: _collect(root, expect),
+        look=lambda: _look(root, options.columns),
+        collect=lambda _, expect: _collect(root, options.columns, expect),
     )
-    return read_encoded(source, options)
 
 
-class _Group(NamedTuple):
-    """The pictures of one class in one part: their folder within the root, their names in it."""
+def read_column(
+    root: Path, column: str, options: Options = DEFAULTS
+) -> Mapping[str, str | None] | None:
+    """Return a column of the folder's manifest by the paths of the pictures; None without it.
 
-    part: str
-    class_name: str
-    folder: str
-    files: list[str]
+    Raises:
+        DataError: the manifest cannot be read.
+    """
+    found = manifest_in(_Walk(root, lambda _: None).listing(), options.columns)
+    if found is None:
+        return None
+    manifest, prefix = found
+    return column_of(manifest, column, f"{root}{os.sep}{prefix}", options.columns)
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """The pictures, and what was left out.
+    """The pictures, the folders that were looked into, and what there is to note."""
 
-    Attributes:
-        groups: the pictures, part after part and class after class.
-        names: each picture's within the root, group after group.
-        class_names: of train, sorted.
-        folders: each folder that was looked into, with its stamp before.
-        ignored: how many files and folders are no pictures by name.
-        links: how many lead out of the root.
-    """
-
-    groups: list[_Group]
-    names: list[str]
-    class_names: tuple[str, ...]
+    rows: Rows
     folders: dict[str, Stamp]
-    ignored: int
-    links: int
+    notes: list[str]
+
+    def values(self, stamps: Sequence[Stamp]) -> list[Any]:
+        """Return what tells the pictures from others, as JSON values."""
+        rows = self.rows
+        return [rows.parts, rows.names, rows.labels, rows.class_names, stamps]
 
 
-def _look(root: Path) -> Seen:
-    listed = _listed(root)
-    stamps = [stamp_of(f"{root}{os.sep}{name}") for name in listed.names]
-    return Seen(_values(listed, stamps), _notes(listed))
+def _look(root: Path, columns: Columns) -> Seen:
+    listed = _listed(root, columns)
+    stamps = [stamp_of(f"{root}{os.sep}{name}") for name in listed.rows.names]
+    return Seen(listed.values(stamps), listed.notes)
 
 
-def _values(listed: _Listed, stamps: Sequence[Stamp]) -> list[Any]:
-    return [listed.groups, stamps]
-
-
-def _collect(root: Path, expect: Callable[[int], None]) -> Encoded:
-    listed = _listed(root, expect)
-    number = {name: index for index, name in enumerate(listed.class_names)}
-    parts: dict[str, tuple[int, int]] = {}
-    labels: list[int] = []
-    for group in listed.groups:
-        start, _ = parts.get(group.part, (len(labels), 0))
-        labels += [number[group.class_name]] * len(group.files)
-        parts[group.part] = (start, len(labels))
+def _collect(root: Path, columns: Columns, expect: Callable[[int], None]) -> Encoded:
+    listed = _listed(root, columns, expect)
+    rows = listed.rows
     prefix = f"{root}{os.sep}"
     return Encoded(
-        parts=parts,
-        items=[Item(prefix + name) for name in listed.names],
-        labels=labels,
-        names=list(map(shown, listed.names)),
-        class_names=tuple(map(shown, listed.class_names)),
-        seen=lambda stamps: _values(listed, stamps),
+        parts=rows.parts,
+        items=[Item(prefix + name) for name in rows.names],
+        labels=rows.labels,
+        names=list(map(shown, rows.names)),
+        class_names=tuple(map(shown, rows.class_names)),
+        seen=listed.values,
         unchanged=lambda: all(stamp_of(path) == stamp for path, stamp in listed.folders.items()),
-        notes=_notes(listed),
+        notes=listed.notes,
+        skipped=tuple(rows.skipped),
     )
 
 
-def _notes(listed: _Listed) -> list[str]:
-    notes = []
-    if listed.ignored:
-        notes.append(f"{listed.ignored:,} files or folders, no pictures by name, were left out")
-    if listed.links:
-        notes.append(f"{listed.links:,} links that lead out of the folder were not followed")
-    return notes
-
-
-def shown(name: str) -> str:
-    r"""Return a file's name fit to be printed: what is not printable is escaped.
-
-    >>> shown("new\nline")
-    'new\\nline'
-    """
-    if name.isprintable():
-        return name
-    escape = "unicode_escape"
-    return "".join(c if c.isprintable() else c.encode(escape).decode("ascii") for c in name)
-
-
-def _listed(root: Path, expect: Callable[[int], None] = lambda _: None) -> _Listed:
+def _listed(
+    root: Path, columns: Columns, expect: Callable[[int], None] = lambda _: None
+) -> _Listed:
     """Return what is under `root`, having told `expect` early that there is much of it."""
-    try:
-        walk = _Walk(root, expect)
-        by_part = {part: walk.classes(folder) for part, folder in walk.parts().items()}
-    except OSError as error:
-        raise DataError(f"{root}: cannot be read: {error.strerror}") from error
-    class_names = _class_names(root, by_part)
-    groups = [
-        _Group(part, class_name, folder, walk.pictures(part, folder, class_name))
-        for part in ("train", "val", "test")
-        for class_name, folder in sorted(by_part.get(part, {}).items())
-    ]
-    for part in by_part:
-        if not any(group.files for group in groups if group.part == part):
-            raise empty_part(str(root), part)
-    names = [f"{group.folder}/{file}" for group in groups for file in group.files]
-    return _Listed(groups, names, class_names, walk.folders, walk.ignored, walk.links)
-
-
-def _class_names(root: Path, by_part: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
-    """Return the classes of train, having checked that val and test bring no other."""
-    names = tuple(sorted(by_part["train"]))
-    if len(names) < 2:
-        raise DataError(
-            f"{root}: found {len(names)} class folders{': ' if names else ''}"
-            f"{listed(map(shown, names))}; expected at least 2, as in {root.name}/CLASS/PICTURE "
-            f"or {root.name}/train/CLASS/PICTURE"
-        )
-    check_class_names(names, str(root))
-    for part, classes in by_part.items():
-        check_same_classes(part, map(shown, classes), list(map(shown, names)), str(root))
-    return names
+    walk = _Walk(root, expect)
+    listing = walk.listing()
+    rows, notes = lay_out(listing, columns)
+    if notes:  # a manifest, which may name any file
+        check_stays_inside(str(root), str(root), rows.names)
+        return _Listed(rows, walk.stamps, notes)
+    return _Listed(rows, walk.stamps, walk.notes({name.rpartition("/")[0] for name in rows.names}))
 
 
 class _Walk:
@@ -176,81 +128,107 @@ class _Walk:
 
     def __init__(self, root: Path, expect: Callable[[int], None]) -> None:
         self.root = root
-        self.real_root = root.resolve()
-        self.folders: dict[str, Stamp] = {}
-        self.found = 0
-        self.expect = expect
-        self.ignored = 0
-        self.links = 0
+        self.stamps: dict[str, Stamp] = {}
+        self._real_root = root.resolve()
+        self._expect = expect
+        self._folders: dict[str, list[str]] = {}
+        self._texts: list[str] = []
+        self._ignored: dict[str, int] = {}
+        self._links: dict[str, int] = {}
+        self._found = 0
 
-    def parts(self) -> dict[str, str]:
-        """Return the folder of each part within the root; the root itself is train, "" by name."""
-        names = list(self._folders(""))
-        aliases = {name: PART_NAMES[name.lower()] for name in names if name.lower() in PART_NAMES}
-        if aliases or len(names) <= MOST_PARTS:  # else they are classes, and not to be looked into
-            held = {shown(name): bool(self._folders(name)) for name in names}
-            check_part_names(self.root, held, PART_NAMES)
-        if not any(self._folders(name) for name, part in aliases.items() if part == "train"):
-            return {"train": ""}
-        return {part: name for name, part in aliases.items()}
-
-    def classes(self, folder: str) -> dict[str, str]:
-        """Return the class folders within `folder`, by the class's name."""
-        return {name: _joined(folder, name) for name in self._folders(folder)}
-
-    def pictures(self, part: str, folder: str, class_name: str) -> list[str]:
-        """Return the names of the pictures in the folder of one class in one part, sorted.
+    def listing(self) -> Listing:
+        """Return what is there.
 
         Raises:
-            DataError: when a class to train on has none.
+            DataError: a folder cannot be read, or folders lie too deep in one another.
         """
-        entries = self._entries(folder)
-        self.expect(self.found + len(entries))
-        found = [entry.name for entry in entries if self._is_picture(entry)]
-        if not found and part == "train":
-            inner = len(self._folders(folder))
-            why = f"; its {inner} folders are not looked into" if inner else ""
-            raise DataError(
-                f"{self.root / folder}: no pictures of class {shown(class_name)}{why}; expected "
-                "at least one file named .png, .jpg, .webp, .bmp or .gif: add some or remove the "
-                "folder"
-            )
-        self.found += len(found)
-        return sorted(found)
+        try:
+            self._visit("", linked=False)
+        except OSError as error:
+            raise DataError(f"{self.root}: cannot be read: {error.strerror}") from error
+        prefix = f"{self.root}{os.sep}"
+        return Listing(str(self.root), self._folders, self._texts, lambda name: Item(prefix + name))
 
-    def _is_picture(self, entry: os.DirEntry[str]) -> bool:
+    def notes(self, folders: set[str]) -> list[str]:
+        """Return what was left out of the folders that hold pictures."""
+        ignored = sum(self._ignored[folder] for folder in folders)
+        links = sum(self._links[folder] for folder in folders)
+        notes = []
+        if ignored:
+            notes.append(f"{ignored:,} files or folders, no pictures by name, were left out")
+        if links:
+            notes.append(f"{links:,} links that lead out of the folder were not followed")
+        return notes
+
+    def _visit(self, folder: str, *, linked: bool) -> None:
+        """Note the pictures in a folder, then those in its folders.
+
+        Args:
+            folder: within the root.
+            linked: whether a link led here; within such a folder none is followed, so that links
+                cannot lead in circles.
+        """
+        if folder.count("/") >= MAX_DEPTH:
+            raise DataError(
+                f"{self.root}/{folder}: more than {MAX_DEPTH} folders in one another; expected "
+                "pictures nearer to the top: move them up"
+            )
+        path = f"{self.root}{os.sep}{folder}" if folder else str(self.root)
+        self.stamps[path] = stamp_of(path)
+        with os.scandir(path) as scanned:
+            entries = list(scanned)
+        self._expect(self._found + len(entries))
+        self._ignored[folder] = self._links[folder] = 0
+        pictures: list[str] = []
+        inner: list[tuple[str, bool]] = []
+        for entry in entries:
+            self._take(folder, entry, linked, pictures, inner)
+        self._found += len(pictures)
+        self._folders[folder] = sorted(pictures)
+        for name, by_link in sorted(inner):
+            self._visit(_joined(folder, name), linked=by_link)
+
+    def _take(
+        self,
+        folder: str,
+        entry: os.DirEntry[str],
+        linked: bool,
+        pictures: list[str],
+        inner: list[tuple[str, bool]],
+    ) -> None:
+        """Put an entry among the pictures, the folders or what is left out."""
         name = entry.name.lower()
         if name.startswith(".") or name in IGNORED_NAMES:
-            self.ignored += 1
-        elif entry.is_symlink() and not self._stays_inside(entry):
-            self.links += 1
-        elif not entry.is_file() or name.rpartition(".")[2] not in PICTURE_SUFFIXES:
-            self.ignored += 1
+            self._ignored[folder] += 1
+        elif entry.is_symlink() and not self._may_follow(entry, linked):
+            self._links[folder] += 1
+        elif name.rpartition(".")[2] in PICTURE_SUFFIXES and entry.is_file():
+            pictures.append(entry.name)
+        elif entry.is_dir():
+            inner.append((entry.name, linked or entry.is_symlink()))
         else:
-            return True
-        return False
+            self._ignored[folder] += 1
+            if name in TEXT_NAMES and entry.is_file():
+                self._texts.append(_joined(folder, entry.name))
 
-    def _folders(self, folder: str) -> list[str]:
-        return [
-            entry.name
-            for entry in self._entries(folder)
-            if not entry.name.startswith(".")
-            and (not entry.is_symlink() or self._stays_inside(entry))
-            and entry.is_dir()
-        ]
-
-    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        path = self.root / folder
-        self.folders.setdefault(str(path), stamp_of(str(path)))
-        with os.scandir(path) as entries:
-            return list(entries)
-
-    def _stays_inside(self, entry: os.DirEntry[str]) -> bool:
+    def _may_follow(self, entry: os.DirEntry[str], linked: bool) -> bool:
+        """Return whether a link stays inside, and leads to no folder that it lies in."""
         try:
-            return Path(entry.path).resolve(strict=True).is_relative_to(self.real_root)
+            real = Path(entry.path).resolve(strict=True)
+            if not real.is_relative_to(self._real_root):
+                return False
+            if not real.is_dir():
+                return True
+            return not linked and not Path(entry.path).parent.resolve().is_relative_to(real)
         except (OSError, RuntimeError):  # a link to nothing, or to itself
             return False
 
 
 def _joined(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
+
+
+def is_manifest_name(name: str) -> bool:
+    """Return whether a file of this name in a folder may say the classes."""
+    return name.lower() in MANIFEST_NAMES

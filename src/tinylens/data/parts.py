@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tinylens.data.checking import check_class_names
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import DataError
 
@@ -20,6 +21,23 @@ PART_NAMES = {  # the names that folders and files give the parts
     "test": "test",
     "testing": "test",
 }
+CLASS_NAME_FILES = frozenset({"classnames.txt", "classes.txt"})  # a class a line, by number
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table or a manifest hold what; "" is guessed from usual names.
+
+    Attributes:
+        image: the pictures, or the paths of their files.
+        label: their classes.
+    """
+
+    image: str = ""
+    label: str = ""
+
+
+GUESSED = Columns()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,3 +99,68 @@ def numbered_names(highest: int) -> tuple[str, ...]:
     ('0', '1', '2')
     """
     return tuple(str(number) for number in range(highest + 1))
+
+
+def ordered_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Return class names in the order in which they are numbered where nothing else says it.
+
+    Whole numbers in the order of their values, all else by code point.
+
+    >>> ordered_names({"10", "9"}), ordered_names({"b", "a", "Z"})
+    (('9', '10'), ('Z', 'a', 'b'))
+    """
+    words = list(names)
+    if all(word.isdecimal() for word in words):
+        return tuple(sorted(words, key=lambda word: (int(word), word)))
+    return tuple(sorted(words))
+
+
+def inner_path(name: str, where: str) -> str:
+    r"""Return a name from an archive or a manifest as a path inside its folder, parted by "/".
+
+    Raises:
+        DataError: it is absolute, leads out of the folder, or is none; reading stops there, since
+            whoever wrote it means harm or other pictures than these.
+
+    >>> inner_path(".\\cat\\1.png", "pets.zip")
+    'cat/1.png'
+    """
+    path = name.replace("\\", "/")
+    steps = [step for step in path.split("/") if step not in ("", ".")]
+    if path.startswith("/") or path[1:3] == ":/" or ".." in steps or not steps or "\0" in path:
+        raise DataError(
+            f"{where}: {name!a} leads out of the folder that it stands in; expected paths within "
+            "it, such as cat/1.png: put the pictures beneath it and name them from there"
+        )
+    return "/".join(steps)
+
+
+def parse_class_names(where: str, content: bytes) -> tuple[str, ...]:
+    r"""Return the class names of a classnames.txt, a line each.
+
+    Raises:
+        DataError: it is no text, or holds no line or the same one twice.
+
+    >>> parse_class_names("classnames.txt", b"small\nlarge\n")
+    ('small', 'large')
+    """
+    try:
+        names = content.decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
+    except UnicodeDecodeError:
+        raise DataError(f"{where}: is not UTF-8 text; expected a class name a line") from None
+    if "" in names or len(set(names)) < len(names):
+        raise DataError(f"{where}: holds an empty line, or a name twice; expected a class a line")
+    check_class_names(names, where)
+    return tuple(names)
+
+
+def shown(name: str) -> str:
+    r"""Return a name fit to be printed: what is not printable is escaped.
+
+    >>> shown("new\nline")
+    'new\\nline'
+    """
+    if name.isprintable():
+        return name
+    escape = "unicode_escape"
+    return "".join(c if c.isprintable() else c.encode(escape).decode("ascii") for c in name)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.data import arrays, cifar, idx, image_folder, known, table
-from tinylens.data.checking import no_set, remarks, single_pictures
+from tinylens.data import kinds, known
+from tinylens.data.checking import remarks, single_pictures
 from tinylens.data.choosing import ASPECTS, AspectWanted, brought_to
 from tinylens.data.dataset import Dataset, Gather, Images, Splits, stratified_split
 from tinylens.data.encoded import Options
 from tinylens.data.groups import carve, with_groups
 from tinylens.data.images import ImageRule, convert, rule_of
 from tinylens.data.large import changed, gathered
-from tinylens.data.parts import Parts, Progress
+from tinylens.data.parts import Columns, Parts, Progress
 from tinylens.data.synthetic import shapes
 from tinylens.errors import DataError, RecipeError, did_you_mean
 from tinylens.recipe_sections import DataSection
@@ -41,6 +40,8 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
     aspect: str = "auto",
     rule: ImageRule | None = None,
     groups: str = "",
+    image_column: str = "",
+    label_column: str = "",
     strict: bool = False,
     data_dir: str | Path | None = None,
     progress: Progress | None = None,
@@ -52,7 +53,8 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
 
     Args:
         source: fashion-mnist, mnist, cifar10, cifar100 or shapes; or the path of a folder of
-            pictures, a parquet file or folder, a CIFAR archive or folder, a folder of IDX files, an
+            pictures or a .zip or .tar of it, a .csv that lists pictures, a parquet file, a Hugging
+            Face folder, WebDataset shards, a CIFAR archive or folder, a folder of IDX files, an
             .npz file, or a folder of .npy files.
         val: share of train to choose on; 0 leaves no val part.
         test: share to judge on.
@@ -64,6 +66,8 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
         rule: all that the pictures are to become, such as a model's, in place of these two.
         groups: what tells which pictures belong together, and are not parted: a column, an array or
             a pattern; see `tinylens.data.groups`.
+        image_column: of a table or manifest, where its name is none of the usual ones.
+        label_column: the same.
         strict: a picture that cannot be read is an error, not set aside.
         data_dir: where files are looked for first and kept; None is the user's cache.
         progress: called with steps done and steps in all while pictures are decoded.
@@ -78,10 +82,11 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
     """
     _check_shares(val, test)
     folder = None if data_dir is None else Path(data_dir)
-    options = Options(size, aspect_of(aspect), rule, strict, folder, progress)
+    columns = Columns(image_column, label_column)
+    options = Options(size, aspect_of(aspect), rule, strict, folder, progress, columns=columns)
     parts = load_parts(source, options)
     if groups:
-        parts = with_groups(parts, source, groups)
+        parts = with_groups(parts, source, groups, options)
     return _carved(parts, val, test, split_seed, partial(gathered, data_dir=folder))
 
 
@@ -117,6 +122,8 @@ def load_by(
         aspect=section.aspect,
         rule=rule,
         groups=section.groups,
+        image_column=section.image_column,
+        label_column=section.label_column,
         strict=strict,
         data_dir=data_dir,
         progress=progress,
@@ -170,10 +177,19 @@ def _read(source: str | Path, options: Options) -> Parts:
 
 
 def read_path(path: Path, options: Options) -> Parts:
-    """Return the parts of the data set at `path`, whichever of FORMATS it is.
+    """Return the parts of the data set at `path`, whichever of `kinds.KINDS` it is.
 
     Raises:
         DataError: when it is none of them, or is damaged.
+    """
+    return kind_of(path).read(path, options)
+
+
+def kind_of(path: Path) -> kinds.Kind:
+    """Return the kind of data set at `path`.
+
+    Raises:
+        DataError: there is none.
     """
     try:
         if not path.exists():
@@ -182,87 +198,9 @@ def read_path(path: Path, options: Options) -> Parts:
                 f"{did_you_mean(str(path), KNOWN_NAMES)}; expected a path, or one of "
                 f"{', '.join(KNOWN_NAMES)}"
             )
-        matching = next((each for each in FORMATS if each.matches(path)), None)
+        return kinds.find_kind(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if matching is None:
-        looked_for = "; ".join(each.looks_like for each in FORMATS)
-        what = no_set(path, image_folder.PICTURE_SUFFIXES)
-        raise DataError(f"{path}: no data set that is known here; {what}looked for {looked_for}")
-    return matching.read(path, options)
-
-
-def _is_npz(path: Path) -> bool:
-    return path.suffix.lower() == ".npz" and path.is_file()
-
-
-def _is_parquet(path: Path) -> bool:
-    if path.is_file():
-        return path.suffix.lower() == ".parquet"
-    return any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
-
-
-def _is_cifar(path: Path) -> bool:
-    if path.is_file():
-        return path.name.endswith((".tar.gz", ".tgz", ".tar"))
-    return cifar.find_layout(path) is not None
-
-
-def _is_idx(path: Path) -> bool:
-    return any(idx.find_file(path, f"{part}-images-idx3-ubyte") for part in idx.PREFIXES.values())
-
-
-def _has_folders(path: Path) -> bool:
-    return path.is_dir() and any(entry.is_dir() for entry in path.iterdir())
-
-
-@dataclass(frozen=True)
-class Format:
-    """A kind of data set on the disk.
-
-    Attributes:
-        looks_like: what it is known by, in words.
-        matches: whether a path is one.
-        read: returns its parts.
-    """
-
-    looks_like: str
-    matches: Callable[[Path], bool]
-    read: Callable[[Path, Options], Parts]
-
-
-FORMATS = (
-    Format(
-        "a file .npz",
-        _is_npz,
-        lambda path, _: arrays.read_parts(path),
-    ),
-    Format(
-        "a folder with x_train.npy and y_train.npy",
-        arrays.is_folder,
-        lambda path, _: arrays.read_parts(path),
-    ),
-    Format(
-        "a file .parquet, or a folder of them",
-        _is_parquet,
-        table.read_parts,
-    ),
-    Format(
-        "a CIFAR archive .tar.gz, or its folder such as cifar-10-batches-py",
-        _is_cifar,
-        lambda path, _: cifar.read_parts(path),
-    ),
-    Format(
-        "a folder with train-images-idx3-ubyte[.gz]",
-        _is_idx,
-        lambda path, _: idx.read_parts(path),
-    ),
-    Format(
-        "a folder with a folder of pictures for each class",
-        _has_folders,
-        image_folder.read_parts,
-    ),
-)
 
 
 def _resized(parts: Parts, options: Options) -> Parts:

@@ -1,7 +1,8 @@
 """Tables of encoded pictures in parquet, laid out as Hugging Face does.
 
-Columns `image` or `img` ({bytes, path}, or plain bytes) and `label`; the class names are in the
-schema's metadata. A file, or a folder of train*, validation* and test* files.
+Columns `image` or `img` ({bytes, path}, or plain bytes) and `label`, or those that the user names;
+a label is a number or a word, and the names of numbers are in the schema's metadata, or in the
+README.md of a data set's folder. A file, or a folder of train*, validation* and test* files.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tinylens.data import card
 from tinylens.data.checking import check_class_names
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.data.decode_worker import MAX_FILE_BYTES, Item
+from tinylens.data.decode_worker import MAX_FILE_BYTES, Item, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
-from tinylens.data.parts import PART_NAMES, Parts, numbered_names
+from tinylens.data.parts import PART_NAMES, Columns, Parts, numbered_names, ordered_names
 from tinylens.errors import DataError, MissingExtra
 
 IMAGE_COLUMNS = ("image", "img")
@@ -40,16 +42,23 @@ def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
 
 def read_parts(path: str | Path, options: Options = DEFAULTS) -> Parts:
     """Return the parts in a parquet file or folder as they are given; see `read`."""
-    path = Path(path)
-    by_part = find_files(path)
+    return read_encoded(source(Path(path), options), options)
+
+
+def source(path: Path, options: Options = DEFAULTS) -> Source:
+    """Return where the pictures of a parquet file or folder are.
+
+    Raises:
+        DataError: the names of the files do not say which part they are of.
+    """
+    find_files(path)
     root = path if path.is_dir() else path.parent
-    source = Source(
+    return Source(
         name=str(path),
         prefix=f"{root}/",
-        look=lambda: Seen(_seen(by_part)),
-        collect=lambda workspace, expect: _collect(path, by_part, workspace, expect),
+        look=lambda: Seen(_seen(path, options.columns)),
+        collect=lambda workspace, expect: _collect(path, options.columns, workspace, expect),
     )
-    return read_encoded(source, options)
 
 
 def find_files(path: Path) -> dict[str, list[Path]]:
@@ -112,15 +121,16 @@ def _part_of(file: Path) -> str:
     return PART_NAMES.get(word, "")
 
 
-def _seen(by_part: dict[str, list[Path]]) -> list[list[Any]]:
+def _seen(path: Path, columns: Columns) -> list[Any]:
     try:
-        return [
+        files = [
             [part, str(file), file.stat().st_size, file.stat().st_mtime_ns]
-            for part, files in by_part.items()
+            for part, files in find_files(path).items()
             for file in files
         ]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return [files, [columns.image, columns.label], stamp_of(str(path / "README.md"))]
 
 
 @dataclass(frozen=True)
@@ -129,34 +139,32 @@ class _Row:
 
     name: str
     content: bytes
-    label: int
+    label: int | str
     reason: str = ""
 
 
 def _collect(
-    path: Path,
-    by_part: dict[str, list[Path]],
-    workspace: Path,
-    expect: Callable[[int], None],
+    path: Path, columns: Columns, workspace: Path, expect: Callable[[int], None]
 ) -> Encoded:
     """Copy the pictures' bytes into one file, for many processes to read."""
     root = path if path.is_dir() else path.parent
-    seen = _seen(by_part)
+    seen = _seen(path, columns)
     parts: dict[str, tuple[int, int]] = {}
     items: list[Item] = []
-    labels: list[int] = []
+    labels: list[int | str] = []
     names: list[str] = []
     skipped: list[tuple[str, str, str]] = []
     class_names: dict[str, tuple[str, ...]] = {}
     heap = workspace / "pictures.bin"
     with heap.open("wb") as file:
-        for part, sources in by_part.items():
+        for part, sources in find_files(path).items():
             start = len(items)
             for source in sources:
                 table = _open(source)
                 expect(len(items) + table.metadata.num_rows)
-                class_names[str(source)] = _class_names(source, table)
-                for row in _rows(source, root, table):
+                found = _columns(source, table, columns)
+                class_names[str(source)] = _class_names(source, table, found[1])
+                for row in _rows(source, root, table, found):
                     if row.reason:
                         skipped.append((part, row.name, row.reason))
                         continue
@@ -164,14 +172,16 @@ def _collect(
                     labels.append(row.label)
                     names.append(row.name)
             parts[part] = (start, len(items))
+    told = card.class_names(path / "README.md") if not any(class_names.values()) else ()
+    numbers, agreed = _agreed(path, class_names, labels, told)
     return Encoded(
         parts=parts,
         items=items,
-        labels=labels,
+        labels=numbers,
         names=names,
-        class_names=_agreed(path, class_names, labels),
+        class_names=agreed,
         seen=lambda _: seen,
-        unchanged=lambda: _seen(find_files(path)) == seen,
+        unchanged=lambda: _seen(path, columns) == seen,
         skipped=tuple(skipped),
     )
 
@@ -203,10 +213,10 @@ def _open(file: Path) -> Any:
     return table
 
 
-def _rows(file: Path, root: Path, table: Any) -> Iterator[_Row]:
+def _rows(file: Path, root: Path, table: Any, columns: tuple[str, str]) -> Iterator[_Row]:
     import pyarrow
 
-    image_column, label_column = _columns(file, table)
+    image_column, label_column = columns
     number = 0
     try:
         for batch in table.iter_batches(_ROWS_AT_ONCE, columns=[image_column, label_column]):
@@ -219,9 +229,9 @@ def _rows(file: Path, root: Path, table: Any) -> Iterator[_Row]:
         raise DataError(f"{file}: damaged after row {number:,}: {_short(str(error))}") from error
 
 
-def _row(name: str, cell: Any, label: int | None) -> _Row:
+def _row(name: str, cell: Any, label: int | str | None) -> _Row:
     content = cell.get("bytes") if isinstance(cell, dict) else cell
-    if label is None:
+    if label is None or label == "":
         return _Row(name, b"", 0, "no label")
     if content is None:
         outside = cell.get("path") if isinstance(cell, dict) else None
@@ -231,24 +241,27 @@ def _row(name: str, cell: Any, label: int | None) -> _Row:
     return _Row(name, content, label)
 
 
-def _columns(file: Path, table: Any) -> tuple[str, str]:
+def _columns(file: Path, table: Any, asked: Columns) -> tuple[str, str]:
     """Return the names of the column of pictures and of the column of labels."""
     import pyarrow.types
 
     schema = table.schema_arrow
-    image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
-    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
+    image, label = (
+        next((name for name in ((given,) if given else usual) if name in schema.names), None)
+        for given, usual in ((asked.image, IMAGE_COLUMNS), (asked.label, LABEL_COLUMNS))
+    )
     if image is None or label is None:
         raise DataError(
-            f"{file}: columns {', '.join(schema.names) or 'none'}; expected image or img, and "
-            "label: rename them"
+            f"{file}: columns {', '.join(schema.names) or 'none'}; expected "
+            f"{asked.image or 'image or img'}, and {asked.label or 'label'}: name the right ones "
+            "with --image-column and --label-column"
         )
     label_type, image_type = schema.field(label).type, schema.field(image).type
-    if not pyarrow.types.is_integer(label_type):
+    if not (pyarrow.types.is_integer(label_type) or is_text(label_type)):
         raise DataError(
             f"{file}: column {label} is {label_type}, expected whole numbers, with the class names "
-            "in the schema's metadata as Hugging Face writes them; measurements are no classes: "
-            "cut them into a few ranges"
+            "in the schema's metadata as Hugging Face writes them, or words; measurements are no "
+            "classes: cut them into a few ranges"
         )
     if pyarrow.types.is_struct(image_type):
         inner = {field.name: field.type for field in image_type}
@@ -267,13 +280,21 @@ def _is_bytes(kind: Any) -> bool:
     return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
 
 
-def _class_names(file: Path, table: Any) -> tuple[str, ...]:
+def is_text(kind: Any) -> bool:
+    """Return whether a column of this Arrow type holds words."""
+    import pyarrow.types
+
+    if pyarrow.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))
+
+
+def _class_names(file: Path, table: Any, label: str) -> tuple[str, ...]:
     """Return the class names in the metadata, or () where there are none.
 
     Raises:
         DataError: when there is such metadata and it cannot be understood.
     """
-    _, label = _columns(file, table)
     text = (table.schema_arrow.metadata or {}).get(b"huggingface")
     if text is None:
         return ()
@@ -294,23 +315,37 @@ def _class_names(file: Path, table: Any) -> tuple[str, ...]:
 
 
 def _agreed(
-    path: Path, class_names: dict[str, tuple[str, ...]], labels: Sequence[int]
-) -> tuple[str, ...]:
-    """Return the class names that all files give; numbers where none does."""
+    path: Path,
+    class_names: dict[str, tuple[str, ...]],
+    labels: Sequence[int | str],
+    told: tuple[str, ...],
+) -> tuple[list[int], tuple[str, ...]]:
+    """Return labels as numbers, and the class names that all files give.
+
+    These are the words where the labels are words, else those of `told`, else numbers.
+    """
     given = set(class_names.values())
     if len(given) > 1:
-        told = "; ".join(f"{file}: {', '.join(n) or 'none'}" for file, n in class_names.items())
-        raise DataError(f"{path}: the files name different classes: {told}; expected the same")
-    (names,) = given
-    highest = max(labels, default=0)
+        told_by = "; ".join(f"{file}: {', '.join(n) or 'none'}" for file, n in class_names.items())
+        raise DataError(f"{path}: the files name different classes: {told_by}; expected the same")
+    names = given.pop() or told
+    words = {label for label in labels if isinstance(label, str)}
+    if words:
+        if len(words) < len(set(labels)):
+            raise DataError(f"{path}: labels are words and numbers; expected either")
+        names = names if words <= set(names) else ordered_names(words)
+        check_class_names(names, str(path))
+        number_of = {name: number for number, name in enumerate(names)}
+        return [number_of[str(label)] for label in labels], names
+    numbers = [int(label) for label in labels]
     limit = len(names) if names else MAX_CLASSES
-    wrong = [label for label in labels if not 0 <= label < limit]
+    wrong = [label for label in numbers if not 0 <= label < limit]
     if wrong:
         raise DataError(
             f"{path}: {len(wrong):,} labels outside 0…{limit - 1} "
             f"({', '.join(map(str, wrong[:5]))}); expected each to number a class"
         )
-    return names or numbered_names(highest)
+    return numbers, names or numbered_names(max(numbers, default=0))
 
 
 def _short(words: str) -> str:

@@ -1,0 +1,175 @@
+"""KINDS: every kind of data set on the disk, and which one a path is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinylens.data import (
+    archive,
+    arrays,
+    cifar,
+    idx,
+    image_folder,
+    manifest,
+    members,
+    table,
+    webdataset,
+)
+from tinylens.data.checking import no_set
+from tinylens.data.encoded import Options, Source, read_encoded
+from tinylens.data.layout import PICTURE_SUFFIXES
+from tinylens.data.parts import Parts
+from tinylens.errors import DataError
+
+Cells = Mapping[str, Any]
+
+_FIRST_NAMES = 3  # of an archive: whoever made CIFAR's put its folder first
+
+
+@dataclass(frozen=True)
+class ArrayKind:
+    """A kind of data set that holds pixels.
+
+    Attributes:
+        looks_like: what it is known by, in words.
+        matches: whether a path is one.
+        read_parts: returns its parts.
+    """
+
+    looks_like: str
+    matches: Callable[[Path], bool]
+    read_parts: Callable[[Path], Parts]
+
+    def read(self, path: Path, _: Options) -> Parts:
+        """Return the parts as they are given."""
+        return self.read_parts(path)
+
+    def read_column(self, path: Path, column: str, _: Options) -> Cells | None:
+        """Return None: pictures in arrays have no names."""
+
+
+@dataclass(frozen=True)
+class EncodedKind:
+    """A kind of data set that holds encoded pictures.
+
+    Attributes:
+        looks_like: what it is known by, in words.
+        matches: whether a path is one.
+        source: returns where its pictures are.
+        column: returns the cells of a column by the names of the pictures, or None.
+    """
+
+    looks_like: str
+    matches: Callable[[Path], bool]
+    source: Callable[[Path, Options], Source]
+    column: Callable[[Path, str, Options], Cells | None]
+
+    def read(self, path: Path, options: Options) -> Parts:
+        """Return the parts as they are given."""
+        return read_encoded(self.source(path, options), options)
+
+    def read_column(self, path: Path, column: str, options: Options) -> Cells | None:
+        """Return a column by the names of the pictures; None where nothing is called so."""
+        return self.column(path, column, options)
+
+
+Kind = ArrayKind | EncodedKind
+
+
+def find_kind(path: Path) -> Kind:
+    """Return the kind of data set at `path`.
+
+    Raises:
+        DataError: when it is none of KINDS.
+        OSError: when it cannot be looked at.
+    """
+    matching = next((each for each in KINDS if each.matches(path)), None)
+    if matching is None:
+        looked_for = "; ".join(each.looks_like for each in KINDS)
+        what = no_set(path, PICTURE_SUFFIXES)
+        raise DataError(f"{path}: no data set that is known here; {what}looked for {looked_for}")
+    return matching
+
+
+def _is_npz(path: Path) -> bool:
+    return path.suffix.lower() == ".npz" and path.is_file()
+
+
+def _is_parquet(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix.lower() == ".parquet"
+    return any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
+
+
+def _is_cifar(path: Path) -> bool:
+    if path.is_file():
+        if not path.name.lower().endswith(members.TAR_SUFFIXES):
+            return False
+        folders = {layout.folder for layout in cifar.LAYOUTS}
+        names = members.read_names(path, _FIRST_NAMES)
+        return any(name.removeprefix("./").partition("/")[0] in folders for name in names)
+    return cifar.find_layout(path) is not None
+
+
+def _is_idx(path: Path) -> bool:
+    return any(idx.find_file(path, f"{part}-images-idx3-ubyte") for part in idx.PREFIXES.values())
+
+
+def _has_folders(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    entries = list(path.iterdir())
+    return any(entry.is_dir() for entry in entries) or any(
+        image_folder.is_manifest_name(entry.name) for entry in entries
+    )
+
+
+def _shard_column(path: Path, column: str, _: Options) -> Cells | None:
+    with tempfile.TemporaryDirectory() as workspace:
+        return webdataset.read_column(path, column, Path(workspace))
+
+
+KINDS: tuple[Kind, ...] = (
+    ArrayKind("a file .npz", _is_npz, arrays.read_parts),
+    ArrayKind("a folder with x_train.npy and y_train.npy", arrays.is_folder, arrays.read_parts),
+    EncodedKind(
+        "a file .parquet, or a folder of them",
+        _is_parquet,
+        table.source,
+        lambda path, column, _: table.read_column(path, column),
+    ),
+    ArrayKind(
+        "a CIFAR archive .tar.gz, or its folder such as cifar-10-batches-py",
+        _is_cifar,
+        cifar.read_parts,
+    ),
+    ArrayKind("a folder with train-images-idx3-ubyte[.gz]", _is_idx, idx.read_parts),
+    EncodedKind(
+        "a list of pictures .csv, .tsv or .jsonl",
+        manifest.is_manifest,
+        manifest.source,
+        manifest.read_column,
+    ),
+    EncodedKind(
+        "an archive .zip, .tar, .tar.gz or .tgz of pictures",
+        members.is_archive,
+        archive.source,
+        archive.read_column,
+    ),
+    EncodedKind(
+        "a folder of WebDataset shards .tar",
+        webdataset.has_shards,
+        webdataset.source,
+        _shard_column,
+    ),
+    EncodedKind(
+        "a folder with a folder of pictures for each class, or with a metadata.csv",
+        _has_folders,
+        image_folder.source,
+        image_folder.read_column,
+    ),
+)
