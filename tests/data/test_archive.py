@@ -289,7 +289,7 @@ def test_load_reads_archives_and_still_knows_those_of_cifar(tmp_path, monkeypatc
 CHANGE = st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=6))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.sampled_from(NAMES), st.lists(CHANGE, min_size=1, max_size=4), st.booleans())
 def test_whatever_is_wrong_in_an_archive_is_no_traceback(name, changes, cut):
     with tempfile.TemporaryDirectory() as folder:

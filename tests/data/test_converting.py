@@ -100,7 +100,7 @@ def sets(draw):
     return names, rows
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(sets(), st.sampled_from([form for form in FORMS if form != "parquet"]))
 @example((["train", "test"], [("train", 0, "", 1), ("train", 1, "", 1), ("test", 1, "", 1)]), "zip")
 @example((["b", "a"], [("train", 0, "g", 1), ("train", 1, "", 1)]), "webdataset")

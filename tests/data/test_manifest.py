@@ -182,7 +182,7 @@ def test_links_that_lead_out_of_the_folder_are_refused(pets, options, tmp_path):
 TEXT = st.text(st.sampled_from('path,label;\t\n\r"{}[]:1\u00e9\\'), max_size=60).map(str.encode)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.binary(max_size=60) | TEXT, st.sampled_from(SUFFIXES))
 def test_whatever_stands_in_a_list_is_no_traceback(content, suffix):
     try:

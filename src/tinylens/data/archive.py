@@ -17,7 +17,7 @@ from tinylens.data.decode_worker import MAX_FILE_BYTES, Item, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
 from tinylens.data.layout import PICTURE_SUFFIXES, TEXT_NAMES, Listing, lay_out, manifest_in
 from tinylens.data.manifest import class_names_beside
-from tinylens.data.manifest_rows import column_of
+from tinylens.data.manifest_rows import Rows, column_of
 from tinylens.data.members import Members, list_members
 from tinylens.data.parts import Columns, Parts, shown
 
@@ -87,32 +87,37 @@ def _collect(
     rows, notes = lay_out(listing, columns)
     if members.ignored:
         notes.append(f"{members.ignored:,} files, no pictures by name, were left out")
-    kept: list[int] = []
-    items: list[Item] = []
-    skipped = list(rows.skipped)
-    parts: dict[str, tuple[int, int]] = {}
-    for part, (start, stop) in rows.parts.items():
-        first = len(kept)
-        for row in range(start, stop):
-            item, name = listing.item(rows.names[row]), f"{path.name}/{shown(rows.names[row])}"
-            reason = _reason(item)
-            if item is None or reason:
-                skipped.append((part, name, reason))
-                continue
-            kept.append(row)
-            items.append(item)
-        parts[part] = (first, len(kept))
+    usable, items = _usable(rows, listing)
     return Encoded(
-        parts=parts,
+        parts=usable.parts,
         items=items,
-        labels=[rows.labels[row] for row in kept],
-        names=[f"{path.name}/{shown(rows.names[row])}" for row in kept],
-        class_names=tuple(map(shown, rows.class_names)),
+        labels=usable.labels,
+        names=[f"{path.name}/{shown(name)}" for name in usable.names],
+        class_names=tuple(map(shown, usable.class_names)),
         seen=lambda _: seen,
         unchanged=lambda: look() == seen,
         notes=notes,
-        skipped=tuple(skipped),
+        skipped=[(part, f"{path.name}/{shown(name)}", why) for part, name, why in usable.skipped],
     )
+
+
+def _usable(rows: Rows, listing: Listing) -> tuple[Rows, list[Item]]:
+    """Return the rows whose pictures are in the archive, and where these lie."""
+    kept = Rows({}, [], [], rows.class_names, list(rows.skipped))
+    items: list[Item] = []
+    for part, (start, stop) in rows.parts.items():
+        first = len(items)
+        for name, label in zip(rows.names[start:stop], rows.labels[start:stop], strict=True):
+            item = listing.item(name)
+            reason = _reason(item)
+            if item is None or reason:
+                kept.skipped.append((part, name, reason))
+                continue
+            kept.names.append(name)
+            kept.labels.append(label)
+            items.append(item)
+        kept.parts[part] = (first, len(items))
+    return kept, items
 
 
 def _reason(item: Item | None) -> str:
