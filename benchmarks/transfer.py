@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, help="with runs source-run-SEED of these classes")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--source-epochs", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=12, help="of --from")
+    parser.add_argument("--epochs", type=int, default=5, help="of --from")
     asked = parser.parse_args()
     if asked.quick:
         asked.seeds, asked.source_epochs, asked.epochs = 2, 1, 2
@@ -79,7 +79,13 @@ def of_seed(data: Splits, seed: int, asked: argparse.Namespace) -> dict[str, Any
         changes |= {} if kind == "source" else FEW
         command = f"python benchmarks/transfer.py (seed {seed}, {kind})"
         return training.train(
-            part, RECIPE, overrides=changes, out=folder / kind, command=command, **options
+            part,
+            RECIPE,
+            overrides=changes,
+            out=folder / kind,
+            command=command,
+            report=False,
+            **options,
         )
 
     if asked.sources is None:

@@ -127,15 +127,14 @@ def train(
     data = {"val": val, "size": size, "groups": groups, "aspect": aspect}
     overrides = _overrides(changes or [], train=training_of, data=data, answer=answer)
     _check_series(seeds, folds, ensemble, budget, fresh=fresh, curve=learning_curve)
-    options: dict[str, Any] = {"backend": backend, "teacher": distil, "fresh": fresh}
+    options: dict[str, Any] = {"backend": backend, "teacher": distil, "source": source}
     options |= {"command": frame.command_line(), "deterministic": deterministic}
-    options |= {"source": source, "probe": probe}
+    options |= {"probe": probe, "fresh": fresh}
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
-        splits, seconds = _load(
-            dataset, resolved, watcher, (strict, data_dir, learning_curve), source
-        )
+        reading = (strict, data_dir, learning_curve, source)
+        splits, seconds = _load(dataset, resolved, watcher, reading)
         options |= {"load_seconds": seconds, "watcher": watcher}
 
         def train_into(data: Splits, recipe: Recipe, folder: Path | None) -> Run:
@@ -254,20 +253,21 @@ def _load(
     dataset: str,
     recipe: Recipe,
     watcher: Silent,
-    options: tuple[bool, Path | None, bool],
-    source: Path | None,
+    options: tuple[bool, Path | None, bool, Path | None],
 ) -> tuple[Splits, float]:
     """Return the data and the seconds that it took to load them.
 
-    `options` are those of the verb: strict, data_dir and learning_curve. Pictures become
-    what those of `source`, a run whose body is used, were.
+    `options` are those of the verb: strict, data_dir, learning_curve and from. Pictures
+    become what those of the run to start from were.
     """
     from tinylens import transferring
     from tinylens.data.sources import load_by
 
     watcher.phase(f"loading {dataset}")
     started = time.monotonic()
-    strict, data_dir, curve = options
+    strict, data_dir, curve, source = options
+    if curve and source:
+        raise RecipeError("--learning-curve trains from scratch; leave out --from, or the curve")
     rule = None if source is None else transferring.source_of(source).rule
     splits = load_by(
         recipe.data, dataset, rule=rule, strict=strict, data_dir=data_dir, progress=watcher.loading
