@@ -90,7 +90,8 @@ def compare(asked: argparse.Namespace) -> None:
     options += ["--recipe", asked.recipe, "--backend", asked.backend]
     options += ["--rounds", "2" if asked.quick else str(asked.rounds)]
     with group(asked.limit) as enter:
-        found = _last_line([sys.executable, __file__, "--measure", *options], enter)
+        printed = _run([sys.executable, __file__, "--measure", *options], enter)
+    found = json.loads(printed.splitlines()[-1])
     speeds = found["images_per_second"]
     ratio = machine.ratio(speeds["disk"], speeds["memory"])
     content = {"machine": described, **found, "ratio": ratio, "limit_gigabytes": asked.limit}
@@ -109,11 +110,12 @@ def _mean_sd(values: list[float]) -> str:
     return f"{statistics.mean(values):.0f} ± {statistics.stdev(values):.0f}"
 
 
-def _last_line(command: list[str], enter: Callable[[], None]) -> dict[str, Any]:
+def _run(command: list[str], enter: Callable[[], None]) -> str:
+    """Run a command in the group that `enter` puts it into, and return what it printed."""
     ended = subprocess.run(command, capture_output=True, text=True, preexec_fn=enter, check=False)
     if ended.returncode:
         raise RuntimeError(f"exit code {ended.returncode}: {ended.stderr[-2000:]}")
-    return dict(json.loads(ended.stdout.splitlines()[-1]))
+    return ended.stdout
 
 
 @contextlib.contextmanager
@@ -204,7 +206,7 @@ def _whole(asked: argparse.Namespace) -> dict[str, Any]:
     _forget_pages(asked.folder / "x_train.npy")
     begun = time.perf_counter()
     with group(asked.limit) as enter:
-        _last_line(command, enter)
+        _run(command, enter)
     return {
         "seconds": round(time.perf_counter() - begun, 1),
         "phases": json.loads((run / "run.json").read_text("utf-8"))["seconds"],

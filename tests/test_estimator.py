@@ -88,6 +88,23 @@ def test_a_pickled_classifier_answers_without_the_run(fitted):
     assert np.array_equal(pickle.loads(content).predict_proba(images), fitted.predict_proba(images))
 
 
+def test_a_pickled_classifier_answers_without_keras(fitted, tmp_path):
+    images, _ = circles(5, seed=1)
+    (tmp_path / "classifier.pickle").write_bytes(pickle.dumps(fitted))
+    np.save(tmp_path / "images.npy", images)
+    program = """
+import pickle, sys
+import numpy as np
+sys.modules["keras"] = None
+with open("classifier.pickle", "rb") as file:
+    print(*pickle.load(file).predict(np.load("images.npy")), sep=",")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert ended.stdout.strip().split(",") == fitted.predict(images).tolist()
+
+
 def test_pictures_of_another_size_or_range_are_refused(fitted):
     images, _ = circles(20, seed=1)
     with pytest.raises(ValueError, match=r"X has 192 features, but .* expecting 768 features"):

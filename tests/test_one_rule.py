@@ -173,6 +173,7 @@ def test_a_set_is_trained_on_the_pixels_of_the_rule(rule, pictures, tmp_path):
     assert rule_of(splits.train) == square
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES[2:3], ids=IDS[2:3], indirect=True)
 def test_the_command_line_answers_by_the_pixels_of_the_rule(
     model, rule, pictures, tmp_path, monkeypatch

@@ -81,12 +81,13 @@ def lesson(path: str | Path, data: Splits, tell: Callable[[str], object]) -> Les
     _check_classes(classifier, data, path)
     card, sha256 = classifier.card, hashlib.sha256(content).hexdigest()
     teacher = Teacher(file.parent.name, sha256, card.network, card.dataset, card.fingerprint)
-    kept = cache_root() / "lessons" / f"{sha256[:32]}-{data.train.fingerprint[:32]}.npy"
-    if not kept.is_file():
+    kept = cache_root() / "lessons" / f"{sha256[:32]}-{data.train.fingerprint[:32]}.float32"
+    answers = _read(kept, (len(data.train), len(data.class_names)))
+    if answers is None:
         answers = _asked(classifier, data.train, tell)
         kept.parent.mkdir(exist_ok=True)
-        files.write_with(kept, lambda opened: np.save(opened, answers))
-    return Lesson(teacher, np.load(kept))
+        files.write_bytes(kept, answers.tobytes())
+    return Lesson(teacher, answers)
 
 
 def softened(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
@@ -134,6 +135,13 @@ def _check_classes(classifier: Classifier, data: Splits, path: str | Path) -> No
 def _listed(names: Any) -> str:
     shown = ", ".join(names[:5])
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "none"
+
+
+def _read(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """Return answers that were kept; None where there are none, or not so many."""
+    content = path.read_bytes() if path.is_file() else b""
+    answers: NDArray[np.float32] = np.frombuffer(content[: len(content) // 4 * 4], np.float32)
+    return answers.reshape(shape) if answers.size == shape[0] * shape[1] else None
 
 
 def _asked(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tinylens import files
 from tinylens.data.cache import cache_root
@@ -22,6 +23,7 @@ from tinylens.data.dataset import Dataset, Splits
 Features = NDArray[np.float32]
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: the smaller, the smaller the weights
+SMALL = 10**7  # features in all, up to which threads wait for each other longer than they work
 FOLDS = 3  # of cross-validation, where there is no val part
 ABSENT = -10.0  # logit of a class that train lacks, below the lowest bias
 
@@ -68,12 +70,13 @@ def fit(data: Splits, body: Path, sha256: str) -> Head:
     scale[scale < 1e-6] = 1.0  # a feature that is always the same, such as a dead ReLU
     scaled = (train - mean) / scale
     held = None if data.val is None else ((seen(data.val) - mean) / scale, data.val.labels)
-    losses = {
-        strength: _log_loss(_regression(strength, biased), scaled, data.train.labels, held)
-        for strength in STRENGTHS
-    }
-    strength = min(losses, key=lambda each: losses[each])
-    fitted = _regression(strength, biased).fit(scaled, data.train.labels)
+    with threadpool_limits(1 if scaled.size < SMALL else None):
+        losses = {
+            strength: _log_loss(_regression(strength, biased), scaled, data.train.labels, held)
+            for strength in STRENGTHS
+        }
+        strength = min(losses, key=lambda each: losses[each])
+        fitted = _regression(strength, biased).fit(scaled, data.train.labels)
     weights, bias = _weights(fitted, len(data.class_names))
     kernel = weights / scale[:, None]
     return Head(

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from tinylens.classifier import Classifier
 from tinylens.data.dataset import Images
-from tinylens.errors import RunError
+from tinylens.errors import ModelError, RunError
 from tinylens.modelfile import model_file, read_model
 from tinylens.run import Run
 from tinylens.scores import Score
-from tinylens.verification import SECONDS, time_together
+from tinylens.verification import BATCH, SECONDS, time_together
 
 STRANGENESS = "strangeness"  # so begin the names of all that tells strangers
 TAUGHT = "distil."  # keys of a recipe in which a network trained alone may differ
@@ -64,8 +64,8 @@ def compare(paths: Mapping[str, Path], run: Run, seconds: float = SECONDS) -> li
     opened = [
         Classifier.from_bytes(contents[name], str(file), threads=1) for name, file in files.items()
     ]
-    pictures = [each.card.golden.images for each in opened if each.card.golden is not None]
-    speeds = time_together(list(map(_answer, opened)), pictures[0], seconds)
+    turns = np.zeros((1, 1, 1, 1), np.uint8)  # each answers on its own pictures instead
+    speeds = time_together(list(map(_answer, opened)), turns, seconds)
     return [
         Size(
             name=name,
@@ -112,10 +112,15 @@ def _same_but_taught(run: Run, other: Run) -> bool:
 
 
 def _answer(classifier: Classifier) -> Callable[[Images], NDArray[np.float32]]:
-    """Return the session alone: pictures of the right shape need no rule."""
+    """Return what answers as many pictures of the network's own shape as it is given others."""
+    golden = classifier.card.golden
+    if golden is None:  # `Classifier.from_bytes` refuses such a file
+        raise ModelError("a model file without golden samples; export it again")
+    own = {count: np.resize(golden.images, (count, *classifier.rule.shape)) for count in (1, BATCH)}
 
     def answer(images: Images) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = classifier.session.run(None, {"image": images})[0]
+        given = {"image": own[len(images)]}
+        probabilities: NDArray[np.float32] = classifier.session.run(None, given)[0]
         return probabilities
 
     return answer

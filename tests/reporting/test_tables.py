@@ -6,7 +6,7 @@ from rich.console import Console
 
 from builders_curve import SIZES, errors_of, simulated
 from builders_run import simulated_parts
-from tinylens import evaluation
+from tinylens import evaluation, sizes
 from tinylens.errors import RunError
 from tinylens.gap_parts import take_apart
 from tinylens.learning_curve import Size, assemble
@@ -40,6 +40,18 @@ def test_overview_has_a_column_a_part_and_the_figures_with_intervals():
         "Pictures", "Accuracy %", "Log loss", "Brier", "ECE %", "Precision %", "Recall %", "F1 %",
         "MCC", "ROC AUC",
     ]  # fmt: skip
+
+
+def test_sizes_has_a_row_a_network_and_a_dash_where_it_was_not_judged():
+    accuracy = evaluated().splits["test"].accuracy
+    shown = [
+        sizes.Size("teacher", "t/model.onnx", 1_153_125, 4_656_794, None, 3.3716),
+        sizes.Size("student", "s/model.onnx", 97_188, 415_157, accuracy, 0.0701),
+    ]
+    lines = lines_of(tables.sizes(shown))
+    assert lines[2].split() == ["teacher", "1,153,125", "4,657", "–", "3.372"]
+    value, low, high = (f"{100 * x:.1f}" for x in (accuracy.value, *accuracy.ci95))
+    assert lines[3].split() == ["student", "97,188", "415", value, f"({low}–{high})", "0.070"]
 
 
 def test_per_class_shows_each_class():

@@ -35,7 +35,7 @@ Pixels = NDArray[np.uint8]
 # a picture of any size, the very same array where nothing was done.
 Treatment = Callable[[Pixels, int], Pixels]
 
-DECODER_VERSION = f"2, Pillow {PIL.__version__}"  # a part of the key of whatever keeps pixels
+DECODER_VERSION = f"3, Pillow {PIL.__version__}"  # a part of the key of whatever keeps pixels
 
 MAX_PIXELS = 25_000_000  # 75 MB as RGB; a photograph of today's telephones has 12 million
 MAX_SIDE = 16_384
