@@ -4,7 +4,8 @@ A seed draws five of the ten classes; recipe `fast` trains the source on all the
 of the other five classes 100 pictures of train are drawn. Three runs see them, without a val part,
 and are judged on the test pictures of these five classes: trained on from the source (--from), a
 linear probe (--probe), and from scratch by the same recipe, with as many epochs more as the
-probe's seconds have room for, rounded up. Each is a run of its own, which a second call finds finished.
+probe's seconds have room for, rounded up. Each is a run of its own, which a second call finds
+finished.
 """
 
 from __future__ import annotations
