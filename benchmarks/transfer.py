@@ -3,8 +3,9 @@
 A seed draws five of the ten classes; recipe `fast` trains the source on all their pictures. Of each
 of the other five classes 100 pictures of train are drawn. Three runs see them, without a val part,
 and are judged on the test pictures of these five classes: trained on from the source (--from), a
-linear probe (--probe), and from scratch by the same recipe for at least as long as --from took, its
-probe included. Each is a run of its own, which a second call finds finished.
+linear probe (--probe), and from scratch by the same recipe, with as many epochs more as the
+probe's seconds have room for, rounded up. Each is a run of its own, which a second call finds
+finished.
 """
 
 from __future__ import annotations
@@ -79,7 +80,13 @@ def of_seed(data: Splits, seed: int, asked: argparse.Namespace) -> dict[str, Any
         changes |= {} if kind == "source" else FEW
         command = f"python benchmarks/transfer.py (seed {seed}, {kind})"
         return training.train(
-            part, RECIPE, overrides=changes, out=folder / kind, command=command, **options
+            part,
+            RECIPE,
+            overrides=changes,
+            out=folder / kind,
+            command=command,
+            report=False,
+            **options,
         )
 
     if asked.sources is None:
@@ -91,7 +98,8 @@ def of_seed(data: Splits, seed: int, asked: argparse.Namespace) -> dict[str, Any
     probe = train("probe", few, asked.epochs, source=source, probe=True)
     seconds = tuned.info.seconds["train"] + tuned.info.seconds["probe"]
     paces = [row["seconds"] for row in tuned.history[1:]][-WARM_UP:]
-    epochs = math.ceil(seconds / statistics.median(paces))
+    # compiling takes both alike, so the probe's seconds alone are made up for, in whole epochs
+    epochs = asked.epochs + math.ceil(tuned.info.seconds["probe"] / statistics.median(paces))
     scratch = train("scratch", few, epochs)
     runs = {"from": tuned, "probe": probe, "scratch": scratch}
     return {

@@ -194,6 +194,7 @@ def test_a_branch_that_passes_by_the_maps_is_held_still(pictures):
 
 
 def test_a_network_within_a_network_and_a_sequential_one_are_seen_through(pictures):
+    keras.utils.set_random_seed(0)  # one network in some hundred is dead from the start
     inner = keras.Sequential(
         [keras.Input((12, 12, 1)), keras.layers.Conv2D(3, 3, strides=2, activation="relu")]
     )

@@ -137,8 +137,8 @@ def train(
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
     with _continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
-        reading = (strict, data_dir, learning_curve)
-        splits, seconds = _load(dataset, resolved, watcher, reading, source)
+        reading = (strict, data_dir, learning_curve, source)
+        splits, seconds = _load(dataset, resolved, watcher, reading)
         train_into = partial(_train_into, load_seconds=seconds, watcher=watcher, **how)
         if seeds or folds:
             show = _series(splits, resolved, (seeds, folds), out, train_into)
@@ -262,20 +262,21 @@ def _load(
     dataset: str,
     recipe: Recipe,
     watcher: Silent,
-    options: tuple[bool, Path | None, bool],
-    source: Path | None,
+    options: tuple[bool, Path | None, bool, Path | None],
 ) -> tuple[Splits, float]:
     """Return the data and the seconds that it took to load them.
 
-    `options` are those of the verb: strict, data_dir and learning_curve. Pictures become
-    what those of `source`, a run whose body is used, were.
+    `options` are those of the verb: strict, data_dir, learning_curve and from. Pictures
+    become what those of the run to start from were.
     """
     from tinylens import transferring
     from tinylens.data.sources import load_by
 
     watcher.phase(f"loading {dataset}")
     started = time.monotonic()
-    strict, data_dir, curve = options
+    strict, data_dir, curve, source = options
+    if curve and source:
+        raise RecipeError("--learning-curve trains from scratch; leave out --from, or the curve")
     rule = None if source is None else transferring.source_of(source).rule
     splits = load_by(
         recipe.data, dataset, rule=rule, strict=strict, data_dir=data_dir, progress=watcher.loading
