@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=machine.ROOT / "runs" / "benchmark-transfer")
     parser.add_argument("--sources", type=Path, help="with runs source-run-SEED of these classes")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--source-epochs", type=int, default=4)
+    parser.add_argument("--source-epochs", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=12, help="of --from")
     asked = parser.parse_args()
     if asked.quick:

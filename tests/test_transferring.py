@@ -42,11 +42,16 @@ def other_classes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["classic", "resnet20", "fast"])
+@pytest.mark.parametrize("name", ["classic", "resnet20", "whitened"])
 def test_the_body_of_every_network_is_kept_by_a_probe(name, tmp_path):
-    recipe = Recipe.load(name).override(CHANGES | {"train.hard_share": 1.0})
-    if name == "fast":
-        recipe = recipe.override({"model.options": {"widths": [8, 16, 16]}})
+    options = {
+        "classic": {"widths": [16]},
+        "resnet20": {"width": 8},
+        "whitened": {"widths": [8, 16]},
+    }
+    network = {"model.name": name, "model.options": options[name]}
+    loaded = Recipe.load("fast" if name == "whitened" else "classic")
+    recipe = loaded.override(CHANGES | network | {"train.hard_share": 1.0})
     source = train(tiny_splits((16, 16, 3), 4, 120), recipe, out=tmp_path / "s", report=False)
     run = train(
         other_classes(), recipe, source=source, probe=True, out=tmp_path / "p", report=False
