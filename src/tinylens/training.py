@@ -72,6 +72,7 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     backend: str | None = None,
     budget: float | None = None,
+    deadline: float = math.inf,
     deterministic: bool = True,
     fresh: bool = False,
     command: str = "",
@@ -91,6 +92,8 @@ def train(
         budget: seconds from this call to the end of the report. The network's widths and the
             epochs are chosen so that it is kept: see `tinylens.planning`. If the machine gets
             slower than it was when the plan was made, epochs are dropped.
+        deadline: on the clock of `time.monotonic`, for training alone: epochs for which it leaves
+            no time are dropped. For those who have planned already, instead of `budget`.
         deterministic: the same weights, bit for bit, from the same command on the same machine.
         fresh: start anew even where a half-done run could be continued.
         command: what was typed, for the record.
@@ -106,7 +109,7 @@ def train(
     """
     called, watcher = time.monotonic(), watcher or Silent()
     resolved = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    resolved = resolved.override(overrides or {})
+    resolved = resolved.override(overrides or {}).without_search()
     choice = backends.activate(backend)
     from tinylens import models
 
@@ -130,6 +133,7 @@ def train(
         deterministic,
         command or f"tinylens.train(recipe={resolved.name!r})",
         load_seconds,
+        deadline,
     )
     if budget is not None:
         resolved, setting = _planned(data, resolved, setting, called, budget, watcher)

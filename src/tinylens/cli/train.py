@@ -99,7 +99,7 @@ def train(
     overrides = _overrides(changes or [], train=train_section, data=data, answer=answer)
     _check_series(seeds, folds, budget, fresh=fresh, curve=learning_curve)
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
-    with _continuable(), watching.on_terminal() as watcher:
+    with continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
         loading = {"strict": strict, "data_dir": data_dir, "progress": watcher.loading}
         splits, seconds = _load(dataset, resolved, watcher, loading, curve=learning_curve)
@@ -138,7 +138,7 @@ def _seconds_left(budget: str | None) -> float | None:
 def _resolved(name: str, overrides: dict[str, Any]) -> Recipe:
     from tinylens.recipe import Recipe
 
-    return Recipe.load(name).override(overrides)
+    return Recipe.load(name).override(overrides).without_search()
 
 
 def _overrides(changes: list[str], **sections: dict[str, Any]) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def _load(
 
 
 @contextlib.contextmanager
-def _continuable() -> Generator[None]:
+def continuable() -> Generator[None]:
     """Say on Ctrl-C that nothing is lost; exit with 130."""
     try:
         yield
