@@ -17,7 +17,7 @@ compile() {
 mkdir -p requirements
 cd requirements
 compile ../pyproject.toml --extra train --extra track --extra audit --extra serve \
-    --extra litert --extra openvino --group ../pyproject.toml:test \
+    --extra litert --extra openvino --extra tune --group ../pyproject.toml:test \
     --group ../pyproject.toml:lint -o dev.txt "$@"
 compile --group ../pyproject.toml:build -c dev.txt -o build.txt "$@"
 compile ../pyproject.toml -c dev.txt -o runtime.txt "$@"

@@ -33,6 +33,7 @@ MODULE_OF_VERB = {
     "robustness": "robustness",
     "serve": "serving",
     "train": "training",
+    "tune": "tuning",
     "verify": "verification",
 }
 PUBLIC_NAMES = [

@@ -33,6 +33,7 @@ ENOUGH_WIDE = 12.0  # and beyond them: on CIFAR-10 8 epochs of twice the widths 
 CUTOUT_FROM = 18.0  # epochs, from which on cutting out squares gained 0.2 to 0.5 points on val
 CUTOUT_SHARE = 0.3  # of the shorter side
 MOST_EPOCHS = 40.0  # after as many the gap from train to test only grows
+FEWEST_PASSES = 0.1
 PROBE_PICTURES = 4_000
 TIMED_STEPS = 3
 RESERVE = 0.06  # of the budget, for a machine that others use too
@@ -198,17 +199,11 @@ def _scaled(recipe: Recipe, channels: int, share: float) -> Recipe:
 
 def _fitted(recipe: Recipe, data: Splits, pace: Pace, seconds: float) -> Plan | None:
     """Return as many epochs as fit into `seconds`; None where not even a tenth of one does."""
-    n_val, n_train = len(data.val) if data.val else 0, len(data.train)
-    scored = min(recipe.train.score_train or n_train, n_train)
-    # val once, train and test once in Keras, test once more in the exported file, strangers once
-    answers = n_val + scored + 2 * len(data.test) + strangers.MOST_SHOWN
-    finish = pace.answer * answers + pace.busy * REPORT_SECONDS
+    finish = finish_seconds(recipe, data, pace)
     left = seconds - finish - 2 * pace.start  # two sizes of pictures are compiled
-    looks = 1 / recipe.train.val_every if data.val else 0.0
-    relative = Course(recipe.train, data.train.image_shape[:2]).total_work() / recipe.train.epochs
-    per_pass = n_train * pace.train * relative + looks * n_val * pace.answer
+    per_pass = _seconds_a_pass(recipe, data, pace)
     passes = min(left / per_pass, MOST_EPOCHS)
-    if passes < 0.1:
+    if passes < FEWEST_PASSES:
         return None
     epochs = math.ceil(passes - 1e-9)
     changes: dict[str, Any] = {"train.epochs": epochs, "train.epoch_share": passes / epochs}
@@ -216,5 +211,45 @@ def _fitted(recipe: Recipe, data: Splits, pace: Pace, seconds: float) -> Plan | 
         changes["augment.cutout"] = round(CUTOUT_SHARE * min(data.train.image_shape[:2]))
     chosen = recipe.override(changes)
     fit = per_pass * passes + 2 * pace.start
-    expected = forecast(pace.operations * n_train * relative * passes)
+    expected = forecast(pace.operations * len(data.train) * _relative_work(recipe, data) * passes)
     return Plan(chosen, fit + finish, fit, finish, passes, expected)
+
+
+def finish_seconds(recipe: Recipe, data: Splits, pace: Pace) -> float:
+    """Return what judging, export and report are predicted to take, in seconds."""
+    n_val, n_train = len(data.val) if data.val else 0, len(data.train)
+    scored = min(recipe.train.score_train or n_train, n_train)
+    # val once, train and test once in Keras, test once more in the exported file, strangers once
+    answers = n_val + scored + 2 * len(data.test) + strangers.MOST_SHOWN
+    return pace.answer * answers + pace.busy * REPORT_SECONDS
+
+
+def lengthened(recipe: Recipe, data: Splits, pace: Pace, seconds: float, fewest: int = 1) -> Recipe:
+    """Return the recipe with as many epochs as its training has room for in `seconds`.
+
+    Args:
+        recipe: of any network.
+        data: what will be trained on.
+        pace: of the recipe's network, from `probe`.
+        seconds: for compiling and training; a tenth of a pass is trained where they are too few.
+        fewest: epochs; where less than as many whole passes fit, each sees a share of train.
+    """
+    compiled = pace.start * (2 if recipe.train.early_scale < 1 else 1)
+    passes = (seconds - compiled) / _seconds_a_pass(recipe, data, pace)
+    passes = min(max(passes, FEWEST_PASSES), MOST_EPOCHS)
+    epochs = max(math.ceil(passes - 1e-9), fewest)
+    return recipe.override({"train.epochs": epochs, "train.epoch_share": min(passes / epochs, 1.0)})
+
+
+def _seconds_a_pass(recipe: Recipe, data: Splits, pace: Pace) -> float:
+    """Return what a pass over the training pictures takes, with its share of looks at val."""
+    looks = 1 / recipe.train.val_every if data.val else 0.0
+    n_val = len(data.val) if data.val else 0
+    train_seconds = len(data.train) * pace.train * _relative_work(recipe, data)
+    return train_seconds + looks * n_val * pace.answer
+
+
+def _relative_work(recipe: Recipe, data: Splits) -> float:
+    """Return the work of an epoch of the recipe as a share of that on whole pictures."""
+    course = Course(recipe.train, data.train.image_shape[:2])
+    return course.total_work() / recipe.train.epochs

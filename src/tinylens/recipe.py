@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tomli_w
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
+from tinylens import recipe_search
 from tinylens.errors import RecipeError, did_you_mean
 from tinylens.recipe_sections import (
     AnswerSection,
@@ -19,6 +27,7 @@ from tinylens.recipe_sections import (
     DistilSection,
     ModelSection,
     OptimizerSection,
+    Searched,
     Section,
     TrainSection,
     TransferSection,
@@ -45,6 +54,23 @@ class Recipe(Section):
     answer: AnswerSection = AnswerSection()
     distil: DistilSection = DistilSection()
     transfer: TransferSection = TransferSection()
+    search: dict[str, Searched] = Field(default_factory=dict)
+
+    @field_validator("search")
+    @classmethod
+    def _searches_keys_that_there_are(cls, space: dict[str, Searched]) -> dict[str, Searched]:
+        sections = {name: item.annotation for name, item in cls.model_fields.items()}
+        mistakes = recipe_search.mistakes(space, sections)
+        if mistakes:
+            raise ValueError("\n  ".join(mistakes))
+        return space
+
+    @model_serializer(mode="wrap")
+    def _without_empty_search(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = dump(self)
+        if not self.search:  # recipes that search nothing are written as they were before
+            tree.pop("search", None)
+        return tree
 
     @staticmethod
     def load(name_or_path: str | Path) -> Recipe:
@@ -110,6 +136,10 @@ class Recipe(Section):
             place[key] = _parse_value(value) if isinstance(value, str) else value
         return Recipe.from_dict(tree, where=f"recipe {self.name} with changes")
 
+    def without_search(self) -> Recipe:
+        """Return the recipe without [search], which says nothing of a training."""
+        return self.model_copy(update={"search": {}}) if self.search else self
+
     def to_toml(self) -> str:
         """Return the recipe as TOML, complete: also what stands at its default."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
@@ -164,6 +194,8 @@ def _explain(item: Any) -> str:
         return f"{dotted}: unknown key{_near_key(parents, key)}"
     if item["type"] == "missing":
         return f"{dotted}: missing"
+    if location == ["search"] and item["type"] == "value_error":
+        return str(item["msg"]).removeprefix("Value error, ")
     reason = str(item["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
     if isinstance(item["input"], Mapping) and item["type"] == "value_error":
         return f"{dotted}: expected {reason}"  # of a whole section, which says itself what it got
@@ -172,6 +204,8 @@ def _explain(item: Any) -> str:
 
 def _near_key(parents: list[str], key: str) -> str:
     section: type[BaseModel] = Recipe
+    if parents[:1] == ["search"]:
+        section, parents = Searched, parents[2:]
     for parent in parents:
         annotation = section.model_fields[parent].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

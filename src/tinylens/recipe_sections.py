@@ -235,3 +235,61 @@ class TrainSection(Section):
                 f"train.class_weights or train.balance, got both: true and {rest['balance']!r}"
             )
         return rest | {"balance": "weights"} if wanted else rest
+
+
+class Searched(Section):
+    """What `tinylens tune` may try for one key: the numbers of a range, or one of some values.
+
+    Attributes:
+        low: the smallest number.
+        high: the largest one.
+        log: whether a factor counts, and not a difference, as for learning rates.
+        step: between one number and the next, from `low` on; None takes any.
+        choices: values in place of a range.
+    """
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = None
+    choices: list[OptionValue] | None = None
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> Searched:
+        if self.choices is not None:
+            self._check_choices(self.choices)
+        elif self.low is None or self.high is None:
+            raise ValueError("low and high, or choices")
+        elif not self.low < self.high:
+            raise ValueError(f"low below high; low is {self.low}, high {self.high}")
+        elif self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("low above 0 and no step where log is true")
+        elif self.step is not None and not 0 < self.step <= self.high - self.low:
+            raise ValueError(f"a step above 0 that fits between {self.low} and {self.high}")
+        return self
+
+    def _check_choices(self, choices: list[OptionValue]) -> None:
+        if (self.low, self.high, self.step) != (None, None, None) or self.log:
+            raise ValueError("low and high, or choices, not both")
+        if not choices or any(value in choices[:place] for place, value in enumerate(choices)):
+            raise ValueError("one choice or more, none of them twice")
+
+    @property
+    def whole(self) -> bool:
+        """Whether the range is of whole numbers."""
+        return all(isinstance(each, int | None) for each in (self.low, self.high, self.step))
+
+    @property
+    def values(self) -> list[OptionValue]:
+        """The choices, or the ends of the range."""
+        if self.choices is not None:
+            return self.choices
+        return [end for end in (self.low, self.high) if end is not None]
+
+    @property
+    def words(self) -> str:
+        """The range or the choices, as on the command line."""
+        if self.choices is not None:
+            return ", ".join(str(value) for value in self.choices)
+        by = f" by {self.step:g}" if self.step is not None else ""
+        return f"{self.low:g} to {self.high:g}{by}{', by factors' if self.log else ''}"

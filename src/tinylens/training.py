@@ -6,6 +6,7 @@ Keras is imported only inside functions: the backend is chosen first.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import replace
@@ -55,6 +56,7 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     backend: str | None = None,
     budget: float | None = None,
+    deadline: float = math.inf,
     teacher: str | Path | None = None,
     source: str | Path | None = None,
     probe: bool = False,
@@ -78,6 +80,8 @@ def train(
         budget: seconds from this call to the end of the report. The network's widths and the
             epochs are chosen so that it is kept: see `tinylens.planning`. If the machine gets
             slower than it was when the plan was made, epochs are dropped.
+        deadline: on the clock of `time.monotonic`, for training alone: epochs for which it leaves
+            no time are dropped. For those who have planned already, instead of `budget`.
         teacher: a run, or a model.onnx, whose answers on train are learnt as the recipe's section
             distil says: see `tinylens.distilling`.
         source: a run, whose network's body this one starts with, under a new head; the recipe's
@@ -101,7 +105,7 @@ def train(
     called, watcher = time.monotonic(), watcher or Silent()
     check_trainable(data)
     resolved = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    resolved = resolved.override(overrides or {})
+    resolved = resolved.override(overrides or {}).without_search()
     origin = _origin(source, data, resolved, budget, probe=probe)
     if origin is not None:
         resolved = transferring.with_body(resolved, origin)
@@ -118,6 +122,7 @@ def train(
         deterministic,
         command or f"tinylens.train(recipe={resolved.name!r})",
         load_seconds,
+        deadline,
         source=origin,
         probe=probe,
     )

@@ -23,6 +23,7 @@ from tinylens.cli.predict import predict
 from tinylens.cli.robustness import robustness
 from tinylens.cli.serve import serve
 from tinylens.cli.train import recipes, train
+from tinylens.cli.tune import tune
 from tinylens.errors import TinylensError
 
 app = typer.Typer(
@@ -35,7 +36,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data sets, correct and convert them.", no_args_is_help=True)
 
 for verb in (
-    *(train, predict, evaluate, compare, robustness, audit),
+    *(train, tune, predict, evaluate, compare, robustness, audit),
     *(explain, learning_curve, report, recipes, export, verify, serve),
 ):
     app.command()(verb)

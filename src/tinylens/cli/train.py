@@ -135,7 +135,7 @@ def train(
     how: dict[str, Any] = {"backend": backend, "teacher": distil, "source": source, "probe": probe}
     how |= {"budget": budget, "deterministic": deterministic, "fresh": fresh}
     resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
-    with _continuable(), watching.on_terminal() as watcher:
+    with continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
         reading = (strict, data_dir, learning_curve, source)
         splits, seconds = _load(dataset, resolved, watcher, reading)
@@ -170,7 +170,7 @@ def _seconds_left(budget: str | None) -> float | None:
 def _resolved(name: str, overrides: dict[str, Any]) -> Recipe:
     from tinylens.recipe import Recipe
 
-    return Recipe.load(name).override(overrides)
+    return Recipe.load(name).override(overrides).without_search()
 
 
 def _overrides(changes: list[str], **sections: dict[str, Any]) -> dict[str, Any]:
@@ -289,7 +289,7 @@ def _load(
 
 
 @contextlib.contextmanager
-def _continuable() -> Generator[None]:
+def continuable() -> Generator[None]:
     """Say on Ctrl-C that nothing is lost; exit with 130."""
     try:
         yield

@@ -1,0 +1,296 @@
+"""`tune`: a search for a better recipe, and a run that is trained from what was found.
+
+Optuna's estimator says what to try (Bergstra et al. 2011; Watanabe 2023, arXiv:2304.11127), trials
+that fall behind are given up, val judges. The best trials get a second look with another seed,
+beside the default; only what is better by more than chance takes its place. Test stays sealed: the
+processes that try recipes are given train and val alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinylens import backend as backends
+from tinylens import beginning, files, stopping, training
+from tinylens.data.dataset import Splits
+from tinylens.errors import DataError, MissingExtra, RecipeError
+from tinylens.recipe import Recipe
+from tinylens.recipe_sections import Searched
+from tinylens.run import Run
+from tinylens.tuning.crew import default_jobs, hired, shares
+from tinylens.tuning.folder import Folder, unfinished
+from tinylens.tuning.lengths import Lengths, share_out
+from tinylens.tuning.space import recipe_with, space_of
+
+if TYPE_CHECKING:
+    from tinylens.fitting import Watcher
+    from tinylens.tuning.choosing import Choice
+    from tinylens.tuning.study import Watch
+
+FEWEST_TRIALS = 2  # the default, and one other
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a search.
+
+    Attributes:
+        trials: finished or given up, the default's among them; None with a budget.
+        budget: seconds for everything, the run too; None with a number of trials.
+        started: when they began to count, on the clock of `time.monotonic`.
+        jobs: trainings at a time; None for as many as are fast here.
+        backend: "tensorflow", "jax" or "torch"; None as `tinylens.backend.choose` says.
+        changes: of the search space, over what the recipe says.
+    """
+
+    trials: int | None
+    budget: float | None
+    started: float
+    jobs: int | None
+    backend: str | None
+    changes: Mapping[str, Searched]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that is under way in a folder that is held for it.
+
+    Attributes:
+        folder: of the search.
+        data: train and val are tried on.
+        recipe: where the search starts.
+        space: what may change.
+        asked: how long is searched, and how.
+        settings: what the processes are told.
+        spent: seconds that earlier processes have spent on it.
+    """
+
+    folder: Folder
+    data: Splits
+    recipe: Recipe
+    space: dict[str, Searched]
+    asked: Asked
+    settings: Mapping[str, Any]
+    spent: float
+
+    @property
+    def jobs(self) -> int:
+        """Trainings at a time."""
+        return self.asked.jobs or default_jobs()
+
+    def note_time(self) -> float:
+        """Write down what was spent so far, and return it."""
+        spent = self.spent + time.monotonic() - self.asked.started
+        self.folder.write_spent(spent)
+        return spent
+
+
+@contextlib.contextmanager
+def opened(
+    data: Splits, recipe: Recipe, asked: Asked, *, out: Path | None, fresh: bool
+) -> Generator[Search]:
+    """Yield a search: the unfinished one of the same settings, or a new one; it is locked.
+
+    Raises:
+        RecipeError: a search space that the recipe does not take, or too few trials.
+        DataError: there is no val part to judge on.
+        RunError: `out` holds another search, or another process is at it.
+        MissingExtra: Optuna or the backend is not installed.
+    """
+    if importlib.util.find_spec("optuna") is None:
+        raise MissingExtra("a search needs Optuna; type: pip install 'tinylens[tune]'")
+    if data.val is None:
+        raise DataError(
+            "a search judges on val, since test stays sealed, and there is no val part; "
+            "leave out --val 0"
+        )
+    if asked.trials is not None and asked.trials < FEWEST_TRIALS:
+        raise RecipeError(
+            f"--trials {asked.trials}: expected {FEWEST_TRIALS} or more, such as 50; the first is "
+            "the default recipe's own"
+        )
+    shares(asked.jobs or 1)
+    choice = backends.activate(asked.backend)
+    precision = backends.precision(recipe.train.precision, choice.name)
+    recipe = recipe.override({"train.precision": precision})
+    space = space_of(recipe, asked.changes, budget=asked.budget is not None)
+    recipe = recipe.without_search()
+    settings = {
+        "recipe": recipe.model_dump(mode="json"),
+        "space": {key: each.model_dump(mode="json") for key, each in space.items()},
+        "trials": asked.trials,
+        "budget": asked.budget,
+        "backend": choice.name,
+        "fingerprint": data.fingerprint,
+    }
+    folder = _folder(data, recipe, settings, out, fresh=fresh)
+    folder.claim(settings)
+    told = {"folder": str(folder.path), "backend": choice.name, "precision": precision}
+    with folder.lock():
+        yield Search(folder, data, recipe, space, asked, told, folder.spent)
+
+
+def find(search: Search, watch: Watch) -> Choice:
+    """Search, look again at the best, and return what was chosen; what was done before is kept.
+
+    Raises:
+        RecipeError: the recipe itself cannot be trained, or the time is too short.
+        RunError: the processes that train die.
+        KeyboardInterrupt: Ctrl-C came; the same search can be opened again, and goes on.
+    """
+    from tinylens.tuning import choosing
+
+    kept = search.folder.choice
+    if kept is not None:
+        return choosing.Choice.from_json(kept)
+    lengths = _lengths(search)
+    search.folder.write_data(search.data)
+    stopped = False
+    with stopping.stop_signals() as asked:
+        try:
+            choice = _find(search, lengths, asked.is_set, watch)
+        except KeyboardInterrupt:  # caught, so that SIGTERM ends with its own exit code
+            stopped = True
+        finally:
+            search.note_time()
+    if stopped or asked.is_set():
+        raise KeyboardInterrupt
+    search.folder.write_choice(choice.to_json())
+    return choice
+
+
+def finish(search: Search, choice: Choice, command: str, watcher: Watcher) -> dict[str, Any]:
+    """Write best.toml, train the run from it, and return what summary.json holds.
+
+    Args:
+        search: that has found.
+        choice: what it found.
+        command: what was typed, for the record.
+        watcher: told of every phase, step and epoch of the run.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came; the state was saved.
+    """
+    from tinylens.tuning import outcome
+
+    folder = search.folder
+    if folder.summary is not None:
+        return folder.summary
+    deadline = _write_best(search, choice, watcher)
+    run = training.train(
+        search.data,
+        Recipe.load(folder.best),
+        out=folder.run.path,
+        backend=search.asked.backend,
+        deadline=deadline,
+        command=command,
+        watcher=watcher,
+    )
+    summary = outcome.summarize(search, choice, run)
+    folder.write_summary(summary)
+    folder.remove_working_files()
+    return summary
+
+
+def _folder(
+    data: Splits, recipe: Recipe, settings: Mapping[str, Any], out: Path | None, *, fresh: bool
+) -> Folder:
+    """Return the folder to search in: `out`, the one that is unfinished, or the next free one."""
+    if out is not None:
+        return Folder(out)
+    stem = f"{files.slug(data.source)}-{recipe.name}-tune"
+    known = None if fresh else unfinished(beginning.RUNS, stem, settings)
+    return known or Folder(Run.create(beginning.RUNS, stem).path)
+
+
+def _lengths(search: Search) -> Lengths:
+    """Return how long trials may take: the recipe's own epochs where no budget was given."""
+    from tinylens import planning
+
+    budget = search.asked.budget
+    if budget is None:
+        return Lengths()
+    pace = planning.probe(search.data, search.recipe, search.settings["precision"])
+    finish_seconds = planning.finish_seconds(search.recipe, search.data, pace)
+    lengths = share_out(search.asked.started, budget, search.spent, search.jobs, finish_seconds)
+    if lengths.trial is None or lengths.trial < 2 * pace.start + MIN_STEPS * _step(search, pace):
+        raise RecipeError(
+            f"--budget: {budget:.0f} s are too few to try several recipes on "
+            f"{len(search.data.train):,} pictures and to train a run; give more time"
+        )
+    return lengths
+
+
+MIN_STEPS = 20  # of a trial, with fewer of which it says nothing
+
+
+def _step(search: Search, pace: Any) -> float:
+    return float(pace.train) * search.recipe.train.batch_size
+
+
+def _find(search: Search, lengths: Lengths, asked_to_stop: Any, watch: Watch) -> Choice:
+    from tinylens.tuning import choosing, study
+
+    seen = _Noting(search, watch)
+    searching = study.Searching(
+        search.folder, search.asked.trials, lengths, asked_to_stop, study.Standing(), seen
+    )
+    asked_for = study.open_study(search.folder, search.recipe.train.seed)
+    with hired(search.settings, search.jobs, search.folder.log) as crew:
+        study.search(asked_for, search.recipe, search.space, crew, searching)
+        looks = choosing.look_again(asked_for, search.recipe, search.space, crew, searching)
+    val = search.data.val
+    return choosing.choose(search.folder, looks, len(val) if val else 0)
+
+
+class _Noting:
+    """Passes on how far a search is, and writes down every while what it has spent."""
+
+    EVERY = 5.0  # seconds
+
+    def __init__(self, search: Search, watch: Watch) -> None:
+        self.search, self.watch, self.noted = search, watch, 0.0
+
+    def __call__(self, standing: Any) -> None:
+        if time.monotonic() - self.noted > self.EVERY:
+            self.noted = time.monotonic()
+            self.search.note_time()
+        self.watch(standing)
+
+
+def _write_best(search: Search, choice: Choice, watcher: Watcher) -> float:
+    """Write best.toml where it is not there yet; return until when the run may train."""
+    from tinylens import planning
+
+    recipe = search.recipe
+    if choice.tuned:
+        recipe = recipe_with(recipe, search.space, choice.parameters)
+        recipe = recipe.override(
+            {"name": f"{recipe.name[:58]}-tuned", "summary": '"' + _summary(search) + '"'}
+        )
+    budget = search.asked.budget
+    if budget is None:
+        search.folder.write_best(recipe)
+        return math.inf
+    watcher.phase("timing the recipe that was found")
+    pace = planning.probe(search.data, recipe, search.settings["precision"])
+    finish_seconds = planning.finish_seconds(recipe, search.data, pace)
+    end = share_out(search.asked.started, budget, search.spent, search.jobs, 0.0).end
+    deadline = (end or math.inf) - finish_seconds
+    if not search.folder.best.is_file():
+        if choice.tuned:
+            left = deadline - time.monotonic()
+            recipe = planning.lengthened(recipe, search.data, pace, left)
+        search.folder.write_best(recipe)
+    return deadline
+
+
+def _summary(search: Search) -> str:
+    return f"{search.recipe.name}, tuned on {files.slug(search.data.source)}"
