@@ -82,7 +82,7 @@ batch_size = 0
         "got 'many'\n"
         "  train.batch_size: expected greater than or equal to 1, got 0\n"
         "  colour: unknown key; a recipe has name, summary, data, model, augment, optimizer, "
-        "train, answer, distil, transfer"
+        "train, answer, distil, transfer, search"
     )
 
 

@@ -277,7 +277,8 @@ class Searched(Section):
     @property
     def whole(self) -> bool:
         """Whether the range is of whole numbers."""
-        return all(isinstance(each, int | None) for each in (self.low, self.high, self.step))
+        ends = (self.low, self.high, self.step)
+        return self.choices is None and all(isinstance(each, int | None) for each in ends)
 
     @property
     def values(self) -> list[OptionValue]:
