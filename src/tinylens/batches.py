@@ -216,7 +216,8 @@ class PriorLogits(keras.layers.Layer):
 
     def call(self, logits: Any, training: bool | None = None) -> Any:
         """Return logits, shape (batch, classes)."""
-        return logits + self.priors if training else logits
+        # PyTorch adds no NumPy array to a tensor that has a gradient
+        return logits + ops.convert_to_tensor(self.priors) if training else logits
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return `input_shape`."""
