@@ -47,7 +47,7 @@ def share_out(now: float, budget: float, spent: float, jobs: int, finish: float)
 
     >>> lengths = share_out(0.0, 1200.0, 0.0, jobs=1, finish=20.0)
     >>> round(lengths.trial), round(lengths.again), round(lengths.search_until)
-    (43, 87, 511)
+    (43, 87, 514)
     """
     run = RUN_SHARE * (budget - finish)
     again, rounds = jobs * AGAIN_SHARE * run, -(-(CONFIRMED + 1) // jobs)
