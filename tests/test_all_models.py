@@ -13,6 +13,7 @@ from tinylens.testing.datasets import tiny_dataset
 pytestmark = pytest.mark.backend
 
 SMALL = {  # options that make a check quick: depth and shape stay, width goes
+    "backbone": {"architecture": "MobileNetV3Small", "times": 2},
     "classic": {"widths": [8, 16], "dense": [16], "dropout": 0.1},
     "resnet20": {"width": 8, "blocks": 1},
     "whitened": {"widths": [16, 16, 16]},
@@ -20,6 +21,7 @@ SMALL = {  # options that make a check quick: depth and shape stay, width goes
 # Starting weights of the full networks for 32×32 RGB, 10 classes, seed 0: the same on every
 # backend and machine, since NumPy draws them.
 DIGESTS = {
+    "backbone": "eff7c1f8223fabc8",
     "classic": "53971538a714dbd6",
     "resnet20": "9b41c5945234d15b",
     "whitened": "b6ec22e6bf1c7019",
@@ -30,7 +32,13 @@ def test_every_network_has_small_options_and_a_digest():
     assert SMALL.keys() == DIGESTS.keys() == models.BUILDERS.keys()
 
 
-@pytest.fixture(scope="module", params=models.BUILDERS)
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "backbone" else name
+    for name in models.BUILDERS
+]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def case(request):
     yield testing.ModelCase(request.param, options=SMALL[request.param])
     keras.backend.clear_session()
@@ -41,7 +49,7 @@ def test_network_conforms(case, check):
     check(case)
 
 
-@pytest.mark.parametrize("name", models.BUILDERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_starting_weights_are_the_same_on_every_backend(name):
     sample = tiny_dataset((32, 32, 3)).images
     shape = models.NetworkShape((32, 32, 3), 10, (120.0,) * 3, (60.0,) * 3, 0, sample)

@@ -99,6 +99,15 @@ def nested(image: Any) -> Any:
     return layers.BatchNormalization()(layers.Flatten()(x))
 
 
+def enlarged(image: Any) -> Any:
+    x = layers.UpSampling2D(3, interpolation="bilinear")(layers.Rescaling(1 / 16)(image))
+    x = layers.SeparableConv2D(6, 3, strides=2, depth_multiplier=2, padding="same")(x)
+    x = layers.SeparableConv2D(6, 3, use_bias=False, activation="hard_sigmoid")(x)
+    gate = layers.ReLU(6.0)(x + 3.0) * (1 / 6)
+    x = layers.UpSampling2D((2, 1))(x * gate + 0.5 * x)
+    return layers.Flatten()(x)
+
+
 def foreign(image: Any) -> Any:
     x = layers.Rescaling(1 / 255)(image)
     x = layers.ELU(alpha=0.7)(layers.Conv2D(6, 3, padding="same")(x))
@@ -111,6 +120,7 @@ NETWORKS = {
     "residual": ((11, 14, 3), residual),
     "squeeze and excite": ((10, 9, 3), squeeze_and_excite),
     "nested": ((8, 8, 3), nested),
+    "enlarged": ((9, 8, 3), enlarged),
 }
 
 
@@ -323,7 +333,7 @@ def test_exporting_says_nothing(tmp_path, capfd):
         lambda: layers.Activation("softsign"),
         lambda: layers.Dense(3),  # of a picture: once a pixel
         lambda: layers.Reshape((8, 24)),
-        layers.UpSampling2D,
+        lambda: layers.UpSampling2D(interpolation="bicubic"),
         lambda: layers.Conv2D(2, 3, activation=layers.PReLU()),
     ],
 )

@@ -61,7 +61,7 @@ def test_pixels_are_brought_to_mean_0_and_deviation_1_by_channel():
 def test_an_unknown_network_is_refused_with_the_near_name():
     assert mistakes_of("resnet2O", {}) == (
         "model.name: no network 'resnet2O', did you mean resnet20?; choose from "
-        "classic, resnet20, whitened"
+        "backbone, classic, resnet20, whitened"
     )
 
 

@@ -101,7 +101,7 @@ def test_without_val_the_strength_is_cross_validated(trained, classes):
 
 def test_what_cannot_be_is_refused(trained, tmp_path):
     data = other_classes()
-    with pytest.raises(RecipeError, match="none is named; expected --from RUN"):
+    with pytest.raises(RecipeError, match="none is named; expected --from RUN or --backbone"):
         train(data, probe=True)
     with pytest.raises(RecipeError, match=r"16×16 with 3 channels, those of .* 8×8 with 1 channel"):
         train(tiny_splits((8, 8, 1), 3, 60), source=trained)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tinylens.data.dataset import Images
 from tinylens.errors import ModelError
 
 BATCH = 500
+MOST_VALUES = 2**26  # of one layer for one batch: 256 MiB of float32
 
 
 class Embedding:
@@ -33,19 +35,31 @@ class Embedding:
         network = open_network(path)
         self.biased: bool = network.get_layer("logits").use_bias
         self._features = keras.Model(network.input, network.get_layer("logits").input)
+        self._batch = batch_for(self._features)
 
     def __call__(self, images: Images) -> NDArray[np.float32]:
         """Return the features of uint8 pictures, float32, shape (n, features)."""
         parts = [
             np.asarray(
                 keras.ops.convert_to_numpy(
-                    self._features.predict_on_batch(images[start : start + BATCH])
+                    self._features.predict_on_batch(images[start : start + self._batch])
                 ),
                 np.float32,
             )
-            for start in range(0, len(images), BATCH)
+            for start in range(0, len(images), self._batch)
         ]
         return np.concatenate(parts).reshape(len(images), -1)
+
+
+def batch_for(network: keras.Model, most: int = BATCH) -> int:
+    """Return how many pictures a network is to answer at once, so that no layer fills the memory.
+
+    >>> pixels = keras.Input((256, 256, 3))
+    >>> batch_for(keras.Model(pixels, keras.layers.Conv2D(64, 3, padding="same")(pixels)))
+    16
+    """
+    largest = max(int(math.prod(layer.output.shape[1:])) for layer in network.layers)
+    return max(min(most, MOST_VALUES // largest), 1)
 
 
 def open_network(path: Path) -> keras.Model:

@@ -17,7 +17,6 @@ from tinylens import (
     drift,
     evaluation,
     exporting,
-    files,
     metrics,
     mistakes,
     models,
@@ -26,9 +25,11 @@ from tinylens import (
 from tinylens.data.dataset import Dataset, Images, Splits
 from tinylens.data.images import rule_of
 from tinylens.deciding import LEAST_ANSWERED, Deciding, decide
+from tinylens.embedding import batch_for
 from tinylens.environment import now, tinylens_version
 from tinylens.errors import ModelError
 from tinylens.modelfile import ModelCard
+from tinylens.models import saving
 from tinylens.recipe import Recipe
 from tinylens.run import Arrays, Run
 from tinylens.run_info import RunInfo
@@ -88,7 +89,7 @@ def deliver(
         watcher: told of each phase.
     """
     shipped, calibration = calibrated
-    _save_keras(run, shipped)
+    saving.save(shipped, run.keras_model)
     watcher.phase("judging on train, val and test")
     begun = time.monotonic()
     info.test_opened.append({"time": now(), "command": info.command})
@@ -256,8 +257,9 @@ def predict(shipped: keras.Model, images: Images) -> Probabilities:
         images: uint8, shape (n, height, width, channels).
     """
     stretch = _stretch(images)
+    batch = batch_for(shipped, PREDICT_BATCH)
     stretches = [
-        shipped.predict(images[start : start + stretch], PREDICT_BATCH, verbose=0)
+        shipped.predict(images[start : start + stretch], batch, verbose=0)
         for start in range(0, len(images), stretch)
     ]
     return np.concatenate(stretches)
@@ -305,18 +307,6 @@ def open_shipped(run: Run) -> keras.Model:
         return keras.saving.load_model(run.keras_model, compile=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{run.keras_model} cannot be opened by Keras: {error}") from None
-
-
-def _save_keras(run: Run, shipped: keras.Model) -> None:
-    # Keras writes in place, so a kill would leave half a file under the name
-    temporary = files.temporary_beside(run.keras_model)
-    try:
-        shipped.save(temporary)
-        files.fsync_file(temporary)
-        temporary.replace(run.keras_model)
-    finally:
-        temporary.unlink(missing_ok=True)
-    files.fsync_folder(run.path)
 
 
 def _decide(answers: _Answers, recipe: Recipe, info: RunInfo, watcher: Watcher) -> Deciding:

@@ -286,8 +286,16 @@ def _tensorflow_on_processor() -> bool:
     return not tf.config.list_physical_devices("GPU")
 
 
+def use_weights(layer: keras.layers.Layer) -> None:
+    """Let a layer notice weights that were assigned: a Normalization computes with copies."""
+    if isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()
+
+
 def plain(layer: keras.layers.Layer) -> keras.layers.Layer:
     """Return a float32 Keras layer that does at inference what `layer` does; weights not yet."""
+    if not isinstance(layer, keras.layers.Layer):  # an operation of keras.ops has no weights
+        return layer
     config = layer.get_config()
     config["dtype"] = "float32"
     for key in [key for key in config if key.endswith("_initializer")]:

@@ -59,6 +59,8 @@ def train(
     deadline: float = math.inf,
     teacher: str | Path | None = None,
     source: str | Path | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
     probe: bool = False,
     deterministic: bool = True,
     fresh: bool = False,
@@ -86,6 +88,8 @@ def train(
             distil says: see `tinylens.distilling`.
         source: a run, whose network's body this one starts with, under a new head; the recipe's
             section transfer says how it is trained on: see `tinylens.transferring`.
+        backbone: in the place of a run, a network of keras.applications, such as "MobileNetV2".
+        weights: a file of that network's weights; None for those of ImageNet, downloaded.
         probe: keep that body as it is, and fit the head alone: see `tinylens.probing`.
         deterministic: the same weights, bit for bit, from the same command on the same machine.
         fresh: start anew even where a half-done run could be continued.
@@ -106,11 +110,13 @@ def train(
     check_trainable(data)
     resolved = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     resolved = resolved.override(overrides or {}).without_search()
-    origin = _origin(source, data, resolved, budget, probe=probe)
-    if origin is not None:
-        resolved = transferring.with_body(resolved, origin)
+    transferring.asked(source, backbone, weights, probe=probe)
     choice = backends.activate(backend)
     from tinylens import models
+
+    origin = _origin(source, backbone, weights, data, resolved, budget)
+    if origin is not None:
+        resolved = transferring.with_body(resolved, origin)
 
     _check_possible(resolved, data, budget)
     models.check_options(resolved.model.name, resolved.model.options)
@@ -142,18 +148,25 @@ def train(
 
 
 def _origin(
-    path: str | Path | None, data: Splits, recipe: Recipe, budget: float | None, *, probe: bool
+    path: str | Path | None,
+    backbone: str | None,
+    weights: str | Path | None,
+    data: Splits,
+    recipe: Recipe,
+    budget: float | None,
 ) -> transferring.Source | None:
     """Return the source of the body, checked to be of use here."""
-    if path is None:
-        if probe:
-            raise RecipeError(
-                "--probe fits a head on a trained body, and none is named; expected --from RUN"
-            )
+    if path is None and backbone is None:
         return None
-    found = transferring.source_of(path)
-    transferring.check(found, data, recipe, budget)
-    return found
+    transferring.check(recipe, budget)
+    if path is not None:
+        found = transferring.source_of(path)
+        transferring.check_size(found, data)
+        return found
+    from tinylens import backbones
+
+    options = recipe.model.options if recipe.model.name == "backbone" else {}
+    return backbones.source_of(backbone or "", weights, data, options)
 
 
 def _check_possible(recipe: Recipe, data: Splits, budget: float | None) -> None:

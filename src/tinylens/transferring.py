@@ -87,23 +87,62 @@ def with_body(recipe: Recipe, source: Source) -> Recipe:
     return recipe.override({"model": model})
 
 
-def check(source: Source, data: Splits, recipe: Recipe, budget: float | None) -> None:
-    """Raise a RecipeError where a body cannot be used on this data or in this way."""
+def asked(
+    source: str | Path | None,
+    backbone: str | None,
+    weights: str | Path | None,
+    *,
+    probe: bool,
+    curve: bool = False,
+) -> dict[str, Any]:
+    """Return what was asked for, by name.
+
+    Raises:
+        RecipeError: it is not said, or said twice, which body is meant.
+    """
+    if curve and (source is not None or backbone is not None):
+        raise RecipeError(
+            "--learning-curve trains from scratch; leave out --from or --backbone, or the curve"
+        )
+    if source is not None and backbone is not None:
+        raise RecipeError(
+            f"--from {source} and --backbone {backbone} both name a body; leave one out"
+        )
+    if weights is not None and backbone is None:
+        raise RecipeError(
+            f"--weights {weights}: whose they are is not said; expected --backbone NAME, too, such "
+            "as MobileNetV2"
+        )
+    if probe and source is None and backbone is None:
+        raise RecipeError(
+            "--probe fits a head on a trained body, and none is named; expected --from RUN or "
+            "--backbone NAME"
+        )
+    return {"source": source, "backbone": backbone, "weights": weights, "probe": probe}
+
+
+def check(recipe: Recipe, budget: float | None) -> None:
+    """Raise a RecipeError where a recipe or a budget does not go with a body."""
+    if recipe.train.balance == "auto":
+        raise RecipeError(
+            "--from and --backbone do not go with balance auto, which tries out networks without "
+            "a source; name one, such as --balance logits"
+        )
+    if budget is not None:
+        raise RecipeError(
+            "--budget chooses the network's widths, and a trained body brings them along; leave "
+            "one out"
+        )
+
+
+def check_size(source: Source, data: Splits) -> None:
+    """Raise a RecipeError where a body was trained on pictures of another size."""
     expected = (source.rule.height, source.rule.width, source.rule.channels)
     if data.train.image_shape != expected:
         raise RecipeError(
             f"--from {source.name}: its pictures are {_words(expected)}, those of {data.source} "
             f"{_words(data.train.image_shape)}; give them in its size, or as a folder of "
             "pictures, which the command line brings to it"
-        )
-    if recipe.train.balance == "auto":
-        raise RecipeError(
-            "--from and balance auto, which tries out networks without a source; name one, such "
-            "as --balance logits"
-        )
-    if budget is not None:
-        raise RecipeError(
-            "--budget chooses the network's widths, and --from brings them along; leave one out"
         )
 
 

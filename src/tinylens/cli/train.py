@@ -76,6 +76,14 @@ FromOption = Annotated[
     Path | None,
     typer.Option("--from", metavar="RUN", help="Start with this run's body, under a new head."),
 ]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Start with this network of keras.applications."),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="That network's weights; else ImageNet's, downloaded."),
+]
 ProbeOption = Annotated[
     bool, typer.Option("--probe", help="Keep that body; fit the head alone, in seconds.")
 ]
@@ -110,6 +118,8 @@ def train(
     ensemble: EnsembleOption = None,
     distil: DistilOption = None,
     source: FromOption = None,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
     probe: ProbeOption = False,
     learning_curve: CurveOption = False,
     out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
@@ -124,22 +134,23 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a network; leaves a run folder with model.onnx, its figures and a report."""
-    from tinylens import watching
+    from tinylens import transferring, watching
 
     training_of = {"epochs": epochs, "seed": seed, "precision": precision, "balance": balance}
-    answer = frame.when_to_answer(max_error, refused)
     data = {"val": val, "size": size, "groups": groups, "aspect": aspect}
     data |= {"image_column": image_column, "label_column": label_column}
+    answer = frame.when_to_answer(max_error, refused)
     overrides = _overrides(changes or [], train=training_of, data=data, answer=answer)
     _check_series(seeds, folds, ensemble, budget, fresh=fresh, curve=learning_curve)
-    how: dict[str, Any] = {"backend": backend, "teacher": distil, "source": source, "probe": probe}
-    how |= {"budget": budget, "deterministic": deterministic, "fresh": fresh}
-    resolved = _resolved(recipe or ("fast" if budget else "classic"), overrides)
+    body = transferring.asked(source, backbone, weights, probe=probe, curve=learning_curve)
+    how: dict[str, Any] = {"backend": backend, "teacher": distil, "budget": budget, "fresh": fresh}
+    how |= {"deterministic": deterministic, **body}
+    resolved = _resolved(recipe or _usual(budget, backbone), overrides)
     with continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
-        reading = (strict, data_dir, learning_curve, source)
-        splits, seconds = _load(dataset, resolved, watcher, reading)
-        train_into = partial(_train_into, load_seconds=seconds, watcher=watcher, **how)
+        read = (strict, data_dir, learning_curve, source)
+        splits, how["load_seconds"] = _load(dataset, resolved, watcher, read)
+        train_into = partial(_train_into, watcher=watcher, **how)
         if seeds or folds:
             show = _series(splits, resolved, (seeds, folds), out, train_into)
         else:
@@ -148,6 +159,11 @@ def train(
     if learning_curve:
         add_curve(run, splits, backend)
     show(as_json=as_json)
+
+
+def _usual(budget: str | None, backbone: str | None) -> str:
+    """Return the name of the recipe that is meant where none is named."""
+    return "backbone" if backbone else "fast" if budget else "classic"
 
 
 def _train_into(
@@ -275,8 +291,6 @@ def _load(
     watcher.phase(f"loading {dataset}")
     started = time.monotonic()
     strict, data_dir, curve, source = options
-    if curve and source:
-        raise RecipeError("--learning-curve trains from scratch; leave out --from, or the curve")
     rule = None if source is None else transferring.source_of(source).rule
     splits = load_by(
         recipe.data, dataset, rule=rule, strict=strict, data_dir=data_dir, progress=watcher.loading

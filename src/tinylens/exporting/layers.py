@@ -14,6 +14,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from tinylens.exporting.activations import ACTIVATIONS, clip
 from tinylens.exporting.graph import Graph, Tensor, UnknownLayer
 
 
@@ -86,7 +87,28 @@ def _pads(layer: Any, x: Tensor, window: tuple[int, int], strides: tuple[int, in
     return [*before, *(total - first for total, first in zip(totals, before, strict=True))]
 
 
-def _convolve(graph: Graph, layer: Any, x: Tensor, kernel: NDArray[Any], groups: int) -> Tensor:
+ENLARGING: dict[str, dict[str, str]] = {  # Keras's words for it, and those of ONNX
+    "nearest": {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    },
+    "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+}
+
+
+def _bias_of(layer: Any) -> NDArray[Any] | None:
+    return _array(layer.bias) if layer.use_bias else None
+
+
+def _convolve(
+    graph: Graph,
+    layer: Any,
+    x: Tensor,
+    kernel: NDArray[Any],
+    groups: int,
+    bias: NDArray[Any] | None,
+) -> Tensor:
     """Return the convolution with `kernel`, shape (outputs, inputs / groups, height, width)."""
     _expect(layer.data_format == "channels_last", layer, layer.data_format)
     rates = layer.dilation_rate
@@ -94,9 +116,7 @@ def _convolve(graph: Graph, layer: Any, x: Tensor, kernel: NDArray[Any], groups:
         (side - 1) * rate + 1 for side, rate in zip(layer.kernel_size, rates, strict=True)
     )
     height, width, _ = _output_shape(layer, x)
-    constants = [graph.constant(kernel)]
-    if layer.use_bias:
-        constants.append(graph.constant(_array(layer.bias)))
+    constants = [graph.constant(each) for each in (kernel, bias) if each is not None]
     return graph.node(
         "Conv",
         [x, *constants],
@@ -111,13 +131,34 @@ def _convolve(graph: Graph, layer: Any, x: Tensor, kernel: NDArray[Any], groups:
 
 def _convolution(graph: Graph, layer: Any, x: Tensor) -> Tensor:
     kernel = _array(layer.kernel).transpose(3, 2, 0, 1)
-    return _activate(graph, _convolve(graph, layer, x, kernel, layer.groups), layer.activation)
+    found = _convolve(graph, layer, x, kernel, layer.groups, _bias_of(layer))
+    return _activate(graph, found, layer.activation)
 
 
 def _depthwise_convolution(graph: Graph, layer: Any, x: Tensor) -> Tensor:
     kernel = _array(layer.kernel).transpose(2, 3, 0, 1)
     kernel = kernel.reshape(-1, 1, *kernel.shape[2:])
-    return _activate(graph, _convolve(graph, layer, x, kernel, x.shape[-1]), layer.activation)
+    found = _convolve(graph, layer, x, kernel, x.shape[-1], _bias_of(layer))
+    return _activate(graph, found, layer.activation)
+
+
+def _separable_convolution(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    deep = _array(layer.depthwise_kernel).transpose(2, 3, 0, 1)
+    deep = deep.reshape(-1, 1, *deep.shape[2:])
+    x = _convolve(graph, layer, x, deep, x.shape[-1], bias=None)
+    kernel = _array(layer.pointwise_kernel).transpose(3, 2, 0, 1)
+    constants = [graph.constant(each) for each in (kernel, _bias_of(layer)) if each is not None]
+    mixed = graph.node("Conv", [x, *constants], (*x.shape[:2], len(kernel)), kernel_shape=[1, 1])
+    return _activate(graph, mixed, layer.activation)
+
+
+def _up_sampling(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    _expect(layer.data_format == "channels_last", layer, layer.data_format)
+    _expect(layer.interpolation in ENLARGING, layer, layer.interpolation)
+    factors = graph.constant([1.0, 1.0, *map(float, layer.size)])
+    none = graph.constant(np.zeros(0, np.float32))  # the region, which these modes do not look at
+    options = ENLARGING[layer.interpolation]
+    return graph.node("Resize", [x, none, factors], _output_shape(layer, x), **options)
 
 
 def _pooling(operator: str, **options: Any) -> Callable[..., Tensor]:
@@ -202,6 +243,21 @@ def _concatenate(graph: Graph, layer: Any, inputs: list[Tensor]) -> Tensor:
     return graph.node("Concat", inputs, tuple(shape), axis=_place(axis, rank))
 
 
+def _with(operator: str) -> Callable[..., Tensor]:
+    """Return what writes x + y or x · y of keras.ops, of which y may be a number."""
+
+    def write(graph: Graph, operation: Any, *pair: Any) -> Tensor:
+        tensors = [each for each in pair if isinstance(each, Tensor)]
+        if len(tensors) == len(pair):
+            return _merge(operator)(graph, operation, tensors)
+        numbers = [each for each in pair if not isinstance(each, Tensor)]
+        fits = len(tensors) == 1 and all(isinstance(each, int | float) for each in numbers)
+        _expect(fits, operation, f"operands {pair}")
+        return graph.like(operator, tensors[0], graph.constant(float(numbers[0])))
+
+    return write
+
+
 def _average(graph: Graph, layer: Any, inputs: list[Tensor]) -> Tensor:
     total = _merge("Add")(graph, layer, inputs)
     return graph.like("Mul", total, graph.constant(1 / len(inputs)))
@@ -243,25 +299,6 @@ def _type_of_operation(result: Any) -> type:
 # --- activations
 
 
-def _operator(name: str, **options: Any) -> Callable[[Graph, Tensor], Tensor]:
-    return lambda graph, x: graph.like(name, x, **options)
-
-
-def _clip(graph: Graph, x: Tensor, largest: float) -> Tensor:
-    return graph.like("Clip", x, graph.constant(0.0), graph.constant(largest))
-
-
-def _silu(graph: Graph, x: Tensor) -> Tensor:
-    return graph.like("Mul", x, graph.like("Sigmoid", x))
-
-
-def _gelu(graph: Graph, x: Tensor) -> Tensor:
-    """X · Φ(x) (Hendrycks & Gimpel 2016), exact, in the form that onnxruntime fuses."""
-    error = graph.like("Erf", graph.like("Div", x, graph.constant(2**0.5)))
-    doubled = graph.like("Mul", x, graph.like("Add", error, graph.constant(1.0)))
-    return graph.like("Mul", doubled, graph.constant(0.5))
-
-
 def _activate(graph: Graph, x: Tensor, function: Any) -> Tensor:
     if isinstance(function, layers.Layer):
         writer = WRITERS.get(type(function))
@@ -280,7 +317,7 @@ def _activation(graph: Graph, layer: Any, x: Tensor) -> Tensor:
 def _relu(graph: Graph, layer: Any, x: Tensor) -> Tensor:
     _expect(not layer.threshold, layer, "a threshold")
     _expect(not layer.negative_slope, layer, "a slope")
-    return graph.like("Relu", x) if layer.max_value is None else _clip(graph, x, layer.max_value)
+    return graph.like("Relu", x) if layer.max_value is None else clip(graph, x, layer.max_value)
 
 
 def _leaky_relu(graph: Graph, layer: Any, x: Tensor) -> Tensor:
@@ -296,26 +333,14 @@ def _same(graph: Graph, layer: Any, x: Tensor) -> Tensor:
     return x
 
 
-ACTIVATIONS: dict[Any, Callable[[Graph, Tensor], Tensor]] = {
-    keras.activations.linear: lambda graph, x: x,
-    keras.activations.relu: _operator("Relu"),
-    keras.activations.relu6: lambda graph, x: _clip(graph, x, 6.0),
-    keras.activations.leaky_relu: _operator("LeakyRelu", alpha=0.2),
-    keras.activations.sigmoid: _operator("Sigmoid"),
-    keras.activations.hard_silu: _operator("HardSwish"),
-    keras.activations.silu: _silu,
-    keras.activations.gelu: _gelu,
-    keras.activations.tanh: _operator("Tanh"),
-    keras.activations.softmax: _operator("Softmax", axis=1),
-    keras.activations.log_softmax: _operator("LogSoftmax", axis=1),
-}
-
 WRITERS: dict[type, Callable[..., Tensor]] = {
     layers.Rescaling: _rescaling,
     layers.Normalization: _normalization,
     layers.BatchNormalization: _batch_normalization,
     layers.Conv2D: _convolution,
     layers.DepthwiseConv2D: _depthwise_convolution,
+    layers.SeparableConv2D: _separable_convolution,
+    layers.UpSampling2D: _up_sampling,
     layers.Dense: _dense,
     layers.MaxPooling2D: _pooling("MaxPool"),
     # as TensorFlow and JAX do it; Keras on torch repeats the border where the padding is uneven
@@ -330,6 +355,8 @@ WRITERS: dict[type, Callable[..., Tensor]] = {
     layers.Concatenate: _concatenate,
     layers.Average: _average,
     layers.Cropping2D: _cropping,
+    _type_of_operation(keras.ops.add(keras.KerasTensor((1, 2)), 1.0)): _with("Add"),
+    _type_of_operation(keras.ops.multiply(keras.KerasTensor((1, 2)), 1.0)): _with("Mul"),
     _type_of_operation(keras.ops.log(keras.KerasTensor((1, 2)))): _log,
     _type_of_operation(keras.ops.flip(keras.KerasTensor((1, 2)), axis=1)): _flip,
     layers.Activation: _activation,

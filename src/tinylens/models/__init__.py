@@ -14,7 +14,8 @@ import keras
 from pydantic import TypeAdapter, ValidationError
 
 from tinylens.errors import RecipeError, did_you_mean
-from tinylens.layers import plain
+from tinylens.layers import plain, use_weights
+from tinylens.models.backbone import backbone
 from tinylens.models.classic import classic
 from tinylens.models.ensemble import mean_logits
 from tinylens.models.resnet import resnet20
@@ -36,6 +37,7 @@ __all__ = [
 LOG_PROBABILITIES = "log_probabilities"  # a layer of what ships, behind the logits
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
+    "backbone": backbone,
     "classic": classic,
     "resnet20": resnet20,
     "whitened": whitened,
@@ -74,7 +76,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             # strict: the value goes to the builder as it is, so "16" must not pass as 16
             TypeAdapter(known[key].annotation).validate_python(options[key], strict=True)
         except ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Input should be ")
+            told = error.errors()[0]["msg"].removeprefix("Value error, ")
+            reason = told.removeprefix("Input should be ")
             mistakes.append(f"model.options.{key}: expected {reason}, got {options[key]!r}")
     if mistakes:
         raise RecipeError("\n  ".join(["the recipe has mistakes:", *sorted(mistakes)]))
@@ -105,6 +108,7 @@ def ship(
     for source, target in zip(network.layers, copy.layers, strict=True):
         weights = {variable.name: variable.numpy() for variable in source.weights}
         target.set_weights([weights[variable.name] for variable in target.weights])
+        use_weights(target)
     last = copy.layers[-1]
     if not bend:
         last.set_weights([values / temperature for values in last.get_weights()])

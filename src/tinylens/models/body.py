@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.errors import ModelError
+from tinylens.layers import use_weights
 
 HEAD, NORMALIZE = "logits", "normalize"
 CHOSEN_BY_STEP = {"counter"}  # weights of training alone, which what ships does not have
@@ -51,6 +52,7 @@ def take(
         values = {variable.name: variable for variable in origin.weights}
         for variable in target.weights:
             variable.assign(keras.ops.convert_to_numpy(values[variable.name]))
+        use_weights(target)
     network.get_layer(HEAD).set_weights([kernel] if bias is None else [kernel, bias])
 
 

@@ -15,7 +15,13 @@ import keras
 
 from tinylens.errors import ModelError
 
-_COUNTED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+_COUNTED = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+    keras.layers.Dense,
+)
+_KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
 
 def forward_flops(network: keras.Model) -> int:
@@ -75,12 +81,15 @@ def _flops(node: Any) -> int:
         _refuse_matrices(layer)
         return 0
     _, *places, _ = node.output_tensors[0].shape
-    return 2 * int(math.prod(layer.kernel.shape)) * int(math.prod(places))
+    kernels = [getattr(layer, name) for name in _KERNELS if hasattr(layer, name)]
+    weights = sum(int(math.prod(kernel.shape)) for kernel in kernels)
+    return 2 * weights * int(math.prod(places))
 
 
 def _kernel_is_trained(layer: Any) -> bool:
-    kernel = getattr(layer, "kernel", None)
-    return any(variable is kernel for variable in getattr(layer, "trainable_variables", ()))
+    kernels = [getattr(layer, name, None) for name in _KERNELS]
+    trained = getattr(layer, "trainable_variables", ())
+    return any(variable is kernel for variable in trained for kernel in kernels)
 
 
 def _refuse_matrices(layer: Any) -> None:
