@@ -39,6 +39,33 @@ def test_a_file_is_a_dataset_with_the_class_names_of_its_metadata(tmp_path, opti
     assert data.images[[first, second], 0, 0].tolist() == [list(RED), list(BLUE)]
 
 
+def with_column(path, name, cells):
+    table_ = pq.read_table(path)
+    pq.write_table(table_.append_column(name, pa.array(cells)), path)
+    return path
+
+
+@pytest.mark.parametrize("column", ["split", "subset"])
+def test_a_column_says_the_parts_where_no_name_of_a_file_does(tmp_path, options, column):
+    pictures = [plain((shade, 0, 0)) for shade in (10, 20, 30, 40)]
+    path = parquet(tmp_path / "pets.parquet", pictures, [0, 1, 0, 0])
+    splits = table.read(
+        with_column(path, column, ["test", "train", "Validation", "train"]), options
+    )
+    found = {name: sorted(part.images[:, 0, 0, 0].tolist()) for name, part in splits.items()}
+    assert found == {"train": [20, 40], "val": [30], "test": [10]}
+
+
+def test_a_split_that_is_none_is_an_error_and_another_column_is_left_alone(tmp_path, options):
+    pictures = [plain(RED), plain(BLUE)]
+    path = parquet(tmp_path / "pets.parquet", pictures, [0, 1])
+    with_column(path, "set", ["Lego 7", "Lego 8"])
+    assert len(table.read(path, options)) == 2
+    with_column(path, "split", ["train", "tset"])
+    with pytest.raises(DataError, match=r"column split of 1 rows names no part \(row 2: tset\)"):
+        table.read(path, options)
+
+
 @pytest.mark.parametrize(
     "names",
     [

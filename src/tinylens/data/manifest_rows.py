@@ -271,8 +271,17 @@ def _parts_by_row(manifest: Manifest) -> list[str]:
     column = _found(manifest.columns, "", SPLIT_COLUMNS)
     count = len(next(iter(manifest.columns.values())))
     words = manifest.columns[column] if column else [None] * count
+    return parts_of(manifest.where, column, words)
+
+
+def parts_of(where: str, column: str, words: Sequence[str | None]) -> list[str]:
+    """Return the part that each cell of a column names; all are train where all are empty.
+
+    Raises:
+        DataError: some name none.
+    """
     if not any(words):
-        return ["train"] * count
+        return ["train"] * len(words)
     odd = [
         f"row {number}: {shown(word) if word else 'nothing'}"
         for number, word in enumerate(words, start=1)
@@ -280,7 +289,7 @@ def _parts_by_row(manifest: Manifest) -> list[str]:
     ]
     if odd:
         raise DataError(
-            f"{manifest.where}: column {column} of {len(odd):,} rows names no part "
+            f"{where}: column {column} of {len(odd):,} rows names no part "
             f"({'; '.join(odd[:_SHOWN])}); expected train, val or test: mend or rename the column"
         )
     return [PART_NAMES[(word or "").lower()] for word in words]

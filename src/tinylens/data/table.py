@@ -2,14 +2,15 @@
 
 Columns `image` or `img` ({bytes, path}, or plain bytes) and `label`, or those that the user names;
 a label is a number or a word, and the names of numbers are in the schema's metadata, or in the
-README.md of a data set's folder. A file, or a folder of train*, validation* and test* files.
+README.md of a data set's folder. A file, or a folder of train*, validation* and test* files; where
+the names of the files say no parts, a column `split` may.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,7 @@ from tinylens.data.checking import check_class_names
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.decode_worker import MAX_FILE_BYTES, Item, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
+from tinylens.data.manifest_rows import SPLIT_COLUMNS, parts_of
 from tinylens.data.parts import PART_NAMES, Columns, Parts, numbered_names, ordered_names
 from tinylens.errors import DataError, MissingExtra
 
@@ -28,6 +30,7 @@ MAX_ROWS = 50_000_000
 MAX_CLASSES = 10_000
 
 _ROWS_AT_ONCE = 1_024
+_PARTS = ("train", "val", "test")
 
 
 def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
@@ -148,42 +151,55 @@ def _collect(
 ) -> Encoded:
     """Copy the pictures' bytes into one file, for many processes to read."""
     root = path if path.is_dir() else path.parent
-    seen = _seen(path, columns)
-    parts: dict[str, tuple[int, int]] = {}
-    items: list[Item] = []
-    labels: list[int | str] = []
-    names: list[str] = []
+    seen, by_part = _seen(path, columns), find_files(path)
+    rows: list[tuple[str, Item, int | str, str]] = []  # part, picture, label, name
     skipped: list[tuple[str, str, str]] = []
     class_names: dict[str, tuple[str, ...]] = {}
     heap = workspace / "pictures.bin"
     with heap.open("wb") as file:
-        for part, sources in find_files(path).items():
-            start = len(items)
-            for source in sources:
-                table = _open(source)
-                expect(len(items) + table.metadata.num_rows)
-                found = _columns(source, table, columns)
-                class_names[str(source)] = _class_names(source, table, found[1])
-                for row in _rows(source, root, table, found):
-                    if row.reason:
-                        skipped.append((part, row.name, row.reason))
-                        continue
-                    items.append(_put(file, heap, row.content))
-                    labels.append(row.label)
-                    names.append(row.name)
-            parts[part] = (start, len(items))
+        for part, source in ((part, each) for part, files in by_part.items() for each in files):
+            table = _open(source)
+            expect(len(rows) + table.metadata.num_rows)
+            found = _columns(source, table, columns)
+            class_names[str(source)] = _class_names(source, table, found[1])
+            parts = itertools.repeat(part) if len(by_part) > 1 else _splits(source, table, part)
+            for row, its_part in zip(_rows(source, root, table, found), parts, strict=False):
+                if row.reason:
+                    skipped.append((its_part, row.name, row.reason))
+                    continue
+                rows.append((its_part, _put(file, heap, row.content), row.label, row.name))
+    counts = {part: sum(row[0] == part for row in rows) for part in _PARTS}
+    rows.sort(key=lambda row: _PARTS.index(row[0]))
     told = card.class_names(path / "README.md") if not any(class_names.values()) else ()
-    numbers, agreed = _agreed(path, class_names, labels, told)
+    numbers, agreed = _agreed(path, class_names, [row[2] for row in rows], told)
     return Encoded(
-        parts=parts,
-        items=items,
+        parts=_stretches(counts),
+        items=[row[1] for row in rows],
         labels=numbers,
-        names=names,
+        names=[row[3] for row in rows],
         class_names=agreed,
         seen=lambda _: seen,
         unchanged=lambda: _seen(path, columns) == seen,
         skipped=tuple(skipped),
     )
+
+
+def _splits(file: Path, table: Any, part: str) -> Iterable[str]:
+    """Return the part of each row: as a column says, where files' names say nothing."""
+    schema = table.schema_arrow
+    column = next((name for name in SPLIT_COLUMNS if name in schema.names), "")
+    if not column or not is_text(schema.field(column).type):
+        return itertools.repeat(part)
+    words: list[str | None] = table.read(columns=[column]).column(column).to_pylist()
+    if column != SPLIT_COLUMNS[0] and not {str(word).lower() for word in words} <= {*PART_NAMES}:
+        return itertools.repeat(part)  # a column called "set" may well say something else
+    return parts_of(str(file), column, words)
+
+
+def _stretches(counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Return from and up to which row each part goes; those without rows are left out."""
+    ends = dict(zip(counts, itertools.accumulate(counts.values()), strict=True))
+    return {part: (ends[part] - count, ends[part]) for part, count in counts.items() if count}
 
 
 def _put(file: IO[bytes], heap: Path, content: bytes) -> Item:
