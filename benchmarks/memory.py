@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from tinylens.training import Silent
+from tinylens.silent import Silent
 
 DATA = machine.ROOT.parent / "shared" / "data" / "cifar10"
 TARGET = 3_000  # MB that training on CIFAR-10 may take at most

@@ -24,7 +24,7 @@ from tinylens import backend as backends
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.training import Silent
+from tinylens.silent import Silent
 
 if TYPE_CHECKING:
     from tinylens.fitting import Progress

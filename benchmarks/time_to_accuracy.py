@@ -159,7 +159,8 @@ def _recipe(data: Splits, name: str, changes: dict[str, Any]) -> dict[str, Any]:
     from tinylens import compiling, fitting, models
     from tinylens.recipe import Recipe
     from tinylens.run import Run
-    from tinylens.training import Silent, make_deterministic
+    from tinylens.silent import Silent
+    from tinylens.training import make_deterministic
 
     recipe = Recipe.load(name).override(changes)
     make_deterministic(choice.name)

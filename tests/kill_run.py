@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from tinylens.recipe import Recipe
-from tinylens.training import Silent, train
+from tinylens.silent import Silent
+from tinylens.training import train
 
 OPTIONS = {
     "train.epochs": 12,

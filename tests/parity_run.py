@@ -16,8 +16,8 @@ from tinylens import compiling, fitting
 from tinylens.models import ship
 from tinylens.recipe import Recipe
 from tinylens.run import Run
+from tinylens.silent import Silent
 from tinylens.testing import tiny_splits
-from tinylens.training import Silent
 
 RECIPE = Recipe(name="parity").override(
     {

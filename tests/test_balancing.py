@@ -10,8 +10,8 @@ from tinylens import balancing, fitting
 from tinylens.balancing import Choice, Trial
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
+from tinylens.silent import Silent
 from tinylens.testing import tiny_dataset, tiny_splits
-from tinylens.training import Silent
 
 SMALL = {
     "train.epochs": 2,

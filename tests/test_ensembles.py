@@ -13,7 +13,8 @@ from tinylens.ensembles import next_folder, train_ensemble
 from tinylens.errors import RecipeError, RunError
 from tinylens.run import Run
 from tinylens.run_info import RunInfo
-from tinylens.training import Silent, train
+from tinylens.silent import Silent
+from tinylens.training import train
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import RecipeError, TrainingDiverged
 from tinylens.recipe import Recipe
 from tinylens.run import Run
+from tinylens.silent import Silent
 from tinylens.testing import tiny_dataset, tiny_splits
-from tinylens.training import Silent
 
 pytestmark = pytest.mark.backend
 

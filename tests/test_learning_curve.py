@@ -12,8 +12,8 @@ from tinylens.data.dataset import Splits
 from tinylens.errors import DataError
 from tinylens.learning_curve import SEEDS, Size, assemble, choose_sizes, nested_rows, train_sizes
 from tinylens.recipe import Recipe
+from tinylens.silent import Silent
 from tinylens.testing import tiny_splits
-from tinylens.training import Silent
 
 LABELS = np.repeat(np.arange(4), (4000, 2000, 1000, 80))
 SIZES = [Size(n, n / 64, 3 / (n / 64) ** 0.5) for n in (8, 16, 32, 64)]

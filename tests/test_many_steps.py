@@ -10,8 +10,8 @@ from tinylens import compiling, fitting
 from tinylens.errors import TrainingDiverged
 from tinylens.recipe import Recipe
 from tinylens.run import Run
+from tinylens.silent import Silent
 from tinylens.testing import tiny_splits
-from tinylens.training import Silent
 
 if keras.backend.backend() != "jax":
     pytest.skip("JAX alone takes many steps in a call", allow_module_level=True)

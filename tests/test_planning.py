@@ -14,8 +14,9 @@ from tinylens.errors import RecipeError
 from tinylens.planning import Pace
 from tinylens.recipe import Recipe
 from tinylens.run import Run
+from tinylens.silent import Silent
 from tinylens.testing import tiny_splits
-from tinylens.training import Silent, train
+from tinylens.training import train
 
 FAST = Recipe.load("fast")
 PLAIN = FAST.override({"train.hard_share": 1.0})  # every epoch sees every picture

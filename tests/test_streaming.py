@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tinylens import compiling, fitting, memory
 from tinylens.recipe import Recipe
 from tinylens.run import Run
+from tinylens.silent import Silent
 from tinylens.streaming import Stream
 from tinylens.testing import tiny_splits
-from tinylens.training import Silent
 
 RECIPE = Recipe(name="test").override(
     {

@@ -23,9 +23,10 @@ from tinylens.data.groups import carve
 from tinylens.data.large import gathered
 from tinylens.recipe import Recipe
 from tinylens.run import Run
+from tinylens.silent import Silent
 
 if TYPE_CHECKING:
-    from tinylens.fitting import Progress, Watcher
+    from tinylens.fitting import Watcher
 
 CANDIDATES = ("logits", "weights", "sampling", "none")  # see docs/decisions/uneven-classes.md
 SET_ASIDE = 1 / 3
@@ -185,7 +186,7 @@ def _try(
     begun = time.monotonic()
     trainer = compiling.build(Splits(kept, None, kept), recipe, precision)
     with tempfile.TemporaryDirectory() as folder:
-        state = fitting.fit(trainer, Run(folder), _Unheard(), asked_to_stop)
+        state = fitting.fit(trainer, Run(folder), Silent(), asked_to_stop)
     if not state.finished:
         raise KeyboardInterrupt
     answers = np.concatenate(
@@ -196,19 +197,3 @@ def _try(
     accuracy = float((answers == labels).mean())
     compiling.forget()
     return Trial(name, score, error, accuracy, round(time.monotonic() - begun, 3))
-
-
-class _Unheard:
-    """A watcher of trainings whose epochs nobody needs to see."""
-
-    def phase(self, name: str) -> None:
-        """Say nothing."""
-
-    def say(self, line: str) -> None:
-        """Say nothing."""
-
-    def step(self, progress: Progress) -> None:
-        """Say nothing."""
-
-    def epoch(self, row: dict[str, float]) -> None:
-        """Say nothing."""

@@ -67,11 +67,12 @@ def train_ensemble(
 
 def next_folder(root: Path, stem: str) -> Path:
     """Return the newest folder `root/stem-N` whose ensemble is not finished, or the next free."""
-    number, path = max(files.numbered(root, stem), default=(0, root))
+    return files.next_numbered(root, stem, _done)
+
+
+def _done(path: Path) -> bool:
     run = Run(path)
-    if number and not (run.started and run.info.state == "done"):
-        return path
-    return root / f"{stem}-{number + 1}"
+    return run.started and run.info.state == "done"
 
 
 def _join(run: Run, members: list[Run], data: Splits, recipe: Recipe, watcher: Watcher) -> None:

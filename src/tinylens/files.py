@@ -137,6 +137,14 @@ def numbered(root: Path, stem: str) -> Iterator[tuple[int, Path]]:
             yield int(match[1]), path
 
 
+def next_numbered(root: Path, stem: str, finished: Callable[[Path], bool]) -> Path:
+    """Return the newest folder `root/stem-N` that is not finished, or the next free one."""
+    number, path = max(numbered(root, stem), default=(0, root))
+    if number and not finished(path):
+        return path
+    return root / f"{stem}-{number + 1}"
+
+
 def lock_descriptor(descriptor: int) -> bool:
     """Take the system's lock on an open file; it is let go when the descriptor is closed."""
     if sys.platform == "win32":

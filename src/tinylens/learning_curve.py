@@ -27,6 +27,7 @@ from tinylens.power_law import PowerLaw, Wrong, fit, measure_noise
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.scores import Score
+from tinylens.silent import Silent
 
 if TYPE_CHECKING:
     from tinylens.fitting import Progress, Watcher
@@ -83,7 +84,7 @@ def measure(
     sizes = choose_sizes(data.train.labels, recipe.train.batch_size)
     choice = backends.activate(backend)
     place = Place(choice.name, backends.precision(recipe.train.precision, choice.name))
-    seen = watcher or training.Silent()
+    seen = watcher or Silent()
 
     def train_one(part: Dataset, spec: Recipe, folder: Run) -> NDArray[np.bool_]:
         return _wrong_on_val(part, val, spec, folder, place, seen)
@@ -217,7 +218,7 @@ def _words(law: PowerLaw, doubled: Score, judged: int) -> str:
 # --- training
 
 
-class _Counted(training.Silent):
+class _Counted(Silent):
     """Shows the steps of one training; that of many epochs is said in one line at its end."""
 
     def __init__(self, watcher: Watcher) -> None:

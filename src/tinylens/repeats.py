@@ -284,15 +284,7 @@ def mean_answers(runs: Sequence[Run], images: Images) -> NDArray[np.float32]:
 
 def next_folder(root: Path, stem: str) -> Path:
     """Return the newest folder `root/stem-N` whose series is not finished, or the next free one."""
-    numbered = [
-        (int(number), path)
-        for path in root.glob(f"{stem}-*")
-        if (number := path.name.removeprefix(f"{stem}-")).isdecimal()
-    ]
-    last, path = max(numbered, default=(0, root))
-    if last and not (path / "summary.json").is_file():
-        return path
-    return root / f"{stem}-{last + 1}"
+    return files.next_numbered(root, stem, lambda path: (path / "summary.json").is_file())
 
 
 def check_count(option: str, count: int) -> None:

@@ -23,29 +23,11 @@ from tinylens.errors import RecipeError, TinylensError
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.run_info import RunInfo
+from tinylens.silent import Silent
 
 if TYPE_CHECKING:
     from tinylens.compiling import Start, Trainer
-    from tinylens.fitting import Progress, Watcher
-
-
-class Silent:
-    """A watcher that says nothing."""
-
-    def phase(self, name: str) -> None:
-        """Say nothing."""
-
-    def say(self, line: str) -> None:
-        """Say nothing."""
-
-    def loading(self, done: int, total: int) -> None:
-        """Say nothing."""
-
-    def step(self, progress: Progress) -> None:
-        """Say nothing."""
-
-    def epoch(self, row: dict[str, float]) -> None:
-        """Say nothing."""
+    from tinylens.fitting import Watcher
 
 
 def train(

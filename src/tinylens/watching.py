@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from tinylens.training import Silent
+from tinylens.silent import Silent
 
 if TYPE_CHECKING:
     from tinylens.fitting import Progress as Steps

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
     from tinylens.recipe import Recipe
     from tinylens.run import Run
+    from tinylens.silent import Silent
     from tinylens.sizes import Size
-    from tinylens.training import Silent
 
 
 def check_ensemble(ensemble: int | None, others: Mapping[str, object]) -> None:

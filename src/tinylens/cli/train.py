@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from tinylens.repeats import Summary
     from tinylens.run import Run
     from tinylens.scores import LevelScores
+    from tinylens.silent import Silent
     from tinylens.sizes import Size
-    from tinylens.training import Silent
 
 RecipeOption = Annotated[
     str | None,

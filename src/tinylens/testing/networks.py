@@ -21,9 +21,9 @@ from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
 from tinylens.run import Run
+from tinylens.silent import Silent
 from tinylens.testing.battery import require, run_checks
 from tinylens.testing.datasets import tiny_dataset
-from tinylens.training import Silent
 
 CLASSES = 4
 PICTURES = 64

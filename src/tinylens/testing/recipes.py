@@ -14,9 +14,9 @@ from tinylens import compiling, fitting, models
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
 from tinylens.run import Run
+from tinylens.silent import Silent
 from tinylens.testing.battery import require, run_checks
 from tinylens.testing.datasets import tiny_splits
-from tinylens.training import Silent
 
 QUICK = {"train.epochs": 2, "train.batch_size": 8}  # 16 steps
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinylens.silent import Silent
+
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
     from tinylens.planning import Pace
@@ -174,20 +176,11 @@ class Bench:
         return finishing.predict(shipped, val.images).argmax(axis=1) == val.labels
 
 
-class _Telling:
-    """A watcher that tells of epochs; see `tinylens.fitting.Watcher`."""
+class _Telling(Silent):
+    """A watcher that tells of epochs alone."""
 
     def __init__(self, name: str, epochs: int, tell: Tell) -> None:
         self.name, self.epochs, self.tell = name, epochs, tell
-
-    def phase(self, name: str) -> None:
-        """Say nothing."""
-
-    def say(self, line: str) -> None:
-        """Say nothing."""
-
-    def step(self, progress: Any) -> None:
-        """Say nothing."""
 
     def epoch(self, row: dict[str, float]) -> None:
         """Tell of an epoch."""
