@@ -8,7 +8,7 @@ from tinylens import testing
 from tinylens.recipe import builtin_recipes
 
 RECIPES = builtin_recipes()
-SLOW = {"accurate", "classic-augmented", "fast", "small"}  # take 9 to 19 s to learn and resume
+SLOW = {"accurate", "backbone", "classic-augmented", "fast", "small"}  # 9 to 24 s to learn and resume
 
 
 def cases():

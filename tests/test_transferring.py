@@ -149,6 +149,7 @@ def test_each_variable_moves_at_its_own_rate(kind):
 
 
 @pytest.mark.backend
+@pytest.mark.slow
 def test_a_body_is_trained_on_the_same_after_a_stop(trained, tmp_path):
     data = other_classes()
     changes = CHANGES | {"transfer.rate": 0.5, "train.hard_share": 1.0}

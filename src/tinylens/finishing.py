@@ -28,6 +28,7 @@ from tinylens.deciding import LEAST_ANSWERED, Deciding, decide
 from tinylens.embedding import batch_for
 from tinylens.environment import now, tinylens_version
 from tinylens.errors import ModelError
+from tinylens.feeding import in_batches
 from tinylens.modelfile import ModelCard
 from tinylens.models import saving
 from tinylens.recipe import Recipe
@@ -256,10 +257,9 @@ def predict(shipped: keras.Model, images: Images) -> Probabilities:
         shipped: from uint8 pictures to probabilities.
         images: uint8, shape (n, height, width, channels).
     """
-    stretch = _stretch(images)
-    batch = batch_for(shipped, PREDICT_BATCH)
+    stretch, batch = _stretch(images), batch_for(shipped, PREDICT_BATCH)
     stretches = [
-        shipped.predict(images[start : start + stretch], batch, verbose=0)
+        shipped.predict(**in_batches(images[start : start + stretch], batch_size=batch), verbose=0)
         for start in range(0, len(images), stretch)
     ]
     return np.concatenate(stretches)
@@ -288,9 +288,11 @@ def answer(
         images: uint8, shape (n, height, width, channels).
         rows: which of them, in order.
     """
-    stretch = _stretch(images)
+    stretch, batch = _stretch(images), batch_for(answering, PREDICT_BATCH)
     stretches = [
-        answering.predict(images[rows[start : start + stretch]], PREDICT_BATCH, verbose=0)
+        answering.predict(
+            **in_batches(images[rows[start : start + stretch]], batch_size=batch), verbose=0
+        )
         for start in range(0, len(rows), stretch)
     ]
     probabilities, logits = (np.concatenate(parts) for parts in zip(*stretches, strict=True))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tinylens import events, judging
 from tinylens.compiling import Trainer
 from tinylens.errors import TrainingDiverged
+from tinylens.feeding import in_batches
 from tinylens.run import Arrays, Run
 
 
@@ -214,11 +215,14 @@ def _in_a_call_a_step(
     """Let Keras take the steps of the epoch that are not done yet."""
     done = trainer.order.batch_size * state.step
     indices, draws = indices[done:], draws[done:]
+    weights = None if trainer.weights is None else trainer.weights[indices]
     trainer.model_of(state.place).fit(
-        [indices, draws],
-        trainer.labels[indices],
-        sample_weight=None if trainer.weights is None else trainer.weights[indices],
-        batch_size=trainer.order.batch_size,
+        **in_batches(
+            (indices, draws),
+            trainer.labels[indices],
+            weights,
+            batch_size=trainer.order.batch_size,
+        ),
         shuffle=False,
         verbose=0,
         initial_epoch=state.epoch,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tinylens import augment, balance
 from tinylens.compiling import Trainer
+from tinylens.feeding import in_batches
 
 VAL_BATCH = 500  # pictures a step when nothing is kept for a gradient
 
@@ -24,22 +25,23 @@ def judge_on_val(trainer: Trainer) -> dict[str, float]:
     trainer.network.set_weights(averaged_weights(trainer))
     n_train = len(trainer.labels) - trainer.n_val
     indices = np.arange(n_train, len(trainer.labels), dtype=np.int32)
-    seen = [indices, np.zeros((trainer.n_val, augment.NUM_DRAWS), np.float32)]
+    seen = (indices, np.zeros((trainer.n_val, augment.NUM_DRAWS), np.float32))
     labels = trainer.labels[n_train:]
     with trainer.reading_ahead(indices, VAL_BATCH):
         if trainer.recipe.train.balance == "none":
             found = _plain(trainer, seen, labels)
         else:
-            logits = trainer.model.predict(seen, VAL_BATCH, verbose=0)
+            logits = trainer.model.predict(**in_batches(seen, batch_size=VAL_BATCH), verbose=0)
             found = _with_macro_f1(trainer, logits, labels)
     trainer.network.set_weights(trained)
     return found
 
 
-def _plain(trainer: Trainer, seen: list[Any], labels: NDArray[np.float32]) -> dict[str, float]:
-    figures = trainer.model.evaluate(
-        seen, labels, batch_size=VAL_BATCH, verbose=0, return_dict=True
-    )
+def _plain(
+    trainer: Trainer, seen: tuple[Any, Any], labels: NDArray[np.float32]
+) -> dict[str, float]:
+    batches = in_batches(seen, labels, batch_size=VAL_BATCH)
+    figures = trainer.model.evaluate(**batches, verbose=0, return_dict=True)
     return {"val_loss": float(figures["loss"]), "val_accuracy": float(figures["accuracy"])}
 
 
