@@ -32,6 +32,7 @@ def main() -> None:
     parser = machine.parser(__doc__)
     parser.add_argument("--recipes", nargs="+", default=["classic"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--measure", nargs=3, metavar=("RECIPE", "WAY", "SEED"))
     asked = parser.parse_args()
@@ -48,7 +49,7 @@ def compare(asked: argparse.Namespace) -> None:
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for recipe in asked.recipes:
         found[recipe] = {way: [] for way in asked.ways}
-        for seed in range(1 if asked.quick else asked.seeds):
+        for seed in range(asked.first_seed, asked.first_seed + (1 if asked.quick else asked.seeds)):
             for way in asked.ways:
                 words = ["--measure", recipe, way, str(seed), *(["--quick"] * asked.quick)]
                 command = [sys.executable, __file__, *words]

@@ -8,7 +8,7 @@ from tinylens import testing
 from tinylens.recipe import builtin_recipes
 
 RECIPES = builtin_recipes()
-SLOW = {"accurate", "backbone", "classic-augmented", "fast", "small"}  # 9 to 24 s to learn and resume
+SLOW = {"accurate", "backbone", "classic-augmented", "fast", "small"}  # 9 to 24 s each
 
 
 def cases():
