@@ -8,6 +8,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from tinylens import probing
 from tinylens.classifier import Classifier
@@ -191,3 +192,50 @@ def test_a_body_of_another_build_is_refused(trained):
     with pytest.raises(ModelError, match="does not fit the network"):
         body.take(other, network, np.zeros((3, 3), np.float32), None)
     assert replace(source_of(trained), name="x").to_json()["name"] == "x"
+
+
+@pytest.fixture
+def folder_of_others(tmp_path):
+    """Pictures of other classes in another size, 24×20, as a folder."""
+
+    def enlarged(part):
+        for number, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
+            name = f"{part.class_names[label]}/{number}.png"
+            yield name, Image.fromarray(image).resize((20, 24))
+
+    data = other_classes()
+    for part, pictures in (("train", data.train), ("test", data.test)):
+        for name, picture in enlarged(pictures):
+            path = tmp_path / "others" / part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+    return tmp_path / "others"
+
+
+def test_a_folder_is_brought_to_the_size_of_the_body(type_in, trained, folder_of_others, tmp_path):
+    words = (
+        "train",
+        folder_of_others,
+        "--from",
+        trained.path,
+        "--probe",
+        "--out",
+        tmp_path / "run",
+    )
+    code, _, err = type_in(*words)
+    assert code == 0, err
+    rule = Run(tmp_path / "run").info.image
+    assert (rule["height"], rule["width"], rule["channels"]) == (16, 16, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("series", "members"), [("--seeds", 2), ("--folds", 3), ("--ensemble", 2)])
+def test_every_member_of_a_series_starts_from_the_body(
+    type_in, trained, folder_of_others, tmp_path, series, members
+):
+    words = ("train", folder_of_others, "--from", trained.path, series, members)
+    changes = ("--epochs", 1, "--set", "train.batch_size=40", "--set", "train.hard_share=1.0")
+    code, _, err = type_in(*words, *changes, "--out", tmp_path / "several")
+    assert code == 0, err
+    runs = [Run(path.parent) for path in (tmp_path / "several").rglob("*/run.json")]
+    assert [run.info.source["name"] for run in runs] == [trained.path.name] * members
