@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RUN_SHARE = 0.22  # of the budget, for the training of the run
-TRIAL_SHARE = 1 / 6  # of the run's time, for a trial on all processors
+RUN_SHARE = 0.16  # of the budget, for the training of the run
+TRIAL_SHARE = 1 / 5  # of the run's time, for a trial on all processors
 AGAIN_SHARE = 1 / 3  # likewise for a second look
 CONFIRMED = 3  # of the best trials; the default is looked at again beside them
 RESERVE = 0.05  # of the budget, for a machine that others use too
@@ -47,7 +47,7 @@ def share_out(now: float, budget: float, spent: float, jobs: int, finish: float)
 
     >>> lengths = share_out(0.0, 1200.0, 0.0, jobs=1, finish=20.0)
     >>> round(lengths.trial), round(lengths.again), round(lengths.search_until)
-    (43, 87, 514)
+    (38, 63, 679)
     """
     run = RUN_SHARE * (budget - finish)
     again, rounds = jobs * AGAIN_SHARE * run, -(-(CONFIRMED + 1) // jobs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from tinylens.errors import RecipeError
-from tinylens.recipe import Recipe
+from tinylens.recipe import Recipe, builtin_recipes
 from tinylens.recipe_search import OPTIONS
 from tinylens.recipe_sections import Searched
 
@@ -22,6 +22,7 @@ Parameters = Mapping[str, Any]
 
 BY_NETWORK = {"classic": "classic", "whitened": "fast"}  # recipes whose options others may search
 RATE_FACTOR = 8  # the learning rate is searched from an eighth of the recipe's to 8 times as much
+BORROWED = ("augment.", "train.label_smoothing")
 LENGTH = ("train.epochs", "train.epoch_share")
 
 
@@ -129,6 +130,25 @@ def parameters_of(recipe: Recipe, space: Space) -> dict[str, Any]:
         if _holds(searched, value):
             found[key] = _text(value)
     return found
+
+
+def borrowed(recipe: Recipe, space: Space) -> list[dict[str, Any]]:
+    """Return the recipe's own values with what other built-in recipes do to pictures and labels.
+
+    That suits pictures rather than a network, so it may well suit this one, too; no two are alike.
+
+    >>> recipe = Recipe.load("classic")
+    >>> [each["augment.shift"] for each in borrowed(recipe, recipe.search)]
+    [2, 2, 3]
+    """
+    own = parameters_of(recipe, space)
+    found = [own]
+    for other in builtin_recipes().values():
+        keys = {key: each for key, each in space.items() if key.startswith(BORROWED)}
+        tried = own | parameters_of(other, keys)
+        if tried not in found:
+            found.append(tried)
+    return found[1:]
 
 
 def suggest(trial: optuna.Trial, key: str, searched: Searched) -> Any:

@@ -17,13 +17,15 @@ from tinylens.recipe import Recipe
 from tinylens.tuning.crew import Crew, Task
 from tinylens.tuning.folder import Folder
 from tinylens.tuning.lengths import Lengths
-from tinylens.tuning.space import Space, parameters_of, recipe_with, suggest
+from tinylens.tuning.space import Space, borrowed, parameters_of, recipe_with, suggest
 from tinylens.tuning.worker import LOOKS
 
 DEFAULT = "default"  # marks the trial of the recipe as it stands, which is never given up
-RANDOM_TRIALS = 6  # before the estimator says what to try
+RANDOM_TRIALS = 4  # before the estimator says what to try, beside what is borrowed
 KEPT_SHARE = 0.5  # of the default's values in those: far from it all, hardly a draw is any good
-SPARED_TRIALS = 4  # that are not given up, so that there is a median to be below of
+SPARED_TRIALS = 4  # that are not given up, so that there are some to fall behind
+SPARED_LOOKS = 1  # of each trial: whoever learns pictures that are changed is late at first
+KEPT = 67.0  # percent of the trials at a look; the others are given up
 MOST_REFUSED = 50  # draws in a row that make no recipe
 MOST_TRIES = 2  # of one recipe, whose process died
 HEARTBEAT = 0.5  # seconds between two looks at the clock
@@ -77,7 +79,9 @@ def open_study(folder: Folder, seed: int) -> optuna.Study:
             group=True,
             constant_liar=True,  # so that those at work at a time are not all alike
         )
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=SPARED_TRIALS)
+    study.pruner = optuna.pruners.PercentilePruner(
+        KEPT, n_startup_trials=SPARED_TRIALS, n_warmup_steps=SPARED_LOOKS + 1
+    )
     return study
 
 
@@ -98,8 +102,8 @@ def search(
     if not study.trials:
         default = parameters_of(recipe, space)
         study.enqueue_trial(default, user_attrs={DEFAULT: True})
-        for kept in near(default, recipe.train.seed):
-            study.enqueue_trial(kept)
+        for tried in (*borrowed(recipe, space), *near(default, recipe.train.seed)):
+            study.enqueue_trial(tried)
     going = _Search(study, recipe, space, crew, searching)
     while going.step():
         pass
@@ -113,7 +117,7 @@ def near(default: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:
 
     >>> default = {"optimizer.learning_rate": 1e-3, "augment.shift": 0, "augment.flip": "none"}
     >>> [len(kept) for kept in near(default, seed=0)]
-    [2, 2, 2, 2, 2, 2]
+    [2, 2, 2, 2]
     """
     random = np.random.default_rng([seed, len(default)])
     count = round(KEPT_SHARE * len(default))
