@@ -238,16 +238,21 @@ def _step(search: Search, pace: Any) -> float:
 def _find(search: Search, lengths: Lengths, asked_to_stop: Any, watch: Watch) -> Choice:
     from tinylens.tuning import choosing, study
 
-    seen = _Noting(search, watch)
+    val = search.data.val
     searching = study.Searching(
-        search.folder, search.asked.trials, lengths, asked_to_stop, study.Standing(), seen
+        search.folder,
+        search.asked.trials,
+        lengths,
+        asked_to_stop,
+        study.Standing(),
+        _Noting(search, watch),
+        pictures=len(val) if val else 0,
     )
     asked_for = study.open_study(search.folder, search.recipe.train.seed)
     with hired(search.settings, search.jobs, search.folder.log) as crew:
         study.search(asked_for, search.recipe, search.space, crew, searching)
         looks = choosing.look_again(asked_for, search.recipe, search.space, crew, searching)
-    val = search.data.val
-    return choosing.choose(search.folder, looks, len(val) if val else 0)
+    return choosing.choose(search.folder, looks, searching.pictures)
 
 
 class _Noting:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,7 +27,7 @@ RANDOM_TRIALS = 4  # before the estimator says what to try, beside what is borro
 KEPT_SHARE = 0.5  # of the default's values in those: far from it all, hardly a draw is any good
 SPARED_TRIALS = 4  # that are not given up, so that there are some to fall behind
 SPARED_LOOKS = 1  # of each trial: whoever learns pictures that are changed is late at first
-KEPT = 67.0  # percent of the trials at a look; the others are given up
+SLACK = 3.0  # standard errors below the median: by less a trial is not known to be the worse one
 MOST_REFUSED = 50  # draws in a row that make no recipe
 MOST_TRIES = 2  # of one recipe, whose process died
 HEARTBEAT = 0.5  # seconds between two looks at the clock
@@ -79,9 +81,6 @@ def open_study(folder: Folder, seed: int) -> optuna.Study:
             group=True,
             constant_liar=True,  # so that those at work at a time are not all alike
         )
-    study.pruner = optuna.pruners.PercentilePruner(
-        KEPT, n_startup_trials=SPARED_TRIALS, n_warmup_steps=SPARED_LOOKS + 1
-    )
     return study
 
 
@@ -138,6 +137,7 @@ class Searching:
         asked_to_stop: asked again and again.
         standing: kept up to date.
         watch: told of it.
+        pictures: of val.
     """
 
     folder: Folder
@@ -146,6 +146,7 @@ class Searching:
     asked_to_stop: Callable[[], bool]
     standing: Standing
     watch: Watch
+    pictures: int
 
 
 @dataclass
@@ -243,7 +244,7 @@ class _Search:
             return
         flight.looks = look
         flight.trial.report(value, look)
-        if not flight.default and flight.trial.should_prune():
+        if not flight.default and behind(self.study, value, look, self.searching.pictures):
             self.crew.give_up(task)
 
     def lose(self, flight: _Flight, message: Mapping[str, Any]) -> None:
@@ -311,6 +312,29 @@ def default_trial(study: optuna.Study) -> FrozenTrial:
     if not found:
         raise RunError("the default recipe's own trial was not finished; give more time")
     return found[-1]
+
+
+def behind(study: optuna.Study, value: float, look: int, pictures: int) -> bool:
+    """Return whether a trial is to be given up: by more than chance below the median of the others.
+
+    Median pruning as in Golovin et al. 2017 ("Google Vizier"), with a slack: trials that were let
+    through to their end are good ones, and half of what is as good lies below their median.
+
+    Args:
+        study: whose finished trials are the others.
+        value: val accuracy of the trial.
+        look: at which it was so.
+        pictures: of val.
+    """
+    others = [
+        trial.intermediate_values[look]
+        for trial in _finished(study)
+        if look in trial.intermediate_values
+    ]
+    if len(others) < SPARED_TRIALS or look <= SPARED_LOOKS:
+        return False
+    median = statistics.median(others)
+    return value < median - SLACK * math.sqrt(median * (1 - median) / pictures)
 
 
 def ask_again(study: optuna.Study, parameters: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
