@@ -241,6 +241,7 @@ def test_a_sheet_is_made_and_saved_by_key_alone(browser, run, written):
     with opened(browser, written.as_uri()) as page:
         with page.expect_file_chooser() as chooser:
             page.keyboard.press("Tab")
+            page.wait_for_selector("#choose:focus")  # or Enter may come too early
             page.keyboard.press("Enter")
         chooser.value.set_files(named(contents))
         page.wait_for_selector("#sheet[aria-busy=false]")
