@@ -1,0 +1,69 @@
+"""How many trials at a time are fastest: `tinylens tune --jobs`.
+
+The same processes as in a search train the same recipes on Fashion-MNIST at the same time, each on
+its share of the processors; compared are the pictures a second that all of them train on together,
+by the seconds of their epochs, from the second one on: starting and compiling are left out.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import machine
+from tinylens.data.sources import load
+from tinylens.recipe import Recipe
+from tinylens.tuning.crew import Task, hired
+from tinylens.tuning.folder import Folder
+
+EPOCHS, SHARE = 4, 0.2  # of train an epoch
+
+
+def main() -> None:
+    """Measure one, two and four at a time for both recipes."""
+    parser = machine.parser(__doc__)
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--recipes", nargs="+", default=["classic", "classic-augmented", "fast"])
+    asked = parser.parse_args()
+    described, rows = machine.describe(), []
+    with tempfile.TemporaryDirectory() as place:
+        folder = Folder(Path(place))
+        data = load("fashion-mnist")
+        folder.write_data(data)
+        for name in asked.recipes[:1] if asked.quick else asked.recipes:
+            recipe = Recipe.load(name).without_search()
+            for jobs in [*asked.jobs, *reversed(asked.jobs)]:
+                rows.append(measure(folder, recipe, jobs, len(data.train)))
+                print(rows[-1], file=sys.stderr)
+    headings = ["recipe", "at a time", "pictures/s together"]
+    machine.print_table(headings, [list(row.values()) for row in rows])
+    path = machine.write_results("tune_jobs", {"machine": described, "rows": rows})
+    print(f"\nwritten: benchmarks/results/{path.name}")
+
+
+def measure(folder: Folder, recipe: Recipe, jobs: int, pictures: int) -> dict[str, Any]:
+    """Return the pictures a second of so many trainings side by side."""
+    changes = {"train.epochs": EPOCHS, "train.epoch_share": SHARE, "train.hard_share": 1.0}
+    spec = recipe.override({**changes, "train.early_scale": 1.0})
+    settings = {"folder": str(folder.path), "backend": "tensorflow", "precision": "bfloat16"}
+    ends: dict[str, list[float]] = {}
+    with hired(settings, jobs, folder.log) as crew:
+        for member in crew.members:
+            crew.give(member, Task(f"{member.number}", spec, None))
+        while crew.busy:
+            heard = crew.next(1.0)
+            if heard and heard[1]["event"] == "epoch":
+                ends.setdefault(heard[0].name, []).append(time.monotonic())
+            elif heard and heard[1]["event"] != "done":
+                logs = [log.read_text("utf-8")[-1500:] for log in folder.log.iterdir()]
+                raise RuntimeError("\n".join([str(heard[1]), *logs]))
+    a_pass = EPOCHS * SHARE * pictures * (EPOCHS - 1) / EPOCHS
+    together = sum(a_pass / (times[-1] - times[0]) for times in ends.values())
+    return {"recipe": recipe.name, "jobs": jobs, "pictures_a_second": round(together)}
+
+
+if __name__ == "__main__":
+    main()
