@@ -171,12 +171,15 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
 def _train(trainer: Any, epoch: int, steps: int) -> float:
     """Take some steps as `tinylens.fitting` does; return pictures a second."""
+    from tinylens.feeding import in_batches  # which imports Keras, once the backend is chosen
+
     batch = trainer.order.batch_size
     indices = trainer.order.indices(epoch)[: steps * batch]
     draws, labels = trainer.order.draws(epoch, indices), trainer.labels[indices]
     begun = time.perf_counter()
     with trainer.reading_ahead(indices, batch):
-        trainer.model.fit([indices, draws], labels, batch_size=batch, shuffle=False, verbose=0)
+        batches = in_batches((indices, draws), labels, batch_size=batch)
+        trainer.model.fit(**batches, shuffle=False, verbose=0)
     return len(indices) / (time.perf_counter() - begun)
 
 

@@ -157,6 +157,7 @@ def _recipe(data: Splits, name: str, changes: dict[str, Any]) -> dict[str, Any]:
 
     choice = backend.activate()
     from tinylens import compiling, fitting, models
+    from tinylens.feeding import in_batches
     from tinylens.recipe import Recipe
     from tinylens.run import Run
     from tinylens.silent import Silent
@@ -173,7 +174,7 @@ def _recipe(data: Splits, name: str, changes: dict[str, Any]) -> dict[str, Any]:
     for views in VIEWS:
         looked = time.perf_counter()
         network = trainer.network if views == 1 else models.averaged(trainer.network, views)
-        logits = network.predict(data.test.images, batch_size=500, verbose=0)
+        logits = network.predict(**in_batches(data.test.images, batch_size=500), verbose=0)
         seconds = trained + time.perf_counter() - looked
         accuracy = float((logits.argmax(axis=1) == data.test.labels).mean())
         curve.append({"seconds": round(seconds, 2), "accuracy": accuracy, "views": views})
