@@ -175,7 +175,16 @@ def test_a_rule_that_the_page_cannot_follow_is_refused_in_words(page):
 
 
 @pytest.mark.parametrize("aspect", ["stretch", "pad", "crop"])
-@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1999, 1201), (31, 33), (28, 28)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (1, 3000),
+        (3000, 1),
+        pytest.param((1999, 1201), marks=pytest.mark.slow),  # 4 to 5 s each
+        (31, 33),
+        (28, 28),
+    ],
+)
 def test_large_and_odd_pictures_are_framed_as_the_decoder_does(page, size, aspect):
     pixels = picture("noise", (*size, 3), 255, 7).astype(np.uint8)
     for rule in (ImageRule(28, 28, 1, aspect=aspect), ImageRule(64, 20, 3, aspect=aspect)):
