@@ -3,7 +3,8 @@
 Two sets whose ratios differ are made of known ones: Fashion-MNIST, each picture cut to the smallest
 box around its thing, as photographs of products are; and CIFAR-10 (JPEG), of each picture a window
 at a random place, its ratio from 1:2 to 2:1. Each is trained on by the `classic` recipe in one
-size, once a way and seed, and judged on val alone; which pictures are val is the same for all.
+size, once a way and seed, and judged on val alone. All ways have the same val pictures, written as
+such: carved parts go by what the files hold, and a padded one holds something else.
 "white" is what `pad` would be with a constant colour: squares that were padded before.
 """
 
@@ -29,7 +30,7 @@ SETS = {"fashion-mnist": "Fashion-MNIST, cut close", "cifar10": "CIFAR-10 (JPEG)
 CIFAR = machine.ROOT.parent / "shared" / "data" / "cifar10"
 PICTURES = 12_000
 INK = 16  # of 255: what is darker is ground
-VAL = 0.25
+SHARES = {"val": 0.25, "test": 0.05}  # of the pictures; test is looked at by no one
 
 Picture = NDArray[np.uint8]  # shape (height, width, channels)
 
@@ -61,10 +62,13 @@ def main() -> None:
 
 
 def write_sets(name: str, source: str, folder: Path, count: int) -> None:
-    """Write cut pictures as folder/cut/CLASS/ROW.png, and squares of them as folder/white."""
+    """Write cut pictures as folder/cut/PART/CLASS/ROW.png, and squares of them as folder/white."""
     train = load(source, val=0).train
     random = np.random.default_rng(0)
     rows = random.permutation(len(train))[:count]
+    first, second = np.cumsum([round(share * count) for share in SHARES.values()])
+    parts = dict.fromkeys(rows[:first].tolist(), "val")
+    parts |= dict.fromkeys(rows[first:second].tolist(), "test")
     for row in np.sort(rows).tolist():
         cut = (
             close(train.images[row])
@@ -72,7 +76,7 @@ def write_sets(name: str, source: str, folder: Path, count: int) -> None:
             else window(train.images[row], random)
         )
         for kind, picture in (("cut", cut), ("white", on_white(cut))):
-            place = folder / kind / f"{train.labels[row]}"
+            place = folder / kind / parts.get(row, "train") / f"{train.labels[row]}"
             place.mkdir(parents=True, exist_ok=True)
             squeezed = picture[..., 0] if picture.shape[2] == 1 else picture
             Image.fromarray(squeezed).save(place / f"{row:06}.png")
@@ -108,7 +112,7 @@ def trained(folder: Path, way: str, seed: int, epochs: int, side: int) -> dict[s
     data, aspect = ("white", "stretch") if way == "white" else ("cut", way)
     out = folder / f"{way}-{seed}"
     words = ["train", data, "--aspect", aspect, "--seed", str(seed), "--epochs", str(epochs)]
-    words += ["--val", str(VAL), "--out", str(out), "--size", str(side), "--json"]
+    words += ["--out", str(out), "--size", str(side), "--json"]
     ended = subprocess.run(
         [sys.executable, "-m", "tinylens", *words],
         cwd=folder,
