@@ -23,7 +23,7 @@ EPOCHS, SHARE = 4, 0.2  # of train an epoch
 
 
 def main() -> None:
-    """Measure one, two and four at a time for both recipes."""
+    """Measure one, two and four at a time, there and back, for every recipe."""
     parser = machine.parser(__doc__)
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--recipes", nargs="+", default=["classic", "classic-augmented", "fast"])

@@ -140,6 +140,18 @@ def test_public_names_are_the_listed_ones() -> None:
     assert {name for name in PUBLIC_NAMES if getattr(tinylens, name, None) is None} == set()
 
 
+def test_type_checkers_are_told_of_the_public_names() -> None:
+    stub = ast.parse(Path(tinylens.__file__).with_suffix(".pyi").read_text("utf-8"))
+    told = {
+        alias.asname: f"{line.module}.{alias.name}"
+        for line in stub.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    }
+    loaded = {name: getattr(tinylens, name) for name in PUBLIC_NAMES}
+    assert told == {name: f"{each.__module__}.{name}" for name, each in loaded.items()}
+
+
 def test_command_line_starts_without_heavy_libraries() -> None:
     program = f"""
 import sys

@@ -1,29 +1,11 @@
 """Train, check, explain and ship classifiers for small images.
 
 The public names are loaded when they are first used, so `import tinylens` is instant and the Keras
-backend is chosen only when something needs it.
+backend is chosen only when something needs it. `__init__.pyi` tells type checkers of them.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from tinylens.auditing import audit as audit
-    from tinylens.classifier import Classifier as Classifier
-    from tinylens.comparison import Comparison as Comparison
-    from tinylens.comparison import compare as compare
-    from tinylens.data.dataset import Dataset as Dataset
-    from tinylens.data.dataset import Splits as Splits
-    from tinylens.data.sources import load as load
-    from tinylens.estimator import SmallImageClassifier as SmallImageClassifier
-    from tinylens.evaluation import evaluate as evaluate
-    from tinylens.exporting.every import export as export
-    from tinylens.findings import Audit as Audit
-    from tinylens.recipe import Recipe as Recipe
-    from tinylens.run import Run as Run
-    from tinylens.scores import Evaluation as Evaluation
-    from tinylens.training import train as train
-    from tinylens.verification import verify as verify
+from typing import Any
 
 __version__ = "0.1.0"
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
 from tinylens.tuning.space import (
+    borrowed,
     default_space,
     parameters_of,
     parse,
@@ -99,3 +100,15 @@ def test_every_draw_makes_a_recipe_with_these_values(seed, name):
     made = recipe_with(recipe, space, drawn)
     assert parameters_of(made, space) == drawn
     assert made.data == recipe.data and made.train.seed == recipe.train.seed
+
+
+@pytest.mark.parametrize("name", ["classic", "fast", "small"])
+def test_what_is_borrowed_is_done_to_pictures_and_labels_alone(name):
+    recipe = Recipe.load(name)
+    space = space_of(recipe, {}, budget=False)
+    own, others = parameters_of(recipe, space), borrowed(recipe, space)
+    for tried in others:
+        changed = {key for key in tried if tried[key] != own.get(key)}
+        assert changed
+        assert all(key.startswith(("augment.", "train.label_smoothing")) for key in changed)
+        assert others.count(tried) == 1

@@ -22,7 +22,7 @@ from tinylens.errors import RecipeError
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
     from tinylens.recipe import Recipe
-    from tinylens.tuning import Asked, Search
+    from tinylens.tuning.searching import Asked, Search
 
 SearchOption = Annotated[
     list[str] | None,
@@ -82,7 +82,8 @@ def _asked(
     if (budget is None) == (trials is None):
         raise RecipeError("expected --budget, such as 30m, or --trials, such as 50, one of them")
     seconds = None if budget is None else parse_seconds(budget)
-    from tinylens.tuning import Asked, space
+    from tinylens.tuning import space
+    from tinylens.tuning.searching import Asked
 
     return Asked(trials, seconds, frame.STARTED, jobs, backend, space.parse(search))
 

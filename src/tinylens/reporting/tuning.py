@@ -60,19 +60,23 @@ def _history(rows: Rows, finished: Rows) -> Figure:
     figure = new_figure(7.5, 3.8)
     axes = figure.subplots()
     given_up = [row for row in rows if row["state"] == "pruned" and row["value"] is not None]
+    best = np.maximum.accumulate([100 * row["value"] for row in finished])
+    lowest = min(100 * row["value"] for row in finished)
+    bottom = max(lowest - 0.5 * (best[-1] - lowest) - 0.5, 0)
     for some, colour, marker, label in (
         (finished, BLUE, "o", "finished"),
-        (given_up, GREY, "x", "given up, as far as it came"),
+        (given_up, GREY, "x", "given up; on the axis: below it"),
     ):
         if some:
             numbers = [row["number"] for row in some]
-            values = [100 * row["value"] for row in some]
-            axes.plot(numbers, values, marker, color=colour, markersize=5, label=label)
-    numbers = [row["number"] for row in finished]
-    best = np.maximum.accumulate([100 * row["value"] for row in finished])
-    axes.step(numbers, best, where="post", color=ORANGE, label="best so far")
-    lowest = min(100 * row["value"] for row in finished)
-    axes.set_ylim(bottom=max(lowest - 0.5 * (best[-1] - lowest) - 0.5, 0))
+            values = [max(100 * row["value"], bottom) for row in some]  # else out of sight
+            axes.plot(
+                numbers, values, marker, color=colour, markersize=5, label=label, clip_on=False
+            )
+    axes.step(
+        [row["number"] for row in finished], best, where="post", color=ORANGE, label="best so far"
+    )
+    axes.set_ylim(bottom=bottom)
     axes.set_title("Trials")
     axes.set_xlabel("trial; the first is the default recipe")
     axes.set_ylabel("accuracy on val, %")

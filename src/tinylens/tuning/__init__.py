@@ -13,7 +13,6 @@ import importlib.util
 import math
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,11 @@ from tinylens import beginning, files, stopping, training
 from tinylens.data.dataset import Splits
 from tinylens.errors import DataError, MissingExtra, RecipeError
 from tinylens.recipe import Recipe
-from tinylens.recipe_sections import Searched
 from tinylens.run import Run
-from tinylens.tuning.crew import default_jobs, hired, shares
+from tinylens.tuning.crew import hired, shares
 from tinylens.tuning.folder import Folder, unfinished
 from tinylens.tuning.lengths import Lengths, share_out
+from tinylens.tuning.searching import Asked, Search
 from tinylens.tuning.space import recipe_with, space_of
 
 if TYPE_CHECKING:
@@ -35,61 +34,7 @@ if TYPE_CHECKING:
     from tinylens.tuning.study import Watch
 
 FEWEST_TRIALS = 2  # the default, and one other
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is asked of a search.
-
-    Attributes:
-        trials: finished or given up, the default's among them; None with a budget.
-        budget: seconds for everything, the run too; None with a number of trials.
-        started: when they began to count, on the clock of `time.monotonic`.
-        jobs: trainings at a time; None for as many as are fast here.
-        backend: "tensorflow", "jax" or "torch"; None as `tinylens.backend.choose` says.
-        changes: of the search space, over what the recipe says.
-    """
-
-    trials: int | None
-    budget: float | None
-    started: float
-    jobs: int | None
-    backend: str | None
-    changes: Mapping[str, Searched]
-
-
-@dataclass(frozen=True)
-class Search:
-    """A search that is under way in a folder that is held for it.
-
-    Attributes:
-        folder: of the search.
-        data: train and val are tried on.
-        recipe: where the search starts.
-        space: what may change.
-        asked: how long is searched, and how.
-        settings: what the processes are told.
-        spent: seconds that earlier processes have spent on it.
-    """
-
-    folder: Folder
-    data: Splits
-    recipe: Recipe
-    space: dict[str, Searched]
-    asked: Asked
-    settings: Mapping[str, Any]
-    spent: float
-
-    @property
-    def jobs(self) -> int:
-        """Trainings at a time."""
-        return self.asked.jobs or default_jobs()
-
-    def note_time(self) -> float:
-        """Write down what was spent so far, and return it."""
-        spent = self.spent + time.monotonic() - self.asked.started
-        self.folder.write_spent(spent)
-        return spent
+MIN_STEPS = 20  # of a trial, with fewer of which it says nothing
 
 
 @contextlib.contextmanager
@@ -228,9 +173,6 @@ def _lengths(search: Search) -> Lengths:
     return lengths
 
 
-MIN_STEPS = 20  # of a trial, with fewer of which it says nothing
-
-
 def _step(search: Search, pace: Any) -> float:
     return float(pace.train) * search.recipe.train.batch_size
 
@@ -239,6 +181,7 @@ def _find(search: Search, lengths: Lengths, asked_to_stop: Any, watch: Watch) ->
     from tinylens.tuning import choosing, study
 
     val = search.data.val
+    assert val is not None  # `opened` refuses a set without
     searching = study.Searching(
         search.folder,
         search.asked.trials,
@@ -246,7 +189,7 @@ def _find(search: Search, lengths: Lengths, asked_to_stop: Any, watch: Watch) ->
         asked_to_stop,
         study.Standing(),
         _Noting(search, watch),
-        pictures=len(val) if val else 0,
+        pictures=len(val),
     )
     asked_for = study.open_study(search.folder, search.recipe.train.seed)
     with hired(search.settings, search.jobs, search.folder.log) as crew:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 
@@ -13,9 +13,7 @@ from tinylens.reporting import tuning as drawing
 from tinylens.run import Run
 from tinylens.tuning import study as studies
 from tinylens.tuning.choosing import Choice
-
-if TYPE_CHECKING:
-    from tinylens.tuning import Search
+from tinylens.tuning.searching import Search
 
 IMPORTANCE_FROM = 8  # finished trials
 

@@ -22,7 +22,7 @@ Parameters = Mapping[str, Any]
 
 BY_NETWORK = {"classic": "classic", "whitened": "fast"}  # recipes whose options others may search
 RATE_FACTOR = 8  # the learning rate is searched from an eighth of the recipe's to 8 times as much
-BORROWED = ("augment.", "train.label_smoothing")
+BORROWED = ("augment.", "train.label_smoothing")  # how the keys begin that other recipes lend
 LENGTH = ("train.epochs", "train.epoch_share")
 
 
@@ -142,9 +142,9 @@ def borrowed(recipe: Recipe, space: Space) -> list[dict[str, Any]]:
     [2, 2, 3]
     """
     own = parameters_of(recipe, space)
+    keys = {key: each for key, each in space.items() if key.startswith(BORROWED)}
     found = [own]
     for other in builtin_recipes().values():
-        keys = {key: each for key, each in space.items() if key.startswith(BORROWED)}
         tried = own | parameters_of(other, keys)
         if tried not in found:
             found.append(tried)
