@@ -88,6 +88,7 @@ def test_a_search_that_was_killed_goes_on_and_loses_what_was_in_flight_alone(fol
     assert ended.count("COMPLETE") + ended.count("PRUNED") == 6 >= finished >= 2
     assert ended.count("FAIL") <= 2 and "RUNNING" not in ended
     assert summary["trials"]["done"] + summary["trials"]["pruned"] == 6
+    assert summary["epochs"] == {"run": 4, "recipe": 4}
     run = Run(folder / summary["run"])
     assert run.info.state == "done" and len(run.info.test_opened) == 1  # by the run itself
     best = Recipe.load(folder / summary["best"])

@@ -145,7 +145,8 @@ def _show(summary: dict[str, Any]) -> None:
     console.print(
         f"{counted['done']} trials finished, {counted['pruned']} given up, {counted['failed']} "
         f"failed, in {summary['seconds']:.0f} s; the run has {100 * on_val['value']:.2f} % of val "
-        f"({100 * low:.2f} to {100 * high:.2f})",
+        f"({100 * low:.2f} to {100 * high:.2f}), after {summary['epochs']['run']:g} epochs where "
+        f"the recipe has {summary['epochs']['recipe']:g}",
         highlight=False,
     )
     for name in ("best", "run", "report"):

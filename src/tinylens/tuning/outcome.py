@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 
 from tinylens import files
+from tinylens.recipe import Recipe
 from tinylens.reporting import tuning as drawing
 from tinylens.run import Run
 from tinylens.tuning import study as studies
@@ -36,6 +37,10 @@ def summarize(search: Search, choice: Choice, run: Run) -> dict[str, Any]:
         "words": choice.words,
         "choice": choice.to_json(),
         "run_val_accuracy": {"value": on_val.value, "ci95": on_val.ci95},
+        "epochs": {
+            "run": _passes(Recipe.load(search.folder.best)),
+            "recipe": _passes(search.recipe),
+        },
         "trials": {"done": counted.done, "pruned": counted.pruned, "failed": counted.failed},
         "history": rows,
         "importance": importance,
@@ -43,6 +48,10 @@ def summarize(search: Search, choice: Choice, run: Run) -> dict[str, Any]:
         "jobs": search.jobs,
         "seconds": round(search.note_time(), 1),
     }
+
+
+def _passes(recipe: Recipe) -> float:
+    return round(recipe.train.epochs * recipe.train.epoch_share, 2)
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
