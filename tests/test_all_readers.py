@@ -32,7 +32,7 @@ NOT_READERS = {  # modules that have no format of their own
     "canonical",
     "card",
     "cifar_pickle",
-    "converting",
+    "convert",
     "dataset",
     "debian",
     "corrections",
@@ -51,13 +51,9 @@ NOT_READERS = {  # modules that have no format of their own
     "members",
     "parts",
     "plain_jpeg",
-    "shards",
-    "shelves",
     "sources",
-    "stock",
     "summary",
     "synthetic",
-    "writing",
 }
 
 

@@ -82,13 +82,13 @@ def test_class_names_that_look_like_markup_are_printed_as_they_are(tmp_path):
 
 
 def test_data_convert_prints_what_it_wrote_and_what_it_left_behind(tmp_path, pets):
-    done = tinylens("data", "convert", pets, tmp_path / "pets.zip", cache=tmp_path / "c")
+    done = tinylens("data", "convert", pets, tmp_path / "copy", cache=tmp_path / "c")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "pictures  train 40, 2 classes"
     assert lines[1].startswith("left out  dog/broken.png: not a picture")
-    assert lines[2] == f"set       {tmp_path / 'pets.zip'}"
-    again = tinylens("data", "convert", pets, tmp_path / "pets.zip", cache=tmp_path / "c")
+    assert lines[2] == f"set       {tmp_path / 'copy'}"
+    again = tinylens("data", "convert", pets, tmp_path / "copy", cache=tmp_path / "c")
     assert again.returncode == 4 and again.stderr.endswith("is there already; expected a new name: "
                                                            "give another one\n")  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_data_convert_as_json_and_back_gives_the_same_fingerprint(tmp_path, type
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "c"))
     monkeypatch.chdir(tmp_path)
     build.two_classes(tmp_path / "pets", 20)
-    words = ("data", "convert", "pets", "shards", "--format", "webdataset")
+    words = ("data", "convert", "pets", "shards", "--format", "parquet")
     code, out, _ = type_in(*words, "--groups", "([0-9]).png", "--json")
     told = json.loads(out)
     assert code == 0 and told["pictures"] == {"train": 40} and told["groups"] == 10
@@ -111,8 +111,10 @@ def test_data_convert_as_json_and_back_gives_the_same_fingerprint(tmp_path, type
 
 def test_data_convert_of_an_unknown_form_ends_with_2(tmp_path, type_in):
     build.two_classes(tmp_path / "pets")
-    code, out, err = type_in("data", "convert", tmp_path / "pets", tmp_path / "x")
-    assert (code, out) == (2, "") and "expected --format with one of folder, zip" in err
+    code, out, err = type_in(
+        "data", "convert", tmp_path / "pets", tmp_path / "x", "--format", "zip"
+    )
+    assert (code, out) == (2, "") and "--format zip; expected folder or parquet" in err
 
 
 def test_columns_may_be_named_on_the_command_line(tmp_path, type_in, monkeypatch):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import tinylens as tl
 from builders_data import encoded, parquet
-from tinylens.data import arrays, converting, groups, writing
+from tinylens.data import arrays, groups
+from tinylens.data.convert import FORMS, convert
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import DataError, RecipeError
 
@@ -72,11 +73,11 @@ def test_a_column_of_a_table(tmp_path):
         tl.load(tmp_path, groups="shop")
 
 
-@pytest.mark.parametrize("form", [form for form in writing.FORMS if form != "parquet"])
+@pytest.mark.parametrize("form", FORMS)
 def test_groups_are_kept_apart_whatever_the_set_lies_in(tmp_path, form, monkeypatch):
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / ("set" + {"zip": ".zip", "tar": ".tar", "tgz": ".tgz"}.get(form, ""))
-    converting.convert(write_npz(tmp_path / "shop.npz"), path, form=form, groups="sku")
+    path = tmp_path / "set"
+    convert(write_npz(tmp_path / "shop.npz"), path, form=form, groups="sku")
     found = tl.load(path, groups="group", val=0.2, test=0.25)
     check_apart(found)
     other = tl.load(path, groups="group", val=0.2, test=0.25, split_seed=1)
@@ -90,9 +91,9 @@ def test_groups_are_kept_apart_whatever_the_set_lies_in(tmp_path, form, monkeypa
 def test_the_form_does_not_change_which_groups_are_carved_out(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
     prints = set()
-    for form in ("folder", "csv", "webdataset", "huggingface"):
+    for form in FORMS:
         path = tmp_path / form
-        converting.convert(write_npz(tmp_path / "shop.npz"), path, form=form, groups="sku")
+        convert(write_npz(tmp_path / "shop.npz"), path, form=form, groups="sku")
         prints.add(tl.load(path, groups="group", val=0.2, test=0.25).fingerprint)
     assert len(prints) == 1
 

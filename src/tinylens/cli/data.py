@@ -115,15 +115,10 @@ def apply(
 
 def convert(
     source: DatasetArgument,
-    destination: Annotated[Path, typer.Argument(help="What is written; must not be there yet.")],
+    destination: Annotated[Path, typer.Argument(help="The new folder; must not be there yet.")],
     form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="folder, zip, tar, tgz, csv, tsv, jsonl, parquet, webdataset or huggingface; "
-            "else by the ending of DESTINATION.",
-        ),
-    ] = None,
+        str, typer.Option("--format", help="folder, of classes; parquet, as on Hugging Face.")
+    ] = "folder",
     groups: Annotated[
         str | None, typer.Option(help="What tells groups, to be kept as the column “group”.")
     ] = None,
@@ -133,15 +128,13 @@ def convert(
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a data set in another form: the same bytes in every picture, classes and parts."""
-    from tinylens.data import converting
+    """Write a data set as a folder or Parquet: same bytes in every picture, classes and parts."""
+    from tinylens.data.convert import convert as convert_data
 
     with frame.progress("converting") as progress:
         given = frame.options(None, strict, data_dir, image_column, label_column)
         options = replace(given, progress=progress)
-        done = converting.convert(
-            source, destination, form=form or "", groups=groups or "", options=options
-        )
+        done = convert_data(source, destination, form=form, groups=groups or "", options=options)
     if as_json:
         frame.print_json(done.to_json())
         return

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
 import unicodedata
@@ -11,18 +12,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import builders_data as build
-from tinylens.data import arrays, converting, groups, kinds, writing
+from tinylens.data import arrays, groups
+from tinylens.data.convert import FORMS, convert
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.encoded import Options
 from tinylens.data.parts import Parts
 from tinylens.data.sources import load_parts
-from tinylens.data.stock import stock_of_path
 from tinylens.errors import DataError, RecipeError
 from tinylens.testing import tiny_dataset
-
-SUFFIX = {"zip": ".zip", "tar": ".tar", "tgz": ".tar.gz"}
-ANY_CLASSES = ("parquet", "huggingface")  # forms that take class names of any letters
-FORMS = tuple(writing.FORMS)
 
 
 @pytest.fixture(autouse=True)
@@ -30,18 +27,18 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
 
 
-def to(folder: Path, form: str) -> Path:
-    return folder / f"{form}-set{SUFFIX.get(form, '')}"
-
-
 def content_of(path: Path) -> list[tuple]:
-    """What a data set holds, whatever its form: every picture's bytes, part, class and group."""
-    with tempfile.TemporaryDirectory() as workspace:
-        stock = stock_of_path(path, Options(), "", Path(workspace))
-        return [
-            (part, stock.class_names[each.label], each.group, each.content(), each.label)
-            for part, each in stock.items()
-        ]
+    """What a data set holds, whatever its form: each image's pixels, split, class and group."""
+    parts = load_parts(path, Options())
+    with contextlib.suppress(DataError, RecipeError):
+        parts = groups.with_groups(parts, path, "group")
+    return sorted(
+        (name, part.class_names[label], label, group, image.tobytes())
+        for name, part in parts.items()
+        for image, label, group in zip(
+            part.images, part.labels, part.groups or [""] * len(part), strict=True
+        )
+    )
 
 
 def written_set(root: Path, names, rows) -> Path:
@@ -68,12 +65,24 @@ ROWS = [
 def test_there_and_back_every_byte_is_the_same(tmp_path, form):
     """Duplicates are in it, across classes too; the classes are in no order and no folder names."""
     source = written_set(tmp_path / "set", ("zebra", "T-shirt/top", "10"), ROWS)
-    if form == "parquet":
-        form = "huggingface"
-    done = converting.convert(source, to(tmp_path, form), form=form)
+    done = convert(source, tmp_path / "a", form=form)
     assert done.pictures == {"train": 5, "val": 1, "test": 2} and done.groups == 4
-    converting.convert(to(tmp_path, form), tmp_path / "back", form="parquet")
-    assert content_of(tmp_path / "back") == content_of(source) == content_of(to(tmp_path, form))
+    convert(tmp_path / "a", tmp_path / "back", form="parquet")
+    again = convert(source, tmp_path / "direct", form="parquet")
+    assert encoded_of(tmp_path / "back") == encoded_of(tmp_path / "direct")
+    assert again.class_names == done.class_names == ("zebra", "T-shirt/top", "10")
+    assert content_of(tmp_path / "a") == content_of(source)
+
+
+def encoded_of(root: Path) -> list[tuple]:
+    """The split, label, group and bytes of every image in a folder of Parquet files."""
+    import pyarrow.parquet
+
+    return [
+        (path.name, row["label"], row["group"], row["image"]["bytes"])
+        for path in sorted(root.glob("data/*.parquet"))
+        for row in pyarrow.parquet.read_table(path).to_pylist()
+    ]
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=5)
@@ -101,15 +110,16 @@ def sets(draw):
 
 
 @settings(max_examples=12, deadline=None)
-@given(sets(), st.sampled_from([form for form in FORMS if form != "parquet"]))
-@example((["train", "test"], [("train", 0, "", 1), ("train", 1, "", 1), ("test", 1, "", 1)]), "zip")
-@example((["b", "a"], [("train", 0, "g", 1), ("train", 1, "", 1)]), "webdataset")
+@given(sets(), st.sampled_from(FORMS))
+@example(
+    (["train", "test"], [("train", 0, "", 1), ("train", 1, "", 1), ("test", 1, "", 1)]), "folder"
+)
 def test_any_set_survives_any_form(given_set, form):
     names, rows = given_set
     with tempfile.TemporaryDirectory() as folder:
         source = written_set(Path(folder) / "set", names, rows)
-        converting.convert(source, to(Path(folder), form), form=form)
-        assert content_of(to(Path(folder), form)) == content_of(source)
+        convert(source, Path(folder) / "a", form=form)
+        assert content_of(Path(folder) / "a") == content_of(source)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -118,30 +128,21 @@ def test_the_same_set_makes_the_same_bytes_wherever_it_came_from(tmp_path, form)
     build.two_classes(tmp_path / "pets")
     made = []
     for name in ("pets", "pets.tar.gz"):
-        suffix = ".parquet" if form == "parquet" else SUFFIX.get(form, "")
-        path = tmp_path / f"{name}-{form}{suffix}"
-        converting.convert(tmp_path / name, path, form=form)
-        files = [path] if path.is_file() else sorted(path.rglob("*"))
-        made.append(
-            {
-                file.name: hashlib.sha256(file.read_bytes()).hexdigest()
-                for file in files
-                if file.is_file()
-            }
-        )
-    first, second = (list(each.values()) for each in made)
-    assert first == second
+        path = tmp_path / f"{name}-{form}".replace(".", "-")
+        convert(tmp_path / name, path, form=form)
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        made.append([(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files])
+    assert made[0] == made[1]
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_written_loads_as_what_it_was_made_from(tmp_path, form):
     source = written_set(tmp_path / "set", ("dog", "cat", "owl"), ROWS)
-    form = "huggingface" if form == "parquet" else form
-    converting.convert(source, to(tmp_path, form), form=form)
-    before, after = (load_parts(path, Options()) for path in (source, to(tmp_path, form)))
+    convert(source, tmp_path / "a", form=form)
+    before, after = (load_parts(path, Options()) for path in (source, tmp_path / "a"))
     for (_, one), (_, two) in zip(before.items(), after.items(), strict=True):
         assert one.fingerprint == two.fingerprint
-    with_groups = groups.with_groups(Parts(after.train), to(tmp_path, form), "group")
+    with_groups = groups.with_groups(Parts(after.train), tmp_path / "a", "group")
     assert sorted(with_groups.train.groups) == ["a", "a", "a", "b", "b"]
 
 
@@ -152,9 +153,9 @@ def test_arrays_become_png_files_with_the_same_pixels(tmp_path, channels):
         part.images, part.labels, part.class_names, "made", groups=tuple("abcdefghijkl")
     )
     arrays.write_parts(tmp_path / "a.npz", Parts(grouped, None, grouped))
-    done = converting.convert(tmp_path / "a.npz", tmp_path / "a.zip")
+    done = convert(tmp_path / "a.npz", tmp_path / "a")
     assert (done.pictures, done.groups) == ({"train": 12, "test": 12}, 12)
-    found = load_parts(tmp_path / "a.zip", Options())
+    found = load_parts(tmp_path / "a", Options())
     for _, one in found.items():
         assert one.class_names == part.class_names
         assert sorted(map(bytes, one.images)) == sorted(map(bytes, part.images))
@@ -164,8 +165,8 @@ def test_arrays_become_png_files_with_the_same_pixels(tmp_path, channels):
 
 @pytest.mark.parametrize("make", [build.idx_folder, build.cifar10_binary])
 def test_sets_of_arrays_are_converted_from_their_folders(tmp_path, make):
-    converting.convert(make(tmp_path / "set"), tmp_path / "a.tgz")
-    before, after = (load_parts(tmp_path / name, Options()) for name in ("set", "a.tgz"))
+    convert(make(tmp_path / "set"), tmp_path / "a")
+    before, after = (load_parts(tmp_path / name, Options()) for name in ("set", "a"))
     for (_, one), (_, two) in zip(before.items(), after.items(), strict=True):
         assert one.class_names == two.class_names
         assert sorted(map(bytes, one.images)) == sorted(map(bytes, two.images))
@@ -173,90 +174,91 @@ def test_sets_of_arrays_are_converted_from_their_folders(tmp_path, make):
 
 @pytest.mark.slow
 def test_a_known_set_is_converted_by_its_name(tmp_path):
-    done = converting.convert("shapes", tmp_path / "shapes", form="webdataset")
+    done = convert("shapes", tmp_path / "shapes", form="parquet")
     assert done.pictures == {"train": 5000, "test": 1000}
-    kind = kinds.find_kind(tmp_path / "shapes")
-    assert kind.looks_like == "a folder of WebDataset shards .tar"
+    assert (tmp_path / "shapes" / "data" / "test-00000-of-00001.parquet").is_file()
+
+
+def test_large_splits_are_written_as_several_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinylens.data.convert.SHARD_BYTES", 200)
+    source = written_set(tmp_path / "set", ("dog", "cat", "owl"), ROWS)
+    convert(source, tmp_path / "a", form="parquet")
+    assert len(list((tmp_path / "a" / "data").glob("train-*-of-0000*.parquet"))) > 1
+    assert content_of(tmp_path / "a") == content_of(source)
 
 
 def test_groups_by_a_pattern_become_a_column(tmp_path):
     build.two_classes(tmp_path / "pets", 4)
-    done = converting.convert(tmp_path / "pets", tmp_path / "a.zip", groups="([0-3]).png")
+    done = convert(tmp_path / "pets", tmp_path / "a", groups="([0-3]).png")
     assert done.groups == 4
-    parts = load_parts(tmp_path / "a.zip", Options())
-    found = groups.with_groups(parts, tmp_path / "a.zip", "group")
+    parts = load_parts(tmp_path / "a", Options())
+    found = groups.with_groups(parts, tmp_path / "a", "group")
     assert set(found.train.groups) == set("0123")
     with pytest.raises(DataError, match=r"8 pictures have no group by '\(sku\)'"):
-        converting.convert(tmp_path / "pets", tmp_path / "b.zip", groups="(sku)")
+        convert(tmp_path / "pets", tmp_path / "b", groups="(sku)")
 
 
 def test_what_is_no_picture_is_left_behind_and_named(tmp_path):
     root = build.two_classes(tmp_path / "pets")
     (root / "cat" / "x.png").write_bytes(b"?")
-    done = converting.convert(root, tmp_path / "a.tar")
+    done = convert(root, tmp_path / "a")
     assert done.pictures == {"train": 6}
     assert [name for name, _ in done.skipped] == ["cat/x.png"]
     with pytest.raises(DataError, match=r"1 pictures cannot be used: cat/x\.png: not a picture"):
-        converting.convert(root, tmp_path / "b.tar", options=Options(strict=True))
+        convert(root, tmp_path / "b", options=Options(strict=True))
 
 
 @pytest.mark.parametrize(
     ("name", "form", "error", "reason"),
     [
-        ("a", "", RecipeError, "the name says no form; expected --format with one of folder, zip"),
-        ("a", "rar", RecipeError, "--format rar; expected"),
-        ("a", "zip", RecipeError, r"expected a name that ends in \.zip"),
-        ("a.zip", "tar", RecipeError, r"expected a name that ends in \.tar"),
-        ("a.zip", "folder", RecipeError, "folder is a folder; expected a name without .zip"),
-        ("a.csv", "csv", RecipeError, "csv is a folder; expected a name without .csv"),
-        ("a.parquet", "", RecipeError, "has the parts train, val, test, and one Parquet file"),
-        ("there.zip", "", DataError, "is there already; expected a new name"),
-        ("file/a.zip", "", DataError, "file.*: cannot be written: Not a directory|File exists"),
+        ("a", "rar", RecipeError, "--format rar; expected folder or parquet"),
+        ("a.zip", "folder", RecipeError, "a folder is written; expected a name without .zip"),
+        ("a.parquet", "parquet", RecipeError, "expected a name without .parquet"),
+        ("there", "folder", DataError, "is there already; expected a new name"),
+        ("file/a", "folder", DataError, "file.*: cannot be written: Not a directory|File exists"),
     ],
 )
 def test_destinations_that_cannot_be_are_refused(tmp_path, name, form, error, reason):
-    (tmp_path / "there.zip").write_bytes(b"")
+    (tmp_path / "there").write_bytes(b"")
     (tmp_path / "file").write_bytes(b"")
     source = written_set(tmp_path / "set", ("dog", "cat", "owl"), ROWS)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(error, match=reason):
-        converting.convert(source, tmp_path / name, form=form)
+        convert(source, tmp_path / name, form=form)
     assert sorted(set(tmp_path.iterdir()) - {tmp_path / "cache"}) == before
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form not in ANY_CLASSES])
-def test_class_names_that_a_form_cannot_keep_are_told(tmp_path, form):
+def test_class_names_that_a_folder_cannot_keep_are_told(tmp_path):
     source = build.parquet(tmp_path / "x.parquet", [build.plain()] * 2, [0, 1], ("b\n", "a"))
-    with pytest.raises(DataError, match=r"cannot stand in a line|begins or ends"):
-        converting.convert(source, to(tmp_path, form), form=form)
-    assert not to(tmp_path, form).exists() and not list(tmp_path.glob(".tmp-*"))
+    with pytest.raises(DataError, match="cannot be kept in a folder; expected names that can be"):
+        convert(source, tmp_path / "a")
+    assert not (tmp_path / "a").exists() and not list(tmp_path.glob(".tmp-*"))
 
 
-@pytest.mark.parametrize("form", ["folder", "zip", "huggingface"])
+@pytest.mark.parametrize("form", FORMS)
 def test_nothing_is_left_when_writing_breaks_off(tmp_path, form, monkeypatch):
     root = build.two_classes(tmp_path / "pets")
 
     def fails(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tinylens.data.stock.Picture.content", fails)
+    monkeypatch.setattr("tinylens.files.fsync_folder", fails)
     with pytest.raises(DataError, match="cannot be written: No space left on device"):
-        converting.convert(root, to(tmp_path, form), form=form)
+        convert(root, tmp_path / "a", form=form)
     assert {path.name for path in tmp_path.iterdir()} <= {"pets", "cache"}
 
 
-def test_a_picture_that_changes_meanwhile_is_an_error(tmp_path, monkeypatch):
+def test_a_picture_that_changes_meanwhile_is_an_error(tmp_path):
     root = build.two_classes(tmp_path / "pets")
-    original = writing.write
 
-    def late(*rest):
-        (root / "cat" / "1.png").write_bytes(build.plain((1, 2, 3)))
-        return original(*rest)
+    def change(done: int, _total: int) -> None:
+        if done == 6:  # all are read, none is written
+            (root / "cat" / "1.png").write_bytes(build.plain((1, 2, 3)))
 
-    monkeypatch.setattr(writing, "write", late)
-    with pytest.raises(DataError, match=r"cat/1\.png: changed while it was read"):
-        converting.convert(root, tmp_path / "a.zip")
-    assert not (tmp_path / "a.zip").exists()
+    reason = r"files changed while they were read|cat/1\.png: changed while it was read"
+    with pytest.raises(DataError, match=reason):
+        convert(root, tmp_path / "a", options=Options(progress=change))
+    assert not (tmp_path / "a").exists()
 
 
 def test_deterministic_splits_read_from_every_form(tmp_path):
@@ -267,9 +269,8 @@ def test_deterministic_splits_read_from_every_form(tmp_path):
     arrays.write(tmp_path / "a.npz", part)
     prints = set()
     for form in FORMS:
-        path = tmp_path / "x.parquet" if form == "parquet" else to(tmp_path, form)
-        converting.convert(tmp_path / "a.npz", path, form=form)
-        splits = tl.load(path, val=0.2, test=0.2)
+        convert(tmp_path / "a.npz", tmp_path / form, form=form)
+        splits = tl.load(tmp_path / form, val=0.2, test=0.2)
         assert isinstance(splits, Splits) and np.all(splits.val.counts > 0)
         prints.add(splits.fingerprint)
     assert len(prints) == 1
