@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.data.dataset import Images
-from tinylens.neighbours import Features, nearest
+
+Features = NDArray[np.float32]
 
 NEIGHBOURS = 10
 FENCE = 3.0  # interquartile ranges above the third quartile: Tukey's outer fence
@@ -26,9 +27,13 @@ def unlikeness(features: Features, reference: Features, *, same: bool) -> NDArra
         reference: of the pictures that are trained on, shape (m, f).
         same: whether `features` are `reference`: then a picture is no neighbour of its own.
     """
-    _, distances = nearest(features, reference, NEIGHBOURS, same=same)
-    mean: NDArray[np.float32] = distances.mean(axis=1)
-    return mean
+    from sklearn.neighbors import NearestNeighbors
+    from sklearn.preprocessing import normalize
+
+    count = min(NEIGHBOURS, len(reference) - same)
+    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(normalize(reference))
+    distances, _ = search.kneighbors(None if same else normalize(features))
+    return np.asarray(distances.mean(axis=1), np.float32)
 
 
 def fence(distances: NDArray[np.float32]) -> float:

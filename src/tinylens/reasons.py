@@ -12,7 +12,6 @@ from tinylens.data.dataset import Dataset, Images, Labels
 from tinylens.explanations import Explained, Heat, Neighbour, Sheet
 from tinylens.heatmaps import Heatmaps, highest_one
 from tinylens.metrics import Probabilities
-from tinylens.neighbours import Features, nearest
 
 PAIRS = 6  # confused pairs: of fast, half of the mistakes on Fashion-MNIST, 30 % on CIFAR-10
 MISTAKES = 5  # of each pair, the most confident ones
@@ -20,6 +19,7 @@ NEIGHBOURS = 4
 PICTURES_A_SHEET = 20  # of those that are named
 STRETCH = 2_000  # pictures embedded between two tellings of how far it is
 
+Features = NDArray[np.float32]
 Look = Callable[[Images, Labels], Heatmaps]
 Embed = Callable[[Images], Features]
 Progress = Callable[[int, int], None]
@@ -41,6 +41,8 @@ class Confused:
 class NearestPictures:
     """Finds the training pictures nearest to others, by what a network sees in them.
 
+    Distances are between directions: on the unit sphere, from 0 to 2.
+
     Args:
         embed: uint8 pictures → features.
         train: the pictures among which to look.
@@ -48,6 +50,9 @@ class NearestPictures:
     """
 
     def __init__(self, embed: Embed, train: Dataset, progress: Progress | None = None) -> None:
+        from sklearn.neighbors import NearestNeighbors
+        from sklearn.preprocessing import normalize
+
         self.embed = embed
         self.train = train
         parts = []
@@ -55,12 +60,15 @@ class NearestPictures:
             parts.append(embed(train.images[start : start + STRETCH]))
             if progress:
                 progress(min(start + STRETCH, len(train)), len(train))
-        self.reference = np.concatenate(parts)
+        self._normalize = normalize
+        count = min(NEIGHBOURS, len(train))
+        search = NearestNeighbors(n_neighbors=count, algorithm="brute")
+        self._search = search.fit(normalize(np.concatenate(parts)))
 
     def __call__(self, images: Images) -> list[tuple[Neighbour, ...]]:
         """Return the nearest training pictures of each picture, the nearest first."""
         train = self.train
-        rows, distances = nearest(self.embed(images), self.reference, NEIGHBOURS)
+        distances, rows = self._search.kneighbors(self._normalize(self.embed(images)))
         return [
             tuple(
                 Neighbour(row, train.class_names[train.labels[row]], distance, train.images[row])
