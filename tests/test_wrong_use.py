@@ -71,7 +71,6 @@ def measured(root: Path) -> Path:
 
 
 FRACTIONS = [f"{value:.3f}" for value in np.linspace(0.1, 2, 30)]
-RENAME = "expected classes alone, or train, val and test alone, each once: rename"
 
 REFUSED: dict[str, tuple[Case, list[str]]] = {
     "one class": (folders("cat"), ["found 1 class folders: cat; expected at least 2, as in pets/"]),
@@ -117,16 +116,16 @@ REFUSED: dict[str, tuple[Case, list[str]]] = {
         folders("train/boots", "train/dog", "test/boosts"),
         ["train lacks: boosts; train has boots, dog, did you mean boots?"],
     ),
-    "trian": (in_parts("trian", "test"), [f"found the folders test, trian; {RENAME} trian to"]),
-    "tset": (in_parts("train", "tset"), [f"found the folders train, tset; {RENAME} tset to test"]),
+    "trian": (in_parts("trian", "test"), ["found the folders test, trian; expected classes alone"]),
+    "tset": (in_parts("train", "tset"), ["found the folders train, tset; expected classes alone"]),
     "train_images": (
         in_parts("train_images", "Test-Set"),
-        [f"{RENAME} Test-Set to test, rename train_images to train"],
+        ["found the folders Test-Set, train_images; expected classes alone, or train, val and"],
     ),
     "a part twice": (in_parts("train", "training"), ["found the folders train, training"]),
     "a folder that is no part": (
         in_parts("train", "test", "extra"),
-        ["found the folders extra, test, train; expected classes alone", "each once\n"],
+        ["found the folders extra, test, train; expected classes alone", "each once: rename"],
     ),
     "an empty test": (
         folders("train/a", "train/b", empty=["test"]),

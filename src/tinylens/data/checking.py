@@ -5,7 +5,6 @@ Every reader's sets come through here, so that a mistake has one answer, whateve
 
 from __future__ import annotations
 
-import difflib
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,6 @@ from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import DataError, did_you_mean
 
 LISTED = 5  # of many names; the rest is counted
-NEAR = 0.7  # of a misspelt part: trian and train are alike to 0.8, extra and train to 0.6
 MEASUREMENTS = 20  # names that are fractions, above which they are no classes
 
 MOST_CLASSES = 2_000  # with them a training of 6,000 tiny pictures is judged in 40 s
@@ -116,15 +114,14 @@ def check_part_names(root: Path, folders: Mapping[str, bool], known: Mapping[str
         known: the names that parts go by, in small letters, with the part of each.
 
     Raises:
-        DataError: saying which name may be meant for which part.
+        DataError: some are no parts, or a part is there twice.
     """
     parts = {name: known[name.lower()] for name in folders if name.lower() in known}
-    meant = {name: meant_part(name, known) for name in folders if name not in parts}
-    guessed = {name: part for name, part in meant.items() if part}
+    named = {name for name in folders if set(_words(name)) & set(known)}
     # without a train part that holds folders they may be classes, unless they look like parts
     trained = any(part == "train" and folders[name] for name, part in parts.items())
-    split_by_look = any(folders.values()) and len(parts) + len(guessed) == len(folders) > 0
-    if not trained and not (split_by_look and (parts or "train" in guessed.values())):
+    all_named = any(folders.values()) and len(named) == len(folders)
+    if not trained and not all_named and not (parts and all(folders.values())):
         return
     if not trained and "train" in parts.values():
         empty = next(name for name, part in parts.items() if part == "train")
@@ -133,26 +130,21 @@ def check_part_names(root: Path, folders: Mapping[str, bool], known: Mapping[str
             f"{root / empty}: no folders in it, and {beside} beside it; expected a folder of "
             f"pictures for each class, as in {root.name}/{empty}/CLASS"
         )
-    if trained and not meant and len(set(parts.values())) == len(parts):
+    if trained and len(parts) == len(folders) == len(set(parts.values())):
         return
-    missing = set(guessed.items()) - {(name, part) for name in guessed for part in parts.values()}
-    hints = [f"rename {name} to {part}" for name, part in sorted(missing)]
     raise DataError(
         f"{root}: found the folders {listed(sorted(folders))}; expected classes alone, or train, "
-        f"val and test alone, each once{': ' if hints else ''}{listed(hints)}"
+        "val and test alone, each once: rename or move the others"
     )
 
 
-def meant_part(name: str, known: Mapping[str, str]) -> str | None:
-    """Return the part that a name is near to, or that is a word in it.
+def _words(name: str) -> list[str]:
+    """Return the words in a name.
 
-    >>> known = {"train": "train", "test": "test"}
-    >>> meant_part("Trian", known), meant_part("test_images", known), meant_part("boots", known)
-    ('train', 'test', None)
+    >>> _words("Test_images2")
+    ['test', 'images']
     """
-    words = "".join(each if each.isalpha() else " " for each in name.lower()).split()
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=NEAR)
-    return next((known[word] for word in (*words, *near) if word in known), None)
+    return "".join(each if each.isalpha() else " " for each in name.lower()).split()
 
 
 def empty_part(source: str, part: str) -> DataError:

@@ -41,7 +41,7 @@ from tinylens.data.parts import (
 from tinylens.errors import DataError
 
 PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
-MOST_PARTS = 6  # folders that may be parts by misspelt names
+MOST_PARTS = 6  # folders that may be parts by names such as train_images
 TEXT_NAMES = MANIFEST_NAMES | CLASS_NAME_FILES
 
 
