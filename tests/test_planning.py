@@ -181,14 +181,12 @@ def test_a_training_with_a_budget_ends_within_it(tmp_path):
     assert run.evaluation.splits["test"].accuracy.value > 0.9
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400), ("45", 45)]
-)
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400)])
 def test_a_time_is_read_with_its_unit(text, seconds):
     assert parse_seconds(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "m", "five", "-3s", "0", "nan", "inf", "5 min"])
+@pytest.mark.parametrize("text", ["", "m", "five", "45", "-3s", "0s", "nan", "inf", "5 min"])
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(RecipeError, match="expected a time such as 90s, 5m or 1h"):
         parse_seconds(text)

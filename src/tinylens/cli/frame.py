@@ -67,19 +67,19 @@ def options(
 
 
 def share(option: str, text: str | None) -> float | None:
-    """Return "1%" or "0.01" as 0.01.
+    """Return "1%" as 0.01.
 
     Raises:
-        RecipeError: it is neither, or not between 0 and 1.
+        RecipeError: it is no percentage between 0 and 100.
     """
     if text is None:
         return None
     try:
-        value = float(text.removesuffix("%").strip()) / (100 if text.endswith("%") else 1)
+        value = float(text.removesuffix("%")) / 100 if text.endswith("%") else math.nan
     except ValueError:
         value = math.nan
     if not 0 < value < 1:
-        raise RecipeError(f"{option} {text}: expected a share such as 1% or 0.01")
+        raise RecipeError(f"{option} {text}: expected a share such as 1%")
     return value
 
 

@@ -90,8 +90,11 @@ ProbeOption = Annotated[
 CurveOption = Annotated[
     bool, typer.Option("--learning-curve", help="Measure, too, what twice the data would give.")
 ]
-DeterministicOption = Annotated[
-    bool, typer.Option(help="The same weights from the same command, bit for bit.")
+NoDeterministicOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-deterministic", help="Faster; the same command no longer gives the same weights."
+    ),
 ]
 
 
@@ -127,8 +130,10 @@ def train(
     threads: Annotated[int | None, typer.Option(help="Processors to use; else all.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto.")] = None,
     budget: BudgetOption = None,
-    deterministic: DeterministicOption = True,
-    fresh: Annotated[bool, typer.Option(help="Start anew, never continue a run.")] = False,
+    no_deterministic: NoDeterministicOption = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew, never continue a run.")
+    ] = False,
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
@@ -144,7 +149,7 @@ def train(
     _check_series(seeds, folds, ensemble, budget, fresh=fresh, curve=learning_curve)
     body = transferring.asked(source, backbone, weights, probe=probe, curve=learning_curve)
     how: dict[str, Any] = {"backend": backend, "teacher": distil, "budget": budget, "fresh": fresh}
-    how |= {"deterministic": deterministic, **body}
+    how |= {"deterministic": not no_deterministic, **body}
     resolved = _resolved(recipe or _usual(budget, backbone), overrides)
     with continuable(), watching.on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
@@ -322,12 +327,10 @@ def parse_changes(changes: list[str]) -> dict[str, str]:
 
 
 def parse_seconds(text: str) -> float:
-    """Return "90s", "5m", "1.5h" or plain seconds as a number of seconds."""
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, factor = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    """Return "90s", "5m" or "1.5h" as a number of seconds."""
     try:
-        seconds = float(number) * factor
-    except ValueError:
+        seconds = float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1:]]
+    except (KeyError, ValueError):
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise RecipeError(f"--budget {text}: expected a time such as 90s, 5m or 1h")

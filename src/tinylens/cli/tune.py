@@ -51,7 +51,9 @@ def tune(
     out: Annotated[Path | None, typer.Option(help="The folder, else runs/NAME-tune-N.")] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processors to use; else all.")] = None,
-    fresh: Annotated[bool, typer.Option(help="Start anew, never continue a search.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew, never continue a search.")
+    ] = False,
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
