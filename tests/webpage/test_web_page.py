@@ -201,7 +201,7 @@ def test_a_picture_is_shown_with_its_five_likeliest_classes_and_what_was_seen(
         give(page, b"not a picture at all")
         page.wait_for_selector("[data-state=failed]")
         words = page.locator("#shown").inner_text().split("\n\n")
-        assert words == ["This is not a picture", "Expected PNG, JPEG, WebP, BMP or GIF."]
+        assert words == ["This is not a picture", "Expected a whole PNG, JPEG, WebP, BMP or GIF."]
 
 
 def test_a_pasted_picture_is_answered(browser, run, written):
@@ -346,7 +346,6 @@ def test_a_thousand_pngs_of_fashion_mnist_get_the_classifier_s_labels(browser, r
 
 
 def test_a_thousand_jpegs_of_cifar_10_get_the_classifier_s_labels(browser, runtime, tmp_path):
-    """JPEGs are decoded by the browser itself; in Chromium that makes no difference."""
     if not (CIFAR10 / "test.parquet").is_file():
         pytest.skip("CIFAR-10 as JPEG is not on this machine")
     import pyarrow.parquet

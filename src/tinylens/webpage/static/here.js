@@ -18,8 +18,8 @@ export async function openHere(page) {
   const { card, run } = await openNetwork(model, wasm, settings.tolerance);
   wayOf(card.image); // a rule that is not known is said now, not at the first picture
 
-  /** Return the network's pixels for a picture's bytes. */
-  const pixels = (bytes) => pixelsOf(bytes, card.image, settings.most);
+  /** Return the network's pixels for a File or Blob. */
+  const pixels = (file) => pixelsOf(file, card.image, settings.most);
 
   /** Answer one picture, a File or Blob, with a tree like that of POST /predict. */
   async function predict(file) {
@@ -30,8 +30,7 @@ export async function openHere(page) {
   }
 
   async function answered(file) {
-    const bytes = new Uint8Array(await file.arrayBuffer());
-    const picture = await pixels(bytes);
+    const picture = await pixels(file);
     const { probabilities, strangeness } = await run(picture.data, 1);
     const told = judged(probabilities, strangeness?.[0] ?? null, card, settings.shares, TOP);
     return { ...told, findings: [], seen: drawn(picture), look: null, error: null };
