@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from conformance import tiny_splits
 from tinylens.data.sources import load_by
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.testing import tiny_splits
 from tinylens.training import train
 
 NAMES = ("cat", "dog", "owl", "emu")

@@ -31,7 +31,7 @@ class Telling(Silent):
 
 
 def main(out: str) -> None:
-    from tinylens.testing import tiny_splits
+    from conformance import tiny_splits
 
     train(
         tiny_splits((24, 24, 1), count=256),

@@ -12,12 +12,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from conformance import tiny_splits
 from tinylens import compiling, fitting
 from tinylens.models import ship
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.silent import Silent
-from tinylens.testing import tiny_splits
 
 RECIPE = Recipe(name="parity").override(
     {

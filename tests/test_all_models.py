@@ -7,8 +7,8 @@ import hashlib
 import keras
 import pytest
 
-from tinylens import models, testing
-from tinylens.testing.datasets import tiny_dataset
+import conformance
+from tinylens import models
 
 pytestmark = pytest.mark.backend
 
@@ -40,18 +40,18 @@ NAMES = [
 
 @pytest.fixture(scope="module", params=NAMES)
 def case(request):
-    yield testing.ModelCase(request.param, options=SMALL[request.param])
+    yield conformance.ModelCase(request.param, options=SMALL[request.param])
     keras.backend.clear_session()
 
 
-@pytest.mark.parametrize("check", testing.MODEL_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", conformance.MODEL_CHECKS, ids=lambda check: check.__name__)
 def test_network_conforms(case, check):
     check(case)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_starting_weights_are_the_same_on_every_backend(name):
-    sample = tiny_dataset((32, 32, 3)).images
+    sample = conformance.tiny_dataset((32, 32, 3)).images
     shape = models.NetworkShape((32, 32, 3), 10, (120.0,) * 3, (60.0,) * 3, 0, sample)
     digest = hashlib.sha256()
     for variable in models.build(name, shape, {}).weights:

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 import builders_data as build
+from conformance import READER_CHECKS, ReaderCase, tiny_dataset
+from conformance.readers import FILE_DAMAGES, Damage, Read, Write
 from tinylens import data as readers
 from tinylens.data import archive, arrays, cifar, idx, image_folder, manifest, table, webdataset
 from tinylens.data.dataset import Dataset
 from tinylens.data.encoded import Options
-from tinylens.testing import READER_CHECKS, ReaderCase, tiny_dataset
-from tinylens.testing.readers import FILE_DAMAGES, Damage, Read, Write
 
 KINDS_OF_DAMAGE = 12
 NOT_READERS = {  # modules that have no format of their own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinylens import testing
+import conformance
 from tinylens.recipe import builtin_recipes
 
 RECIPES = builtin_recipes()
@@ -13,7 +13,7 @@ SLOW = {"accurate", "backbone", "classic-augmented", "fast", "small"}  # 9 to 24
 
 def cases():
     for name in RECIPES:
-        for check in testing.RECIPE_CHECKS:
+        for check in conformance.RECIPE_CHECKS:
             slow = name in SLOW and check.__name__ == "check_learns_and_resumes_to_the_same_weights"
             marks = [pytest.mark.slow] if slow else []
             yield pytest.param(name, check, id=f"{name}-{check.__name__}", marks=marks)

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import pytest
 
+from conformance import tiny_splits
 from tinylens import backbones
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.embedding import Embedding
 from tinylens.errors import ModelError, RecipeError
 from tinylens.models.backbone import architectures
-from tinylens.testing import tiny_splits
 from tinylens.training import train
 
 TIMES = {"times": 2}

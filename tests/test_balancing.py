@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import tinylens as tl
+from conformance import tiny_dataset, tiny_splits
 from tinylens import balancing, fitting
 from tinylens.balancing import Choice, Trial
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
 from tinylens.silent import Silent
-from tinylens.testing import tiny_dataset, tiny_splits
 
 SMALL = {
     "train.epochs": 2,

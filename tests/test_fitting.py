@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import pytest
 
+from conformance import tiny_dataset, tiny_splits
 from tinylens import compiling, fitting
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import RecipeError, TrainingDiverged
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.silent import Silent
-from tinylens.testing import tiny_dataset, tiny_splits
 
 pytestmark = pytest.mark.backend
 

@@ -7,13 +7,13 @@ import pytest
 
 from builders_curve import errors_of, few_shapes, simulated
 from builders_run import make_run
+from conformance import tiny_splits
 from tinylens import learning_curve
 from tinylens.data.dataset import Splits
 from tinylens.errors import DataError
 from tinylens.learning_curve import SEEDS, Size, assemble, choose_sizes, nested_rows, train_sizes
 from tinylens.recipe import Recipe
 from tinylens.silent import Silent
-from tinylens.testing import tiny_splits
 
 LABELS = np.repeat(np.arange(4), (4000, 2000, 1000, 80))
 SIZES = [Size(n, n / 64, 3 / (n / 64) ** 0.5) for n in (8, 16, 32, 64)]

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 
+from conformance import tiny_splits
 from tinylens import compiling, fitting
 from tinylens.errors import TrainingDiverged
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.silent import Silent
-from tinylens.testing import tiny_splits
 
 if keras.backend.backend() != "jax":
     pytest.skip("JAX alone takes many steps in a call", allow_module_level=True)

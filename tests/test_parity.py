@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conformance import tiny_splits
 from tinylens import models
 from tinylens.backend import BACKENDS
 from tinylens.models.shape import NetworkShape
-from tinylens.testing import tiny_splits
 
 TRAINING = Path(__file__).with_name("parity_run.py")
 EXPLAINING = Path(__file__).with_name("parity_explain.py")

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from conformance import tiny_splits
 from tinylens import compiling, fitting, planning, strangers
 from tinylens.cli.train import parse_seconds
 from tinylens.errors import RecipeError
@@ -15,7 +16,6 @@ from tinylens.planning import Pace
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.silent import Silent
-from tinylens.testing import tiny_splits
 from tinylens.training import train
 
 FAST = Recipe.load("fast")

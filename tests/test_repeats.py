@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import shipped
 from builders_run import make_run, simulated_probabilities
+from conformance import tiny_splits
 from tinylens.data.dataset import Dataset
 from tinylens.errors import DataError, RecipeError, RunError
 from tinylens.recipe import Recipe
@@ -24,7 +25,6 @@ from tinylens.repeats import (
     train_seeds,
 )
 from tinylens.scores import Score
-from tinylens.testing import tiny_splits
 
 RECIPE = Recipe(name="classic")
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conformance import tiny_splits
 from tinylens import compiling, fitting, memory
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.silent import Silent
 from tinylens.streaming import Stream
-from tinylens.testing import tiny_splits
 
 RECIPE = Recipe(name="test").override(
     {

@@ -7,11 +7,11 @@ import math
 import keras
 import pytest
 
+from conformance import tiny_splits
 from tinylens import reporting
 from tinylens.errors import RunError, TrainingDiverged
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.testing import tiny_splits
 from tinylens.training import train
 
 RECIPE = Recipe(name="states").override(

@@ -10,10 +10,10 @@ import pytest
 from sklearn import metrics as sk
 
 import tinylens as tl
+from conformance import tiny_splits
 from tinylens import doctor, strangers
 from tinylens.errors import RecipeError, RunError
 from tinylens.scores import OVERALL_FIGURES
-from tinylens.testing import tiny_splits
 
 SMALL = {
     "train.epochs": 2,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conformance import tiny_splits
 from tinylens import probing
 from tinylens.classifier import Classifier
 from tinylens.data.dataset import Dataset, Splits
@@ -19,7 +20,6 @@ from tinylens.models import body
 from tinylens.optim.apart import set_apart
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.testing import tiny_splits
 from tinylens.training import train
 from tinylens.transferring import source_of
 

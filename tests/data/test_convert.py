@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import builders_data as build
+from conformance import tiny_dataset
 from tinylens.data import arrays, groups
 from tinylens.data.convert import FORMS, convert
 from tinylens.data.dataset import Dataset, Splits
@@ -19,7 +20,6 @@ from tinylens.data.encoded import Options
 from tinylens.data.parts import Parts
 from tinylens.data.sources import load_parts
 from tinylens.errors import DataError, RecipeError
-from tinylens.testing import tiny_dataset
 
 
 @pytest.fixture(autouse=True)

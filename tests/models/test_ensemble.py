@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from onnxruntime import InferenceSession
 
+from conformance import tiny_dataset
 from tinylens import models, strangers
 from tinylens.exporting.direct import onnx_model
 from tinylens.exporting.strangeness import add_strangeness
 from tinylens.metrics import calibrated
-from tinylens.testing.datasets import tiny_dataset
 
 pytestmark = pytest.mark.backend
 

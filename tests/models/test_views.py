@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from onnxruntime import InferenceSession
 
+from conformance import tiny_dataset
 from tinylens import models
 from tinylens.exporting.direct import onnx_model
 from tinylens.models.views import averaged
-from tinylens.testing.datasets import tiny_dataset
 
 pytestmark = pytest.mark.backend
 

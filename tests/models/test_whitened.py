@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from conformance import tiny_dataset
 from tinylens import models
 from tinylens.models.whitened import SMALLEST_VARIANCE, whitening_kernel
-from tinylens.testing.datasets import tiny_dataset
 
 
 def built(image_shape=(32, 32, 3), **options):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +12,17 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from conformance.datasets import tiny_dataset
 from tinylens import compiling, fitting, metrics, models
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.silent import Silent
-from tinylens.testing.battery import require, run_checks
-from tinylens.testing.datasets import tiny_dataset
 
 CLASSES = 4
 PICTURES = 64
@@ -36,7 +35,6 @@ OVERFITTING = {  # 64 pictures by heart in 60 steps
     "optimizer.learning_rate": 5e-3,
 }
 
-Builder = Callable[..., keras.Model]
 Weights = list[NDArray[Any]]
 
 
@@ -91,33 +89,13 @@ class ModelCase:
         return _train(self, "float32")
 
 
-def check_model(
-    build: str | Builder,
-    image_shape: tuple[int, int, int] = (16, 16, 3),
-    options: Mapping[str, Any] | None = None,
-) -> None:
-    """Check that a network conforms, on the Keras backend that runs; takes some seconds.
-
-    Args:
-        build: a name in `tinylens.models.BUILDERS`, or a function like those in it, which is
-            entered there while it is checked.
-        image_shape: height, width and channels of the pictures it is trained on.
-        options: of the builder; small ones make the checks quick.
-
-    Raises:
-        CheckFailed: it does not; every check that failed is named with the reason.
-    """
-    with _entered(build) as name:
-        run_checks(f"network {name}", ModelCase(name, image_shape, options or {}), MODEL_CHECKS)
-
-
 def check_builds_for_every_size(case: ModelCase) -> None:
     """It can be built for grey and colour pictures of several sizes, and gives a row a picture."""
     for shape in SIZES:
         network = case.build(shape)
         found = _answers(network, np.zeros((2, *shape), np.float32))
-        require(found.shape == (2, CLASSES), f"{shape}: logits have shape {found.shape}")
-        require(bool(np.isfinite(found).all()), f"{shape}: logits are not finite")
+        assert found.shape == (2, CLASSES), f"{shape}: logits have shape {found.shape}"
+        assert np.isfinite(found).all(), f"{shape}: logits are not finite"
 
 
 def check_starting_weights_follow_the_seed(case: ModelCase) -> None:
@@ -126,8 +104,8 @@ def check_starting_weights_follow_the_seed(case: ModelCase) -> None:
     for global_seed, seed in ((1, 7), (2, 7), (2, 8)):
         keras.utils.set_random_seed(global_seed)
         weights.append(case.build(seed=seed).get_weights())
-    require(_same(weights[0], weights[1]), "two networks of one seed start with other weights")
-    require(not _same(weights[1], weights[2]), "two seeds start with the same weights")
+    assert _same(weights[0], weights[1]), "two networks of one seed start with other weights"
+    assert not _same(weights[1], weights[2]), "two seeds start with the same weights"
 
 
 def check_logits_are_float32_in_any_arithmetic(case: ModelCase) -> None:
@@ -139,7 +117,7 @@ def check_logits_are_float32_in_any_arithmetic(case: ModelCase) -> None:
             found = case.build().output.dtype
         finally:
             keras.config.set_dtype_policy(before)
-        require(found == "float32", f"in {policy} the logits are {found}, expected float32")
+        assert found == "float32", f"in {policy} the logits are {found}, expected float32"
 
 
 def check_options_out_of_range_are_refused(case: ModelCase) -> None:
@@ -147,15 +125,11 @@ def check_options_out_of_range_are_refused(case: ModelCase) -> None:
     wrong: dict[str, list[Any]] = {"no_such_option": [1]}
     for name, parameter in _options(case.name).items():
         wrong[name] = _values_out_of_range(parameter)
-        require(len(wrong[name]) > 1, f"option {name} has no range: give it a pydantic Field")
+        assert len(wrong[name]) > 1, f"option {name} has no range: give it a pydantic Field"
     for name, values in wrong.items():
         for value in values:
-            try:
+            with pytest.raises(RecipeError, match=name):
                 models.check_options(case.name, {name: value})
-            except RecipeError as error:
-                require(name in str(error), f"the error for {name}={value!r} does not name it")
-            else:
-                require(False, f"{name}={value!r} is accepted")
 
 
 def check_gradients_reach_every_weight(case: ModelCase) -> None:
@@ -169,14 +143,14 @@ def check_gradients_reach_every_weight(case: ModelCase) -> None:
         )
         if id(variable) in trainable and np.array_equal(before, after)
     ]
-    require(not still, f"one step left unchanged: {', '.join(still)}")
+    assert not still, f"one step left unchanged: {', '.join(still)}"
 
 
 def check_overfits_64_pictures(case: ModelCase) -> None:
     """It learns 64 pictures by heart."""
     answers = _answers(case.trained.network, case.pictures.images).argmax(axis=1)
     right = int((answers == case.pictures.labels).sum())
-    require(right == PICTURES, f"got {right} of {PICTURES} right, losses {case.trained.losses}")
+    assert right == PICTURES, f"got {right} of {PICTURES} right, losses {case.trained.losses}"
 
 
 def check_both_precisions_train(case: ModelCase) -> None:
@@ -184,11 +158,9 @@ def check_both_precisions_train(case: ModelCase) -> None:
     losses = case.trained.losses
     coarse = _train(case, "bfloat16").losses
     for name, found in (("float32", losses), ("bfloat16", coarse)):
-        require(
-            found[-1] < 0.5 * found[0], f"in {name} the loss goes from {found[0]} to {found[-1]}"
-        )
+        assert found[-1] < 0.5 * found[0], f"in {name} the loss goes from {found[0]} to {found[-1]}"
     apart = abs(losses[-1] - coarse[-1]) / losses[0]
-    require(apart < 0.1, f"the last losses, {losses[-1]} and {coarse[-1]}, lie far apart")
+    assert apart < 0.1, f"the last losses, {losses[-1]} and {coarse[-1]}, lie far apart"
 
 
 def check_batch_size_does_not_matter(case: ModelCase) -> None:
@@ -223,19 +195,19 @@ def check_a_bend_changes_no_answer(case: ModelCase) -> None:
     found = _answers(models.ship(case.trained.network, temperature=heat, bend=0.3), pictures)
     _require_close(found, metrics.calibrated(logits, heat, 0.3))
     same = bool(np.array_equal(found.argmax(axis=1), logits.argmax(axis=1)))
-    require(same, "some answers are other ones")
+    assert same, "some answers are other ones"
 
 
 def check_what_ships_is_plain_keras(case: ModelCase) -> None:
     """What ships takes uint8, gives probabilities, and has no layer that Keras does not bring."""
     shipped = models.ship(case.trained.network, bend=0.1)
     foreign = [layer.name for layer in shipped.layers if not _is_keras(layer)]
-    require(not foreign, f"not layers of Keras: {', '.join(foreign)}")
-    require(shipped.inputs[0].dtype == "uint8", f"the input is {shipped.inputs[0].dtype}")
+    assert not foreign, f"not layers of Keras: {', '.join(foreign)}"
+    assert shipped.inputs[0].dtype == "uint8", f"the input is {shipped.inputs[0].dtype}"
     policies = {layer.dtype_policy.name for layer in shipped.layers} - {"float32", "uint8"}
-    require(not policies, f"layers compute in {policies}, expected float32")
+    assert not policies, f"layers compute in {policies}, expected float32"
     sums = _answers(shipped, case.pictures.images).sum(axis=1)
-    require(bool(np.allclose(sums, 1, atol=TOLERANCE)), f"probabilities sum to {sums}")
+    assert np.allclose(sums, 1, atol=TOLERANCE), f"probabilities sum to {sums}"
 
 
 def check_saved_and_loaded_is_equal(case: ModelCase) -> None:
@@ -246,9 +218,9 @@ def check_saved_and_loaded_is_equal(case: ModelCase) -> None:
         shipped.save(path)
         loaded = keras.saving.load_model(path)
     pictures = case.pictures.images
-    require(_same(shipped.get_weights(), loaded.get_weights()), "the weights differ")
+    assert _same(shipped.get_weights(), loaded.get_weights()), "the weights differ"
     found, expected = _answers(loaded, pictures), _answers(shipped, pictures)
-    require(np.array_equal(found, expected), "the answers differ")
+    assert np.array_equal(found, expected), "the answers differ"
 
 
 MODEL_CHECKS: tuple[Callable[[ModelCase], None], ...] = (
@@ -283,24 +255,6 @@ def _train(case: ModelCase, precision: str) -> Trained:
         state = fitting.fit(trainer, run, Silent(), lambda: False)
     losses = [row["loss"] for row in state.history]
     return Trained(trainer.network, before, after_one_step, losses)
-
-
-@contextlib.contextmanager
-def _entered(build: str | Builder) -> Generator[str]:
-    """Yield the builder's name in BUILDERS, where it is entered if need be."""
-    if isinstance(build, str):
-        yield build
-        return
-    name = getattr(build, "__name__", "network")
-    entered = name not in models.BUILDERS
-    if not entered and models.BUILDERS[name] is not build:
-        raise RecipeError(f"another network is called {name}; give the function another name")
-    models.BUILDERS[name] = build
-    try:
-        yield name
-    finally:
-        if entered:
-            del models.BUILDERS[name]
 
 
 def _options(name: str) -> dict[str, Any]:
@@ -346,7 +300,7 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def _require_close(found: NDArray[Any], expected: NDArray[Any]) -> None:
     apart = float(np.abs(found - expected).max())
-    require(apart <= TOLERANCE, f"the answers lie {apart:.2g} apart, expected {TOLERANCE} at most")
+    assert apart <= TOLERANCE, f"the answers lie {apart:.2g} apart, expected {TOLERANCE} at most"
 
 
 def _same(one: Weights, other: Weights) -> bool:
