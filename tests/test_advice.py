@@ -10,8 +10,7 @@ from builders_gap import audit_of, confusion_of, evaluation_of, predictions_of
 from builders_run import make_run
 from tinylens.advice import advise, explain
 from tinylens.gap_parts import take_apart
-from tinylens.measurements import LearningCurve
-from tinylens.scores import Score
+from tinylens.results import LearningCurve, Score
 
 OVERFITTED = (
     [[990, 0, 10], [0, 995, 5], [5, 0, 995]],

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tinylens.gap import measure_gap
-from tinylens.scores import OVERALL_FIGURES, ClassScores, Score, SplitScores
+from tinylens.results import OVERALL_FIGURES, ClassScores, Score, SplitScores
 
 
 def part(right, n, *, classes=10):

@@ -23,7 +23,7 @@ from tinylens.repeats import (
     train_folds,
     train_seeds,
 )
-from tinylens.scores import Score
+from tinylens.results import Score
 from tinylens.testing import tiny_splits
 
 RECIPE = Recipe(name="classic")

@@ -12,7 +12,7 @@ from sklearn import metrics as sk
 import tinylens as tl
 from tinylens import doctor, strangers
 from tinylens.errors import RecipeError, RunError
-from tinylens.scores import OVERALL_FIGURES
+from tinylens.results import OVERALL_FIGURES
 from tinylens.testing import tiny_splits
 
 SMALL = {

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from tinylens.gap import no_better_than_one_answer, points
 from tinylens.gap_parts import OTHER_MIX, GapParts, Part, take_apart
-from tinylens.measurements import LearningCurve
+from tinylens.results import Evaluation, LearningCurve, Score, SplitScores
 from tinylens.run import Run
-from tinylens.scores import Evaluation, Score, SplitScores
 
 MOST = 4
 SMALLEST = 0.0005  # of all pictures: less would be called 0.0 points

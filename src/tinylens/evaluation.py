@@ -21,8 +21,8 @@ from tinylens.environment import now
 from tinylens.errors import DataError, MissingExtra, RunError
 from tinylens.gap import measure_gap
 from tinylens.recipe_sections import DataSection
+from tinylens.results import Calibration, ClassScores, Evaluation, Score, SplitScores
 from tinylens.run import Run
-from tinylens.scores import Calibration, ClassScores, Evaluation, Score, SplitScores
 
 Probabilities = NDArray[np.float32]
 Confusion = NDArray[np.int64]

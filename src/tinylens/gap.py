@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinylens import metrics
-from tinylens.scores import Gap, SplitScores
+from tinylens.results import Gap, SplitScores
 
 
 def measure_gap(train: SplitScores, test: SplitScores, val: SplitScores | None = None) -> Gap:

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.bootstrap import PERCENTILES, RESAMPLES
-from tinylens.findings import Audit
 from tinylens.metrics import Floats, Interval, difference_interval, wilson_interval
-from tinylens.scores import Evaluation, Score, SplitScores
+from tinylens.results import Audit, Evaluation, Score, SplitScores
 
 Arrays = Mapping[str, NDArray[Any]]
 Counts = NDArray[np.int64]

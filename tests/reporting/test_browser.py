@@ -15,8 +15,8 @@ from tinylens.comparison import compare
 from tinylens.data.cache import cache_root
 from tinylens.data.dataset import Splits
 from tinylens.data.sources import load
-from tinylens.findings import Audit, Oddity
 from tinylens.reporting import comparing
+from tinylens.results import Audit, Oddity
 from tinylens.training import train
 
 CHROMIUM = shutil.which("chromium")

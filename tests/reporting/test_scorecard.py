@@ -7,16 +7,15 @@ import io
 from PIL import Image
 from rich.console import Console
 
-from tinylens.comparison import Difference
 from tinylens.reporting.scorecard import plot, table
-from tinylens.verification import Row, Scorecard, Speed
+from tinylens.results import Difference, FormatRow, Scorecard, Speed
 
-FLOATS = Row(
+FLOATS = FormatRow(
     *("litert", "model.tflite", False, 1_180_000, "test", 10_000, 1.0, 0, 1.5e-6),
     accuracy=None,
     accuracy_difference=None,
 )
-INTEGERS = Row(
+INTEGERS = FormatRow(
     *("onnx-int8", "model-int8.onnx", True, 337_283, "val", 6_000, 0.9958, 2, 0.134),
     accuracy=0.9372,
     accuracy_difference=Difference(-0.0013, (-0.0025, -0.0001)),

@@ -6,13 +6,13 @@ from rich.console import Console
 
 from builders_curve import SIZES, errors_of, simulated
 from builders_run import simulated_parts
-from tinylens import evaluation, sizes
+from tinylens import evaluation
 from tinylens.errors import RunError
 from tinylens.gap_parts import take_apart
 from tinylens.learning_curve import Size, assemble
 from tinylens.reporting import tables
 from tinylens.reporting.why import groups
-from tinylens.scores import Calibration
+from tinylens.results import Calibration, NetworkSize
 
 
 def evaluated(class_names=("cat", "dog", "owl"), **sizes):
@@ -45,8 +45,8 @@ def test_overview_has_a_column_a_part_and_the_figures_with_intervals():
 def test_sizes_has_a_row_a_network_and_a_dash_where_it_was_not_judged():
     accuracy = evaluated().splits["test"].accuracy
     shown = [
-        sizes.Size("teacher", "t/model.onnx", 1_153_125, 4_656_794, None, 3.3716),
-        sizes.Size("student", "s/model.onnx", 97_188, 415_157, accuracy, 0.0701),
+        NetworkSize("teacher", "t/model.onnx", 1_153_125, 4_656_794, None, 3.3716),
+        NetworkSize("student", "s/model.onnx", 97_188, 415_157, accuracy, 0.0701),
     ]
     lines = lines_of(tables.sizes(shown))
     assert lines[2].split() == ["teacher", "1,153,125", "4,657", "–", "3.372"]

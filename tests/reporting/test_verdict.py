@@ -7,7 +7,7 @@ import numpy as np
 from builders_run import make_run
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.verdict import reach_verdict
-from tinylens.scores import Calibration
+from tinylens.results import Calibration
 
 NAMES = ("cat", "dog", "owl")
 
@@ -60,7 +60,7 @@ def test_a_perfect_network_has_nothing_to_mend(tmp_path):
 
 
 def test_what_can_be_held_back_is_told_with_its_errors(tmp_path):
-    from tinylens.scores import LevelScores, Score
+    from tinylens.results import LevelScores, Score
 
     level = LevelScores(0.02, 0.8, Score(0.85, (0.8, 0.9)), Score(0.015, (0.01, 0.02)))
     run = make_run(tmp_path / "run")

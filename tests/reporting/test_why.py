@@ -13,13 +13,11 @@ from builders_curve import curve_of, errors_of, simulated
 from builders_run import make_run, simulated_parts
 from tinylens import reporting
 from tinylens.advice import explain
-from tinylens.findings import Audit, Twin
 from tinylens.learning_curve import Size, assemble
-from tinylens.measurements import LearningCurve
 from tinylens.reporting import why
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.page import render
-from tinylens.scores import Score
+from tinylens.results import Audit, LearningCurve, Score, Twin
 
 
 @pytest.fixture

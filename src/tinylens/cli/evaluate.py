@@ -14,8 +14,8 @@ from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
     from tinylens.advice import Explained
+    from tinylens.results import Evaluation
     from tinylens.run import Run
-    from tinylens.scores import Evaluation
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -40,7 +40,7 @@ def evaluate(
         _show_run(run, split, {"model": str(model)}, as_json=as_json)
         return
     from tinylens.classifier import Classifier
-    from tinylens.scores import Calibration, Evaluation
+    from tinylens.results import Calibration, Evaluation
 
     classifier = Classifier.open(model)
     part = evaluation.load_part(dataset, split, run, classifier.rule, data_dir)

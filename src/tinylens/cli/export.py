@@ -15,8 +15,8 @@ from tinylens.errors import MissingExtra, ModelError, RecipeError
 
 if TYPE_CHECKING:
     from tinylens.exporting.every import Exported
+    from tinylens.results import Scorecard
     from tinylens.run import Run
-    from tinylens.verification import Scorecard
     from tinylens.webpage import Page
 
 DataOption = Annotated[

@@ -13,7 +13,7 @@ from tinylens.cli.frame import DataDirOption, JsonFlag
 
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
-    from tinylens.measurements import LearningCurve
+    from tinylens.results import LearningCurve
     from tinylens.run import Run
 
 

@@ -31,11 +31,9 @@ from tinylens.errors import RecipeError
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
     from tinylens.recipe import Recipe
-    from tinylens.repeats import Summary
+    from tinylens.results import LevelScores, NetworkSize, Summary
     from tinylens.run import Run
-    from tinylens.scores import LevelScores
     from tinylens.silent import Silent
-    from tinylens.sizes import Size
 
 RecipeOption = Annotated[
     str | None,
@@ -334,7 +332,7 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def _show_run(run: Run, sizes: list[Size], *, as_json: bool) -> None:
+def _show_run(run: Run, sizes: list[NetworkSize], *, as_json: bool) -> None:
     from tinylens import advice
 
     if as_json:

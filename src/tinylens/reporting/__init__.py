@@ -9,11 +9,9 @@ from pathlib import Path
 from tinylens import files
 from tinylens.data.dataset import Dataset
 from tinylens.errors import MissingExtra
-from tinylens.explanations import Explanations
-from tinylens.findings import Audit
 from tinylens.reporting.contents import Contents
+from tinylens.results import Audit, Explanations, Scorecard
 from tinylens.run import Run
-from tinylens.verification import Scorecard
 
 
 def write(run: Run) -> None:

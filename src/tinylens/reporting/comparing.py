@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tinylens import files
-from tinylens.comparison import SIGNIFICANT, Comparison, Difference, Pair, test_answers
+from tinylens.comparison import SIGNIFICANT, Comparison, Pair, test_answers
 from tinylens.data.dataset import Dataset
 from tinylens.metrics import Probabilities
 from tinylens.reporting.document import document
 from tinylens.reporting.plots import BLUE, GREY, NAME_LENGTH, STYLE, VERMILION, as_png, new_figure
 from tinylens.reporting.wording import percent, shortened
+from tinylens.results import Difference
 from tinylens.run import Run
 
 SHOWN = 24  # pictures that one run alone answers right

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.errors import RunError
-from tinylens.findings import Audit
-from tinylens.measurements import LearningCurve, Robustness
 from tinylens.modelfile import ModelCard, unseal
 from tinylens.recipe import Recipe
+from tinylens.results import Audit, Evaluation, LearningCurve, Robustness, SplitScores
 from tinylens.run import Arrays, Run
 from tinylens.run_info import RunInfo
-from tinylens.scores import Evaluation, SplitScores
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from tinylens.reporting.wording import (
     shown_figures,
     value_text,
 )
-from tinylens.scores import Score
+from tinylens.results import Score
 
 HUB_NAMES: Mapping[str, str] = {  # of the known sets, at Hugging Face
     "fashion-mnist": "zalando-datasets/fashion_mnist",

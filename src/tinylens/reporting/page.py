@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.measurements import Robustness
 from tinylens.metrics import calibration_bins, wilson_interval
 from tinylens.reporting import why
 from tinylens.reporting.charts import Chart, Series, line_chart
@@ -26,7 +25,7 @@ from tinylens.reporting.wording import (
     small_change_rows,
     value_text,
 )
-from tinylens.scores import LevelScores, Score, SetScores, StrangerScores
+from tinylens.results import LevelScores, Robustness, Score, SetScores, StrangerScores
 
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)
 

@@ -21,7 +21,7 @@ from tinylens.corruptions import CORRUPTIONS
 from tinylens.metrics import calibration_bins, wilson_interval
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.wording import percent, shortened
-from tinylens.scores import Score
+from tinylens.results import Score
 
 DOTS_PER_INCH = 120
 MOST_NUMBERED = 20  # classes of which a confusion matrix has room for the counts

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tinylens.reporting.terminal import plain_table
-from tinylens.verification import Row, Scorecard
+from tinylens.results import FormatRow, Scorecard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def table(scorecard: Scorecard) -> Table:
     return found
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: FormatRow) -> list[str]:
     points = "–"
     if row.accuracy_difference is not None:
         low, high = row.accuracy_difference.ci95

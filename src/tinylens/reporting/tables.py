@@ -10,11 +10,7 @@ from rich.text import Text
 
 from tinylens.comparison import SIGNIFICANT, Pair
 from tinylens.errors import RunError
-from tinylens.explanations import Explanations
-from tinylens.findings import Audit, Twin
 from tinylens.gap_parts import GapParts
-from tinylens.measurements import LearningCurve, Robustness
-from tinylens.repeats import Summary
 from tinylens.reporting.terminal import plain_table
 from tinylens.reporting.why import groups, leak_words
 from tinylens.reporting.wording import (
@@ -28,8 +24,17 @@ from tinylens.reporting.wording import (
     small_change_rows,
     value_text,
 )
-from tinylens.scores import Evaluation, Score
-from tinylens.sizes import Size
+from tinylens.results import (
+    Audit,
+    Evaluation,
+    Explanations,
+    LearningCurve,
+    NetworkSize,
+    Robustness,
+    Score,
+    Summary,
+    Twin,
+)
 
 _SHARE = next(figure for figure in FIGURES if figure.field == "accuracy")
 _PART_LENGTH = 34
@@ -222,7 +227,7 @@ def spread(summary: Summary) -> Table:
     return table
 
 
-def sizes(found: Sequence[Size]) -> Table:
+def sizes(found: Sequence[NetworkSize]) -> Table:
     """Return how large, right and fast networks are, a row each."""
     table = plain_table(caption="on test; (…) 95 % interval; ms: one picture, one core, median")
     table.add_column("Network")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tinylens.gap import no_better_than_one_answer
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.wording import percent
-from tinylens.scores import ClassScores, LevelScores
+from tinylens.results import ClassScores, LevelScores
 
 BELIEVED = 0.02  # calibration error whose interval ends below: nobody acts on 2 points
 DOUBTED = 0.05  # and above which a confidence misleads

@@ -8,10 +8,9 @@ from typing import Any
 from tinylens.advice import advise
 from tinylens.gap import points
 from tinylens.gap_parts import OTHER_MIX, GapParts, Part, Sum, take_apart
-from tinylens.measurements import LearningCurve
 from tinylens.reporting.charts import Chart, Series, line_chart
 from tinylens.reporting.contents import Contents
-from tinylens.scores import Score
+from tinylens.results import LearningCurve, Score
 
 SHOWN_CLASSES = 10
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tinylens.measurements import Robustness
-from tinylens.scores import Score
+from tinylens.results import Robustness, Score
 
 SPLIT_ORDER = ("train", "val", "test")
 
