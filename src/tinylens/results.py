@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+)
 
 from tinylens.heatmaps import Heatmaps
 
@@ -19,24 +26,24 @@ class Record:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
+    @classmethod
+    @functools.cache
+    def _schema(cls) -> TypeAdapter[Any]:
+        return TypeAdapter(cls)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists and numbers, ready for `json.dumps`."""
-        return dict(_schema(type(self)).dump_python(self, mode="json", by_alias=True))
+        return dict(self._schema().dump_python(self, mode="json", by_alias=True))
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Self:
         """Return what `to_json` gave; a ValueError names the first key that does not fit."""
         try:
-            found: Self = _schema(cls).validate_python(tree)
+            found: Self = cls._schema().validate_python(tree)
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         return found
-
-
-@functools.cache
-def _schema(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 @dataclass(frozen=True)
