@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
@@ -745,3 +746,101 @@ class Scorecard(Record):
     def failures(self) -> list[str]:
         """Each limit that is not kept, with the file's path."""
         return [f"{row.path}: {words}" for row in self.rows for words in row.failures]
+
+
+@dataclass(frozen=True)
+class Part(Record):
+    """One part of a sum.
+
+    Attributes:
+        name: what it is, in words, or a class.
+        size: as a share of images; 0.01 is a point. Negative where it takes off the whole.
+        share: of the whole; not defined where the whole may be none.
+    """
+
+    name: str
+    size: Score
+    share: Score
+
+
+@dataclass(frozen=True)
+class Sum(Record):
+    """A figure and the parts that add up to it."""
+
+    whole: Score
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Leaks(Record):
+    """Effect on test accuracy of test images that were trained on.
+
+    Attributes:
+        pictures: how many of test occur in train or val.
+        lift: accuracy with them minus without them.
+        without: accuracy without them.
+    """
+
+    pictures: int
+    lift: Score
+    without: Score
+
+
+@dataclass(frozen=True)
+class GapParts(Record):
+    """The train-test gap and the error on test, taken apart.
+
+    Attributes:
+        test_error: what is wrong on train, too, and the gap.
+        gap: train accuracy minus test accuracy, by class.
+        test_labels: error on test by whether the label is doubted; None without an audit of them.
+        train_labels: error on train likewise.
+        gap_labels: the gap likewise; None unless both splits were audited.
+        leaks: None before an audit.
+    """
+
+    test_error: Sum
+    gap: Sum
+    test_labels: Sum | None
+    train_labels: Sum | None
+    gap_labels: Sum | None
+    leaks: Leaks | None
+
+
+@dataclass(frozen=True)
+class Advice(Record):
+    """One thing to do.
+
+    Attributes:
+        words: what and why, with the figure behind it.
+        size: what it is about, as a share of test images; 0.01 is a point.
+    """
+
+    words: str
+    size: float
+
+
+@dataclass(frozen=True)
+class Diagnosis(Record):
+    """Why a run is worse on test than on train, and what to do, the most to win first."""
+
+    parts: GapParts
+    advice: tuple[Advice, ...]
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """Return a share in percent without its sign; only what is perfect reads 100.0.
+
+    >>> percent(0.9241), percent(0.99996), percent(1.0)
+    ('92.4', '99.99', '100.0')
+    """
+    text = f"{100 * share:.{decimals}f}"
+    if share < 1 and float(text) >= 100:
+        return f"{math.floor(share * 1e4) / 100:.2f}"
+    return text
+
+
+def points(share: float) -> str:
+    """Return a share in percent with one decimal: "-0.04" would be "−0.0", and is "0.0"."""
+    text = f"{100 * share:.1f}"
+    return "0.0" if text == "-0.0" else text.replace("-", "−")

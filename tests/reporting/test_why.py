@@ -12,7 +12,7 @@ from PIL import Image
 from builders_curve import curve_of, errors_of, simulated
 from builders_run import make_run, simulated_parts
 from tinylens import reporting
-from tinylens.advice import explain
+from tinylens.diagnosis import diagnose
 from tinylens.learning_curve import Size, assemble
 from tinylens.reporting import why
 from tinylens.reporting.contents import Contents
@@ -38,7 +38,7 @@ def words_of(run):
 
 
 def test_the_report_tells_the_parts_and_the_advice_below_the_gap(run):
-    words, explained = words_of(run), explain(run)
+    words, explained = words_of(run), diagnose(run)
     for each in explained.advice:
         assert each.words in words
     gap = words.index(run.evaluation.gap.words)
@@ -98,7 +98,7 @@ def test_leaks_are_told_where_an_audit_looked_for_them(run):
     run.write_audit(
         Audit("animals", ("cat", "dog", "owl"), counts, (), False, (), twins, (), (), ())
     )
-    lift = explain(run).parts.leaks.lift
+    lift = diagnose(run).parts.leaks.lift
     told = "12 pictures of test occur in train or val, too; they lift the accuracy on test by "
     assert told + f"{100 * lift.value:.1f} points".replace("-", "−") in words_of(run)
 

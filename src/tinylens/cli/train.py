@@ -333,7 +333,7 @@ def parse_seconds(text: str) -> float:
 
 
 def _show_run(run: Run, sizes: list[NetworkSize], *, as_json: bool) -> None:
-    from tinylens import advice
+    from tinylens.diagnosis import diagnose
 
     if as_json:
         paths = {"run": run.path, "model": run.model, "report": run.report}
@@ -341,7 +341,7 @@ def _show_run(run: Run, sizes: list[NetworkSize], *, as_json: bool) -> None:
         frame.print_json(
             {name: str(path) for name, path in paths.items()}
             | {"evaluation": figures, "balance": run.info.balance or None}
-            | explanation_json(advice.explain(run))
+            | explanation_json(diagnose(run))
             | ({"sizes": [each.to_json() for each in sizes]} if sizes else {})
         )
         return
@@ -351,7 +351,7 @@ def _show_run(run: Run, sizes: list[NetworkSize], *, as_json: bool) -> None:
 
     console, info = Console(), run.info
     print_figures(run.evaluation)
-    print_advice(advice.explain(run))
+    print_advice(diagnose(run))
     wanted = run.recipe.answer.max_error
     for level in run.evaluation.calibration.levels:
         if level.max_error == wanted:

@@ -18,8 +18,8 @@ from tinylens.data.dataset import Dataset
 from tinylens.metrics import Probabilities
 from tinylens.reporting.document import document
 from tinylens.reporting.plots import BLUE, GREY, NAME_LENGTH, STYLE, VERMILION, as_png, new_figure
-from tinylens.reporting.wording import percent, shortened
-from tinylens.results import Difference
+from tinylens.reporting.wording import shortened
+from tinylens.results import Difference, percent
 from tinylens.run import Run
 
 SHOWN = 24  # pictures that one run alone answers right

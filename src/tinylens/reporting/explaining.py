@@ -15,8 +15,8 @@ from tinylens import files
 from tinylens.heatmaps import Heatmaps, upsampled
 from tinylens.reporting.document import document
 from tinylens.reporting.plots import STYLE, as_png, new_figure
-from tinylens.reporting.wording import percent, shortened
-from tinylens.results import Explained, Explanations, Sheet
+from tinylens.reporting.wording import shortened
+from tinylens.results import Explained, Explanations, Sheet, percent
 
 SIDE = 96  # pixels at least of a picture with its heatmap, so that the map has no steps
 COLOURS = "inferno"  # from dark to bright for every eye, and also when printed in grey

@@ -16,16 +16,14 @@ from tinylens.reporting.charts import Chart, Series, line_chart
 from tinylens.reporting.confusions import MOST_NUMBERED, frequent, matrix, opened
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.document import document
-from tinylens.reporting.verdict import reach_verdict
 from tinylens.reporting.wording import (
     SPLIT_ORDER,
     interval_text,
-    percent,
     shown_figures,
     small_change_rows,
     value_text,
 )
-from tinylens.results import LevelScores, Robustness, Score, SetScores, StrangerScores
+from tinylens.results import LevelScores, Robustness, Score, SetScores, StrangerScores, percent
 
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
@@ -40,7 +38,6 @@ def render(contents: Contents) -> str:
         figure_rows=_figure_rows(contents),
         part_whiskers=_part_whiskers(contents),
         class_rows=_class_rows(contents),
-        verdict=reach_verdict(contents),
         matrix=matrix(contents),
         numbered=len(contents.class_names) <= MOST_NUMBERED,
         kinds=frequent(contents),

@@ -20,8 +20,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 from tinylens.corruptions import CORRUPTIONS
 from tinylens.metrics import calibration_bins, wilson_interval
 from tinylens.reporting.contents import Contents
-from tinylens.reporting.wording import percent, shortened
-from tinylens.results import Score
+from tinylens.reporting.wording import shortened
+from tinylens.results import Score, percent
 
 DOTS_PER_INCH = 120
 MOST_NUMBERED = 20  # classes of which a confusion matrix has room for the counts

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from tinylens.comparison import SIGNIFICANT, Pair
 from tinylens.errors import RunError
-from tinylens.gap_parts import GapParts
 from tinylens.reporting.terminal import plain_table
 from tinylens.reporting.why import groups, leak_words
 from tinylens.reporting.wording import (
@@ -18,7 +17,6 @@ from tinylens.reporting.wording import (
     SPLIT_ORDER,
     Figure,
     interval_text,
-    percent,
     shortened,
     shown_figures,
     small_change_rows,
@@ -28,12 +26,14 @@ from tinylens.results import (
     Audit,
     Evaluation,
     Explanations,
+    GapParts,
     LearningCurve,
     NetworkSize,
     Robustness,
     Score,
     Summary,
     Twin,
+    percent,
 )
 
 _SHARE = next(figure for figure in FIGURES if figure.field == "accuracy")

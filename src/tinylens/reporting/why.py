@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tinylens.advice import advise
-from tinylens.gap import points
-from tinylens.gap_parts import OTHER_MIX, GapParts, Part, Sum, take_apart
+from tinylens.gap_parts import OTHER_MIX
 from tinylens.reporting.charts import Chart, Series, line_chart
 from tinylens.reporting.contents import Contents
-from tinylens.results import LearningCurve, Score
+from tinylens.results import GapParts, LearningCurve, Part, Score, Sum, points
 
 SHOWN_CLASSES = 10
 
@@ -38,12 +36,10 @@ class Group:
 
 def block(contents: Contents) -> dict[str, Any] | None:
     """Return what the block shows; None where train or test was not judged."""
-    parts = take_apart(contents.evaluation, contents.predictions, contents.audit)
+    parts, curve = contents.parts, contents.learning_curve
     if parts is None:
         return None
-    curve = contents.learning_curve
     return {
-        "advice": [each.words for each in advise(contents.evaluation, parts, curve)],
         "groups": groups(parts),
         "leaks": leak_words(parts),
         "curve": None if curve is None else {"chart": _chart(curve), "words": curve.words},

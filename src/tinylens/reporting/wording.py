@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from tinylens.results import Robustness, Score
+from tinylens.results import Robustness, Score, percent
 
 SPLIT_ORDER = ("train", "val", "test")
 
@@ -55,18 +54,6 @@ FIGURES = (
 def shown_figures(classes: int) -> list[Figure]:
     """Return the figures worth a row: top-5 says nothing of fewer than 6 classes."""
     return [figure for figure in FIGURES if classes >= 6 or figure.field != "top5"]
-
-
-def percent(share: float, decimals: int = 1) -> str:
-    """Return a share in percent without its sign; only what is perfect reads 100.0.
-
-    >>> percent(0.9241), percent(0.99996), percent(1.0)
-    ('92.4', '99.99', '100.0')
-    """
-    text = f"{100 * share:.{decimals}f}"
-    if share < 1 and float(text) >= 100:
-        return f"{math.floor(share * 1e4) / 100:.2f}"
-    return text
 
 
 def value_text(figure: Figure, score: Score) -> str:
