@@ -5,13 +5,14 @@ import pytest
 from rich.console import Console
 
 from builders_curve import SIZES, errors_of, simulated
+from builders_export_card import CARD
 from builders_run import simulated_parts
 from tinylens import evaluation
 from tinylens.errors import RunError
 from tinylens.gap_parts import take_apart
 from tinylens.learning_curve import Size, assemble
 from tinylens.reporting import tables
-from tinylens.reporting.why import groups
+from tinylens.reporting.wording import groups
 from tinylens.results import Calibration, NetworkSize
 
 
@@ -116,3 +117,13 @@ def test_the_gap_is_shown_with_its_parts():
     assert [line.split()[0] for line in lines[2:]] == [
         "Error", "wrong", "from", "Gap,", *(row.name for row in groups(parts)[1].rows), "points",
     ]  # fmt: skip
+
+
+def test_a_line_a_file_fits_into_80_columns():
+    lines = lines_of(tables.formats(CARD))
+    rows = [line.split() for line in lines if "onnx" in line or "litert" in line]
+    assert rows[0] == ["litert", "100.00", "2e-06", "–", "1.18", "–", "–"]
+    assert " ".join(rows[1]) == ("onnx-int8 ✗ 99.58 0.1 -0.13 (-0.25 -0.01) 0.34 0.12 0.25 11,449")
+    caption = " ".join(" ".join(lines[4:]).split())
+    assert "on 10,000 pictures of test and 6,000 pictures of val" in caption
+    assert "256 at once, 2 threads" in caption

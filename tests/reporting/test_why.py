@@ -14,9 +14,10 @@ from builders_run import make_run, simulated_parts
 from tinylens import reporting
 from tinylens.diagnosis import diagnose
 from tinylens.learning_curve import Size, assemble
-from tinylens.reporting import why
+from tinylens.reporting import charts
 from tinylens.reporting.contents import Contents
-from tinylens.reporting.page import render
+from tinylens.reporting.report import render
+from tinylens.reporting.wording import groups
 from tinylens.results import Audit, LearningCurve, Score, Twin
 
 
@@ -53,7 +54,7 @@ def test_classes_come_from_the_largest_part_down_and_only_ten_of_many(tmp_path):
     names = tuple(f"class {number:02d}" for number in range(30))
     parts = simulated_parts(names, {"train": 600, "test": 900})
     run = make_run(tmp_path / "many", class_names=names, parts=parts)
-    by_class = why.block(Contents.read(run))["groups"][1]
+    by_class = groups(Contents.read(run).parts)[1]
     assert by_class.title == "Gap, its 10 largest classes"
     sizes = [float(row.size.replace("−", "-")) for row in by_class.rows]
     assert len(sizes) == 10
@@ -62,13 +63,12 @@ def test_classes_come_from_the_largest_part_down_and_only_ten_of_many(tmp_path):
 
 def test_a_learning_curve_is_drawn_to_twice_the_pictures(run, curve):
     run.write_learning_curve(curve)
-    drawn = why.block(Contents.read(run))["curve"]["chart"]
-    expected, measured = drawn.lines
-    assert (len(measured.points), len(expected.points)) == (4, 17)
-    right = 100 * (1 - curve.points[0].error.value)
-    assert measured.points[0].words == f"val: {right:.4g} at training pictures in thousands 6.75"
-    drawn_from = [point.low != point.high for point in expected.points]
-    assert drawn_from == [False] * 13 + [True] * 4  # from all pictures, exclusive, to twice as many
+    axes = charts.learning_curve(curve).axes[0]
+    [expected] = [line for line in axes.get_lines() if line.get_label() == "power law"]
+    measured = axes.containers[0][0]
+    assert (len(measured.get_xdata()), len(expected.get_xdata())) == (4, 17)
+    assert measured.get_ydata()[0] == pytest.approx(100 * curve.points[0].error.value)
+    assert expected.get_xdata()[-1] == pytest.approx(2 * curve.points[-1].pictures)
     assert curve.words in words_of(run)
     reporting.write(run)
     with Image.open(run.plots / "learning_curve.png") as plot:
@@ -78,7 +78,8 @@ def test_a_learning_curve_is_drawn_to_twice_the_pictures(run, curve):
 def test_a_curve_without_a_power_law_is_drawn_without_one(run, curve):
     measured = LearningCurve("fast", 60, curve.points, (), Score(None, None), "It cannot be told.")
     run.write_learning_curve(measured)
-    assert len(why.block(Contents.read(run))["curve"]["chart"].lines) == 1
+    series = charts.learning_curve(measured).axes[0].get_legend_handles_labels()[1]
+    assert series == ["val"]
     reporting.write(run)
     assert (run.plots / "learning_curve.png").is_file()
 

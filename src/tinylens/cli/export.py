@@ -257,9 +257,9 @@ def _show_scorecard(run: Run, found: Scorecard, plot: Path | None, *, as_json: b
 def _print_table(scorecard: Scorecard) -> None:
     from rich.console import Console
 
-    from tinylens.reporting.scorecard import table
+    from tinylens.reporting import tables
 
-    Console().print(table(scorecard))
+    Console().print(tables.formats(scorecard))
 
 
 def _fail(errors: list[str]) -> None:
