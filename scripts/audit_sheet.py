@@ -18,9 +18,9 @@ from tinylens import files
 from tinylens.data.dataset import Dataset
 from tinylens.data.encoded import Options
 from tinylens.data.sources import load_parts
-from tinylens.findings import Audit
-from tinylens.reporting.plots import as_png, new_figure
+from tinylens.reporting.charts import as_png, new_figure
 from tinylens.reporting.wording import shortened
+from tinylens.results import Audit
 from tinylens.run import Run
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

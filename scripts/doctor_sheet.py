@@ -18,7 +18,7 @@ from PIL import Image
 from tinylens import files
 from tinylens.classifier import Classifier
 from tinylens.data.sources import load
-from tinylens.reporting.plots import as_png, new_figure
+from tinylens.reporting.charts import as_png, new_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -9,8 +9,7 @@ from scipy.stats import norm
 
 from tinylens.data.dataset import Splits
 from tinylens.data.synthetic import shapes
-from tinylens.measurements import LearningCurve
-from tinylens.scores import Score
+from tinylens.results import LearningCurve, Score
 
 SIZES = (6_750, 13_500, 27_000, 54_000)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinylens.findings import Audit, LabelIssue, Twin
-from tinylens.gap import measure_gap
-from tinylens.scores import (
+from tinylens.diagnosis import measure_gap
+from tinylens.results import (
     OVERALL_FIGURES,
+    Audit,
     Calibration,
     ClassScores,
     Evaluation,
+    LabelIssue,
     Score,
     SplitScores,
+    Twin,
 )
 
 UNKNOWN = Score(None, None)

@@ -8,9 +8,9 @@ import numpy as np
 
 from tinylens import evaluation, mistakes
 from tinylens.recipe import Recipe
+from tinylens.results import Calibration
 from tinylens.run import Run
 from tinylens.run_info import RunInfo
-from tinylens.scores import Calibration
 
 ANIMALS = ("cat", "dog", "owl")
 PARTS = {"train": 240, "val": 60, "test": 90}

@@ -12,7 +12,7 @@ from builders_run import simulated_probabilities
 from tinylens.auditing import audit
 from tinylens.corruptions import through_jpeg
 from tinylens.data.dataset import Dataset, Skipped
-from tinylens.findings import Broken, Twin
+from tinylens.results import Broken, Twin
 
 NAMES = ("stripe", "spot", "plain")
 

@@ -19,8 +19,8 @@ from tinylens import models
 from tinylens.data import arrays, corrections
 from tinylens.data.encoded import Options
 from tinylens.data.sources import load, load_parts
-from tinylens.findings import Audit
 from tinylens.models.shape import NetworkShape
+from tinylens.results import Audit
 from tinylens.run import Run
 
 NAMES = shipped.CLASS_NAMES

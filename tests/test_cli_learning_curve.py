@@ -10,7 +10,7 @@ import pytest
 from builders_curve import few_shapes
 from builders_run import make_run
 from tinylens import learning_curve
-from tinylens.advice import explain
+from tinylens.diagnosis import diagnose
 from tinylens.run import Run
 
 
@@ -37,7 +37,7 @@ def test_a_series_has_no_learning_curve(type_in):
 
 def test_evaluate_ends_in_the_parts_and_in_advice(type_in, tmp_path):
     run = make_run(tmp_path / "run")
-    explained = explain(run)
+    explained = diagnose(run)
     code, out, _ = type_in("evaluate", run.path)
     assert code == 0
     told = "".join(out.split())

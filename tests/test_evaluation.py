@@ -12,7 +12,7 @@ from tinylens import evaluation
 from tinylens.data.dataset import Dataset
 from tinylens.errors import DataError, RunError
 from tinylens.metrics import wilson_interval
-from tinylens.scores import OVERALL_FIGURES, Calibration, Evaluation
+from tinylens.results import OVERALL_FIGURES, Calibration, Evaluation
 
 NAMES = tuple("abcdefghij")
 NO_CALIBRATION = Calibration(1.0, "none")

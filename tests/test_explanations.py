@@ -7,8 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from tinylens.explanations import Explained, Explanations, Heat, Neighbour, Sheet
-from tinylens.findings import Broken
+from tinylens.results import Broken, Explained, Explanations, Heat, Neighbour, Sheet
 from tinylens.run import Run
 
 

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinylens.findings import Audit, Broken, LabelIssue, Oddity, Twin
+from tinylens.results import Audit, Broken, LabelIssue, Oddity, Twin
 
 PARTS = st.sampled_from(["train", "val", "test"])
 ROWS = st.integers(0, 99)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from builders_gap import audit_of, confusion_of, evaluation_of, predictions_of
 from tinylens.gap_parts import DOUBTED, OTHER_MIX, take_apart
-from tinylens.scores import Evaluation
+from tinylens.results import Evaluation
 
 COUNT = st.integers(0, 40)
 

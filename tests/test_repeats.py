@@ -24,7 +24,7 @@ from tinylens.repeats import (
     train_folds,
     train_seeds,
 )
-from tinylens.scores import Score
+from tinylens.results import Score
 
 RECIPE = Recipe(name="classic")
 

@@ -10,7 +10,7 @@ import pytest
 from tinylens.corruptions import CORRUPTIONS
 from tinylens.data.dataset import Dataset
 from tinylens.errors import RecipeError
-from tinylens.measurements import Robustness
+from tinylens.results import Robustness
 from tinylens.robustness import measure, shifted, turned
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import builds
 
-from tinylens.scores import (
+from tinylens.results import (
     OVERALL_FIGURES,
     Calibration,
     ClassScores,
@@ -72,16 +73,17 @@ def test_json_has_the_keys_of_the_contract():
     assert tree.keys() == {"splits", "gap", "calibration", "strangers"}
     part = tree["splits"]["test"]
     assert part.keys() == {"n", *OVERALL_FIGURES, "per_class", "confusion"}
-    assert part["accuracy"] == {"value": 0.5, "ci95": (0.25, 0.75)}
+    assert part["accuracy"] == {"value": 0.5, "ci95": [0.25, 0.75]}
     assert part["per_class"][0].keys() == {"name", "precision", "recall", "f1", "support"}
 
 
-def test_files_from_before_there_were_brier_scores_and_strangers_can_be_read():
+def test_a_key_that_is_missing_or_unknown_is_refused_by_its_name():
     tree = Evaluation({"test": split()}, None, Calibration(1.0, "none")).to_json()
-    del tree["strangers"], tree["splits"]["test"]["brier"]
-    read = Evaluation.from_json(tree)
-    assert read.strangers == () and read.splits["test"].brier == Score(None, None)
-    assert read.splits["test"].accuracy == HALF
+    with pytest.raises(ValueError, match="hue"):
+        Evaluation.from_json(tree | {"hue": 1})
+    del tree["splits"]["test"]["brier"]
+    with pytest.raises(ValueError, match="brier"):
+        Evaluation.from_json(tree)
 
 
 def test_a_score_prints_with_its_interval_or_says_that_it_has_none():

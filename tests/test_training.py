@@ -13,7 +13,7 @@ import tinylens as tl
 from conformance import tiny_splits
 from tinylens import doctor, strangers
 from tinylens.errors import RecipeError, RunError
-from tinylens.scores import OVERALL_FIGURES
+from tinylens.results import OVERALL_FIGURES
 
 SMALL = {
     "train.epochs": 2,

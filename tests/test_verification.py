@@ -12,23 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shipped
-from tinylens.comparison import Difference
 from tinylens.errors import ModelError, RecipeError
 from tinylens.formats import FORMATS
 from tinylens.reopening import reopen
+from tinylens.results import Difference, FormatRow, Scorecard, Speed
 from tinylens.runtimes import Opened
-from tinylens.verification import (
-    BATCH,
-    Limits,
-    Reference,
-    Row,
-    Scorecard,
-    Speed,
-    judge,
-    reference,
-    time_together,
-    verify,
-)
+from tinylens.verification import BATCH, Limits, Reference, judge, reference, time_together, verify
 
 COUNT = 10_000
 IMAGES = np.zeros((COUNT, 8, 6, 3), np.uint8)
@@ -179,7 +168,7 @@ shares = st.floats(0, 1)
 @settings(max_examples=30)
 @given(
     st.builds(
-        Row,
+        FormatRow,
         format=st.sampled_from(sorted(FORMATS)),
         path=st.text(),
         integers=st.booleans(),

@@ -10,11 +10,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Audit": "tinylens.findings",
+    "Audit": "tinylens.results",
     "Classifier": "tinylens.classifier",
     "Comparison": "tinylens.comparison",
     "Dataset": "tinylens.data.dataset",
-    "Evaluation": "tinylens.scores",
+    "Evaluation": "tinylens.results",
     "Recipe": "tinylens.recipe",
     "Run": "tinylens.run",
     "SmallImageClassifier": "tinylens.estimator",

@@ -10,10 +10,10 @@ from tinylens.data.sources import load as load
 from tinylens.estimator import SmallImageClassifier as SmallImageClassifier
 from tinylens.evaluation import evaluate as evaluate
 from tinylens.exporting.every import export as export
-from tinylens.findings import Audit as Audit
 from tinylens.recipe import Recipe as Recipe
+from tinylens.results import Audit as Audit
+from tinylens.results import Evaluation as Evaluation
 from tinylens.run import Run as Run
-from tinylens.scores import Evaluation as Evaluation
 from tinylens.training import train as train
 from tinylens.verification import verify as verify
 

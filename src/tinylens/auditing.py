@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from tinylens import outliers
 from tinylens.data.dataset import Dataset, Images, joined
 from tinylens.duplicates import find_duplicates
-from tinylens.findings import Audit, Broken, LabelIssue, Oddity, Twin
 from tinylens.metrics import Probabilities
+from tinylens.results import Audit, Broken, LabelIssue, Oddity, Twin
 from tinylens.wrong_labels import doubted_labels
 
 Embed = Callable[[Images], NDArray[np.float32]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,22 +17,15 @@ from numpy.typing import NDArray
 
 from tinylens import bootstrap, metrics
 from tinylens.errors import RunError
-from tinylens.metrics import Interval, Labels, Probabilities
+from tinylens.metrics import Labels, Probabilities
+from tinylens.results import Difference, Record
 from tinylens.run import Run
 
 SIGNIFICANT = 0.05  # a difference as large comes by chance in less than 1 comparison of 20
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A figure of the second run minus that of the first, with its paired 95 % interval."""
-
-    value: float
-    ci95: Interval
-
-
-@dataclass(frozen=True)
-class ClassDifference:
+class ClassDifference(Record):
     """How the runs differ on the test pictures of one class.
 
     Attributes:
@@ -49,7 +42,7 @@ class ClassDifference:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Record):
     """Two runs on the same test pictures; every difference is the second minus the first.
 
     Attributes:
@@ -105,7 +98,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Record):
     """Every two of some runs that were judged on the same test pictures.
 
     Attributes:
@@ -120,7 +113,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists and numbers; every pair with its verdict."""
-        tree = asdict(self)
+        tree = super().to_json()
         for row, pair in zip(tree["pairs"], self.pairs, strict=True):
             row |= {"better": pair.better, "words": pair.words}
         return tree

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tinylens.errors import RecipeError
 from tinylens.metrics import Labels, Probabilities, wilson_interval
-from tinylens.scores import LevelScores, Score, SetScores
+from tinylens.results import LevelScores, Score, SetScores
 
 MAX_ERRORS = (0.005, 0.01, 0.02, 0.05, 0.1)
 COVERAGES = (0.9, 0.95, 0.99)

@@ -19,8 +19,8 @@ from tinylens.data.dataset import Splits
 from tinylens.errors import RunError
 from tinylens.recipe import Recipe
 from tinylens.repeats import Train
+from tinylens.results import Calibration
 from tinylens.run import Run
-from tinylens.scores import Calibration
 
 if TYPE_CHECKING:
     from tinylens.fitting import Watcher

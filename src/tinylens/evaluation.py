@@ -17,12 +17,12 @@ from tinylens.data.dataset import Dataset, Images, Labels
 from tinylens.data.images import ImageRule
 from tinylens.data.sources import load_by
 from tinylens.deciding import Deciding, judge_level, judge_set
+from tinylens.diagnosis import measure_gap
 from tinylens.environment import now
 from tinylens.errors import DataError, MissingExtra, RunError
-from tinylens.gap import measure_gap
 from tinylens.recipe_sections import DataSection
+from tinylens.results import Calibration, ClassScores, Evaluation, Score, SplitScores
 from tinylens.run import Run
-from tinylens.scores import Calibration, ClassScores, Evaluation, Score, SplitScores
 
 Probabilities = NDArray[np.float32]
 Confusion = NDArray[np.int64]

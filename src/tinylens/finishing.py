@@ -32,9 +32,9 @@ from tinylens.feeding import in_batches
 from tinylens.modelfile import ModelCard
 from tinylens.models import saving
 from tinylens.recipe import Recipe
+from tinylens.results import Calibration, StrangerScores
 from tinylens.run import Arrays, Run
 from tinylens.run_info import RunInfo
-from tinylens.scores import Calibration, StrangerScores
 from tinylens.strangers import Strangeness
 
 if TYPE_CHECKING:

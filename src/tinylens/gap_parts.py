@@ -1,21 +1,19 @@
-"""The gap from train to test in parts: what was never learnt, which classes, leaks, wrong labels.
+"""The train-test gap in parts: what was never learnt, which classes, leaks, wrong labels.
 
-Every sum here is exact: its parts add up to the whole, whatever the pictures.
+Every sum here is exact: its parts add up to the whole, whatever the images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.bootstrap import PERCENTILES, RESAMPLES
-from tinylens.findings import Audit
-from tinylens.metrics import Floats, Interval, difference_interval, wilson_interval
-from tinylens.scores import Evaluation, Score, SplitScores
+from tinylens.metrics import Floats, difference_interval, wilson_interval
+from tinylens.results import Audit, Evaluation, GapParts, Leaks, Part, Score, SplitScores, Sum
 
 Arrays = Mapping[str, NDArray[Any]]
 Counts = NDArray[np.int64]
@@ -25,74 +23,10 @@ DOUBTED, BELIEVED = "on labels that are probably wrong", "on other labels"
 OTHER_MIX = "other shares of the classes"
 
 
-@dataclass(frozen=True)
-class Part:
-    """One part of a sum.
-
-    Attributes:
-        name: what it is, in words, or a class.
-        size: as a share of pictures; 0.01 is a point. Negative where it takes off the whole.
-        share: of the whole; not defined where the whole may be none.
-    """
-
-    name: str
-    size: Score
-    share: Score
-
-
-@dataclass(frozen=True)
-class Sum:
-    """A figure and the parts that add up to it."""
-
-    whole: Score
-    parts: tuple[Part, ...]
-
-
-@dataclass(frozen=True)
-class Leaks:
-    """What test pictures that were trained on do to the accuracy on test.
-
-    Attributes:
-        pictures: how many of test occur in train or val.
-        lift: accuracy with them minus without them.
-        without: accuracy without them.
-    """
-
-    pictures: int
-    lift: Score
-    without: Score
-
-
-@dataclass(frozen=True)
-class GapParts:
-    """The gap from train to test and the error on test, taken apart.
-
-    Attributes:
-        test_error: what is wrong on train, too, and the gap.
-        gap: train accuracy minus test accuracy, by class.
-        test_labels: the error on test by whether the label is doubted; None where an audit has not
-            looked at them.
-        train_labels: the error on train likewise.
-        gap_labels: the gap likewise; None unless both parts were looked at.
-        leaks: None before an audit.
-    """
-
-    test_error: Sum
-    gap: Sum
-    test_labels: Sum | None
-    train_labels: Sum | None
-    gap_labels: Sum | None
-    leaks: Leaks | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain dicts, lists and numbers."""
-        return asdict(self)
-
-
 def take_apart(
     evaluation: Evaluation, predictions: Arrays | None = None, audit: Audit | None = None
 ) -> GapParts | None:
-    """Return the gap in parts; None where train or test was not judged.
+    """Return the gap in parts; None where train or test was not evaluated.
 
     Args:
         evaluation: figures of a run.
@@ -106,11 +40,8 @@ def take_apart(
     labels: dict[str, Counts] = {}
     leaks = None
     if audit is not None and predictions is not None:
-        labels = {
-            name: _mistakes_by_doubt(predictions, audit, name)
-            for name in ("train", "test")
-            if name in audit.doubted
-        }
+        looked_at = [name for name in ("train", "test") if name in audit.doubted]
+        labels = {name: _mistakes_by_doubt(predictions, audit, name) for name in looked_at}
         leaks = _leaks(predictions, audit)
     return GapParts(
         test_error=_test_error(train, test),
@@ -122,34 +53,24 @@ def take_apart(
     )
 
 
-# --- what was never learnt
-
-
 def _test_error(train: SplitScores, test: SplitScores) -> Sum:
     """Test error = train error + gap; the train figure is that of inference mode."""
-    missed, test_missed = _mistakes(train), _mistakes(test)
-    sizes = [
-        _proportion(int(missed.sum()), train.n),
-        _difference(int(test_missed.sum()), test.n, int(missed.sum()), train.n),
-    ]
-    drawn_train = _drawn(missed, _support(train), 0).sum(axis=1) / train.n
-    drawn_test = _drawn(test_missed, _support(test), 1).sum(axis=1) / test.n
+    (missed, support), (test_missed, test_support) = _mistakes(train), _mistakes(test)
+    wrong, test_wrong = int(missed.sum()), int(test_missed.sum())
+    sizes = [_proportion(wrong, train.n), _difference(test_wrong, test.n, wrong, train.n)]
+    drawn_train = _drawn(missed, support, 0).sum(axis=1) / train.n
+    drawn_test = _drawn(test_missed, test_support, 1).sum(axis=1) / test.n
     drawn = np.stack([drawn_train, drawn_test - drawn_train], axis=1)
-    whole = _proportion(int(test_missed.sum()), test.n)
-    return _summed(whole, (UNLEARNT, TO_TEST), sizes, drawn)
-
-
-# --- classes
+    return _summed(_proportion(test_wrong, test.n), (UNLEARNT, TO_TEST), sizes, drawn)
 
 
 def _by_class(train: SplitScores, test: SplitScores) -> Sum:
     """Return each class's recall on train minus on test, times its share of test.
 
     Where the classes have other shares of train than of test, what that makes is a part, too. A
-    class without a judged picture of train counts as if all of them were right.
+    class without an image of train counts as if all of them were right.
     """
-    missed, test_missed = _mistakes(train), _mistakes(test)
-    support, test_support = _support(train), _support(test)
+    (missed, support), (test_missed, test_support) = _mistakes(train), _mistakes(test)
     shares = test_support / test.n
     sizes = []
     for label, share in enumerate(shares):
@@ -167,9 +88,6 @@ def _by_class(train: SplitScores, test: SplitScores) -> Sum:
     whole = _difference(int(test_missed.sum()), test.n, int(missed.sum()), train.n)
     names = [*(scores.name for scores in test.per_class), OTHER_MIX]
     return _summed(whole, names, sizes, np.column_stack([drawn, by_mix]))
-
-
-# --- labels
 
 
 def _mistakes_by_doubt(predictions: Arrays, audit: Audit, name: str) -> Counts:
@@ -194,29 +112,23 @@ def _gap_by_doubt(missed: Mapping[str, Counts], n_train: int, n_test: int) -> Su
     return _summed(whole, (DOUBTED, BELIEVED), sizes, drawn)
 
 
-# --- leaks
-
-
 def _leaks(predictions: Arrays, audit: Audit) -> Leaks:
-    """Accuracy on all pictures minus on those that did not leak.
+    """Accuracy on all images minus on those that did not leak.
 
-    It is the share of leaked pictures times how much more often they are right, whose interval is
+    It is the share of leaked images times how much more often they are right, whose interval is
     Newcombe's.
     """
     rows = np.isin(predictions["test_indices"], sorted(audit.leaked))
     right = ~_wrong(predictions, "test")
     leaked, kept = int(rows.sum()), int((~rows).sum())
     leaked_right, kept_right = int((right & rows).sum()), int((right & ~rows).sum())
-    if not leaked or not kept:
-        lift = Score(0.0, (0.0, 0.0)) if kept else Score(None, None)
-    else:
+    if not kept:
+        return Leaks(leaked, Score(None, None), Score(None, None))
+    lift = Score(0.0, (0.0, 0.0))
+    if leaked:
         more_often = _difference(leaked_right, leaked, kept_right, kept)
         lift = _scaled(more_often, leaked / len(rows))
-    without = _proportion(kept_right, kept) if kept else Score(None, None)
-    return Leaks(pictures=leaked, lift=lift, without=without)
-
-
-# --- sums
+    return Leaks(leaked, lift, _proportion(kept_right, kept))
 
 
 def _summed(whole: Score, names: Sequence[str], sizes: Sequence[Score], drawn: Floats) -> Sum:
@@ -240,16 +152,11 @@ def _summed(whole: Score, names: Sequence[str], sizes: Sequence[Score], drawn: F
     return Sum(whole, tuple(map(Part, names, sizes, shares)))
 
 
-def _mistakes(scores: SplitScores) -> Counts:
-    """Return the pictures of each class that were answered wrong, int64, shape (classes,)."""
+def _mistakes(scores: SplitScores) -> tuple[Counts, Counts]:
+    """Return mistakes on and images of each class, int64, shape (classes,) each."""
     confusion = np.array(scores.confusion, np.int64)
-    missed: Counts = confusion.sum(axis=1) - np.diag(confusion)
-    return missed
-
-
-def _support(scores: SplitScores) -> Counts:
-    support: Counts = np.array(scores.confusion, np.int64).sum(axis=1)
-    return support
+    support: Counts = confusion.sum(axis=1)
+    return support - np.diag(confusion), support
 
 
 def _wrong(predictions: Arrays, name: str) -> NDArray[np.bool_]:
@@ -259,7 +166,7 @@ def _wrong(predictions: Arrays, name: str) -> NDArray[np.bool_]:
 
 
 def _rate(missed: NDArray[Any], support: Counts) -> Floats:
-    """Divide, with 0 for a class without pictures."""
+    """Divide, with 0 for a class without images."""
     rate: Floats = missed / np.maximum(support, 1)
     return rate
 
@@ -292,5 +199,4 @@ def _difference(count: int, n: int, other: int, other_n: int) -> Score:
 
 def _scaled(score: Score, factor: float) -> Score:
     low, high = score.ci95 or (0.0, 0.0)
-    interval: Interval = (factor * low, factor * high)
-    return Score(factor * (score.value or 0.0), interval)
+    return Score(factor * (score.value or 0.0), (factor * low, factor * high))

@@ -21,12 +21,11 @@ from tinylens import backend as backends
 from tinylens import files, stopping, training
 from tinylens.data.dataset import Dataset, Labels, Splits
 from tinylens.errors import DataError
-from tinylens.measurements import CurvePoint, FittedPoint, LearningCurve
 from tinylens.metrics import NORMAL_975
 from tinylens.power_law import PowerLaw, Wrong, fit, measure_noise
 from tinylens.recipe import Recipe
+from tinylens.results import CurvePoint, FittedPoint, LearningCurve, Score
 from tinylens.run import Run
-from tinylens.scores import Score
 from tinylens.silent import Silent
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from tinylens.metrics import Floats
-from tinylens.scores import Score
+from tinylens.results import Score
 
 Wrong = NDArray[np.bool_]
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.data.dataset import Dataset, Images, Labels
-from tinylens.explanations import Explained, Heat, Neighbour, Sheet
 from tinylens.heatmaps import Heatmaps, highest_one
 from tinylens.metrics import Probabilities
+from tinylens.results import Explained, Heat, Neighbour, Sheet
 
 PAIRS = 6  # confused pairs: of fast, half of the mistakes on Fashion-MNIST, 30 % on CIFAR-10
 MISTAKES = 5  # of each pair, the most confident ones

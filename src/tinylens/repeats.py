@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,55 +21,14 @@ from tinylens import files
 from tinylens.data import groups
 from tinylens.data.dataset import Dataset, Images, Splits, joined, stratified_split
 from tinylens.errors import MissingExtra, RecipeError, RunError
-from tinylens.metrics import Interval
 from tinylens.recipe import Recipe
+from tinylens.results import OVERALL_FIGURES, Score, Spread, Summary
 from tinylens.run import Arrays, Run
-from tinylens.scores import OVERALL_FIGURES, Score
 
 Kind = Literal["seeds", "folds"]
 Train = Callable[[Splits, Recipe, Path], Run]
 
 FEWEST, MOST = 2, 100
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A figure over several trainings.
-
-    Attributes:
-        mean: over the trainings.
-        sd: their standard deviation.
-        ci95: of what the recipe can be expected to reach; see `summarize`.
-        values: of each training.
-    """
-
-    mean: float
-    sd: float
-    ci95: Interval
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a series of trainings came to.
-
-    Attributes:
-        kind: whether seeds or folds differed.
-        runs: the names of the runs' folders, in order.
-        pictures: that were judged: the test part's, or those of all folds together.
-        figures: by the names of `SplitScores`; of test, or of the fold that was held out.
-        words: the accuracy in a sentence.
-    """
-
-    kind: Kind
-    runs: tuple[str, ...]
-    pictures: int
-    figures: Mapping[str, Spread]
-    words: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain dicts, lists and numbers."""
-        return asdict(self)
 
 
 def train_seeds(data: Splits, recipe: Recipe, count: int, folder: Path, train: Train) -> Summary:

@@ -13,8 +13,7 @@ from tinylens import metrics
 from tinylens.corruptions import CORRUPTIONS, STRENGTHS, corrupted, one_by_one, through_jpeg
 from tinylens.data.dataset import Dataset, Images
 from tinylens.errors import RecipeError
-from tinylens.measurements import Robustness
-from tinylens.scores import Score
+from tinylens.results import Robustness, Score
 
 Classify = Callable[[Images], NDArray[np.float32]]
 

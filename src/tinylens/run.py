@@ -23,12 +23,9 @@ from numpy.typing import NDArray
 
 from tinylens import files
 from tinylens.errors import RunError
-from tinylens.explanations import Explanations
-from tinylens.findings import Audit
-from tinylens.measurements import LearningCurve, Robustness
 from tinylens.recipe import Recipe
+from tinylens.results import Audit, Evaluation, Explanations, LearningCurve, Robustness
 from tinylens.run_info import RunInfo
-from tinylens.scores import Evaluation
 
 Arrays = dict[str, NDArray[Any]]
 Kept = TypeVar("Kept")

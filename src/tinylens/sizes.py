@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,40 +13,15 @@ from tinylens.classifier import Classifier
 from tinylens.data.dataset import Images
 from tinylens.errors import ModelError, RunError
 from tinylens.modelfile import model_file, read_model
+from tinylens.results import NetworkSize, Score
 from tinylens.run import Run
-from tinylens.scores import Score
 from tinylens.verification import BATCH, SECONDS, time_together
 
 STRANGENESS = "strangeness"  # so begin the names of all that tells strangers
 TAUGHT = "distil."  # keys of a recipe in which a network trained alone may differ
 
 
-@dataclass(frozen=True)
-class Size:
-    """One network, as it ships.
-
-    Attributes:
-        name: how the table calls it.
-        path: of its model.onnx.
-        parameters: numbers in its weights, those of norms included.
-        bytes: of model.onnx.
-        accuracy: on the test part of the run that is shown; None where another was judged.
-        one_p50_ms: milliseconds for one picture in memory on one core, median.
-    """
-
-    name: str
-    path: str
-    parameters: int
-    bytes: int
-    accuracy: Score | None
-    one_p50_ms: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain dicts, lists and numbers."""
-        return asdict(self)
-
-
-def compare(paths: Mapping[str, Path], run: Run, seconds: float = SECONDS) -> list[Size]:
+def compare(paths: Mapping[str, Path], run: Run, seconds: float = SECONDS) -> list[NetworkSize]:
     """Return the size, accuracy and speed of several networks, timed in turns.
 
     Args:
@@ -67,7 +40,7 @@ def compare(paths: Mapping[str, Path], run: Run, seconds: float = SECONDS) -> li
     turns = np.zeros((1, 1, 1, 1), np.uint8)  # each answers on its own pictures instead
     speeds = time_together(list(map(_answer, opened)), turns, seconds)
     return [
-        Size(
+        NetworkSize(
             name=name,
             path=str(files[name]),
             parameters=parameters(contents[name]),

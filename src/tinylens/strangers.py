@@ -21,7 +21,7 @@ from tinylens.data.dataset import Images
 from tinylens.data.images import ImageRule, convert
 from tinylens.deciding import SHARES
 from tinylens.metrics import NORMAL_975, Floats, wilson_interval
-from tinylens.scores import Score, StrangerScores
+from tinylens.results import Score, StrangerScores
 
 # of the logits' mean variance, for the inverse of a covariance: areas under the curve change by
 # 0.005 at most from 0.001 to 0.1, and a large one keeps what follows well within float32, also

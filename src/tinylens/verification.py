@@ -7,17 +7,18 @@ is judged on any machine without Keras, and Keras's own file is one of those tha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.comparison import Difference, paired_difference
+from tinylens.comparison import paired_difference
 from tinylens.data.dataset import Images, Labels, Splits
 from tinylens.errors import ModelError, RecipeError, RunError
 from tinylens.metrics import Probabilities
+from tinylens.results import FormatRow, Scorecard, Speed
 from tinylens.run import Run
 from tinylens.runtimes import Answer, Opened
 
@@ -46,96 +47,6 @@ class Limits:
 
 
 FLOATS_AGREE = 0.9999
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast a file answers.
-
-    Attributes:
-        one_p50_ms: milliseconds for one picture that is in memory, median.
-        one_p95_ms: 95th percentile.
-        many_per_second: pictures a second in batches of 256, median.
-    """
-
-    one_p50_ms: float
-    one_p95_ms: float
-    many_per_second: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """How one file compares with Keras.
-
-    Attributes:
-        format: its name.
-        path: of the file or folder.
-        integers: whether it computes in 8-bit integers.
-        size: in bytes.
-        part: of the data set that it was judged on.
-        pictures: how many.
-        agreement: share of them with the same answer; ties count as the same.
-        ties: pictures whose two best classes are equal in float32, told apart differently.
-        largest_difference: between any two probabilities.
-        accuracy: share of right answers; None where labels were not looked at.
-        accuracy_difference: that, minus Keras's on the same pictures.
-        speed: None where it was not timed.
-        failures: each limit that it does not keep, in words.
-    """
-
-    format: str
-    path: str
-    integers: bool
-    size: int
-    part: str
-    pictures: int
-    agreement: float
-    ties: int
-    largest_difference: float
-    accuracy: float | None
-    accuracy_difference: Difference | None
-    speed: Speed | None = None
-    failures: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Scorecard:
-    """Several files, judged and timed together.
-
-    Attributes:
-        threads: that answered.
-        batch: pictures at once where many were answered.
-        rows: a file each.
-    """
-
-    threads: int
-    batch: int
-    rows: tuple[Row, ...]
-
-    @property
-    def failures(self) -> list[str]:
-        """Each limit that is not kept, with the file's path."""
-        return [f"{row.path}: {words}" for row in self.rows for words in row.failures]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain dicts, lists and numbers."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(tree: Mapping[str, Any]) -> Scorecard:
-        """Return what `to_json` gave, also after a way through JSON."""
-        return Scorecard(tree["threads"], tree["batch"], tuple(map(_row, tree["rows"])))
-
-
-def _row(tree: Mapping[str, Any]) -> Row:
-    difference, speed = tree["accuracy_difference"], tree["speed"]
-    found = difference and Difference(difference["value"], tuple(difference["ci95"]))
-    changes = {
-        "accuracy_difference": found,
-        "speed": speed and Speed(**speed),
-        "failures": tuple(tree["failures"]),
-    }
-    return Row(**{**tree, **changes})
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +140,7 @@ def verify(
 # --- answers
 
 
-def judge(model: Opened, against: Reference, limits: Limits) -> Row:
+def judge(model: Opened, against: Reference, limits: Limits) -> FormatRow:
     """Compare a file's answers with Keras's.
 
     Raises:
@@ -243,7 +154,7 @@ def judge(model: Opened, against: Reference, limits: Limits) -> Row:
     given = _answers(model, against)
     apart, ties = disagreements(against.probabilities, given)
     count = len(given)
-    row = Row(
+    row = FormatRow(
         format=model.format.name,
         path=str(model.path),
         integers=model.format.integers,
@@ -302,7 +213,7 @@ def _accuracies(expected: Probabilities, given: Probabilities, labels: Labels) -
     }
 
 
-def _failures(row: Row, limits: Limits) -> list[str]:
+def _failures(row: FormatRow, limits: Limits) -> list[str]:
     least = limits.agreement if row.integers else limits.agreement or FLOATS_AGREE
     found = []
     if least is not None and row.agreement < least:

@@ -15,8 +15,8 @@ from tinylens.comparison import compare
 from tinylens.data.cache import cache_root
 from tinylens.data.dataset import Splits
 from tinylens.data.sources import load
-from tinylens.findings import Audit, Oddity
-from tinylens.reporting import comparing
+from tinylens.reporting import compare_page
+from tinylens.results import Audit, Oddity
 from tinylens.training import train
 
 CHROMIUM = shutil.which("chromium")
@@ -192,10 +192,10 @@ def other_pages(run, tmp_path_factory):
     reporting.write_audit(folder / "audit.html", audit, parts)
     second = trained(data, folder / "second-1", seed=1)[1]
     found = compare([first, second])
-    sides = comparing.judged([first, second], found)
+    sides = compare_page.judged([first, second], found)
     return [
         folder / "audit.html",
-        comparing.write(folder, found, sides, data.test)["report"],
+        compare_page.write(folder, found, sides, data.test)["report"],
     ]
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from builders_run import make_run, simulated_parts
-from tinylens.reporting.confusions import SHOWN_CONFUSIONS, frequent, matrix, opened
 from tinylens.reporting.contents import Contents
-from tinylens.reporting.page import render
+from tinylens.reporting.report import SHOWN_CONFUSIONS, frequent, matrix, opened, render
 
 
 def without_pictures(run):

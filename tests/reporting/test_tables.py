@@ -5,14 +5,15 @@ import pytest
 from rich.console import Console
 
 from builders_curve import SIZES, errors_of, simulated
+from builders_export_card import CARD
 from builders_run import simulated_parts
-from tinylens import evaluation, sizes
+from tinylens import evaluation
 from tinylens.errors import RunError
 from tinylens.gap_parts import take_apart
 from tinylens.learning_curve import Size, assemble
 from tinylens.reporting import tables
-from tinylens.reporting.why import groups
-from tinylens.scores import Calibration
+from tinylens.reporting.wording import groups
+from tinylens.results import Calibration, NetworkSize
 
 
 def evaluated(class_names=("cat", "dog", "owl"), **sizes):
@@ -45,8 +46,8 @@ def test_overview_has_a_column_a_part_and_the_figures_with_intervals():
 def test_sizes_has_a_row_a_network_and_a_dash_where_it_was_not_judged():
     accuracy = evaluated().splits["test"].accuracy
     shown = [
-        sizes.Size("teacher", "t/model.onnx", 1_153_125, 4_656_794, None, 3.3716),
-        sizes.Size("student", "s/model.onnx", 97_188, 415_157, accuracy, 0.0701),
+        NetworkSize("teacher", "t/model.onnx", 1_153_125, 4_656_794, None, 3.3716),
+        NetworkSize("student", "s/model.onnx", 97_188, 415_157, accuracy, 0.0701),
     ]
     lines = lines_of(tables.sizes(shown))
     assert lines[2].split() == ["teacher", "1,153,125", "4,657", "–", "3.372"]
@@ -116,3 +117,13 @@ def test_the_gap_is_shown_with_its_parts():
     assert [line.split()[0] for line in lines[2:]] == [
         "Error", "wrong", "from", "Gap,", *(row.name for row in groups(parts)[1].rows), "points",
     ]  # fmt: skip
+
+
+def test_a_line_a_file_fits_into_80_columns():
+    lines = lines_of(tables.formats(CARD))
+    rows = [line.split() for line in lines if "onnx" in line or "litert" in line]
+    assert rows[0] == ["litert", "100.00", "2e-06", "–", "1.18", "–", "–"]
+    assert " ".join(rows[1]) == ("onnx-int8 ✗ 99.58 0.1 -0.13 (-0.25 -0.01) 0.34 0.12 0.25 11,449")
+    caption = " ".join(" ".join(lines[4:]).split())
+    assert "on 10,000 pictures of test and 6,000 pictures of val" in caption
+    assert "256 at once, 2 threads" in caption

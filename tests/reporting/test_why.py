@@ -12,14 +12,13 @@ from PIL import Image
 from builders_curve import curve_of, errors_of, simulated
 from builders_run import make_run, simulated_parts
 from tinylens import reporting
-from tinylens.advice import explain
-from tinylens.findings import Audit, Twin
+from tinylens.diagnosis import diagnose
 from tinylens.learning_curve import Size, assemble
-from tinylens.measurements import LearningCurve
-from tinylens.reporting import why
+from tinylens.reporting import charts
 from tinylens.reporting.contents import Contents
-from tinylens.reporting.page import render
-from tinylens.scores import Score
+from tinylens.reporting.report import render
+from tinylens.reporting.wording import groups
+from tinylens.results import Audit, LearningCurve, Score, Twin
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def words_of(run):
 
 
 def test_the_report_tells_the_parts_and_the_advice_below_the_gap(run):
-    words, explained = words_of(run), explain(run)
+    words, explained = words_of(run), diagnose(run)
     for each in explained.advice:
         assert each.words in words
     gap = words.index(run.evaluation.gap.words)
@@ -55,7 +54,7 @@ def test_classes_come_from_the_largest_part_down_and_only_ten_of_many(tmp_path):
     names = tuple(f"class {number:02d}" for number in range(30))
     parts = simulated_parts(names, {"train": 600, "test": 900})
     run = make_run(tmp_path / "many", class_names=names, parts=parts)
-    by_class = why.block(Contents.read(run))["groups"][1]
+    by_class = groups(Contents.read(run).parts)[1]
     assert by_class.title == "Gap, its 10 largest classes"
     sizes = [float(row.size.replace("−", "-")) for row in by_class.rows]
     assert len(sizes) == 10
@@ -64,13 +63,12 @@ def test_classes_come_from_the_largest_part_down_and_only_ten_of_many(tmp_path):
 
 def test_a_learning_curve_is_drawn_to_twice_the_pictures(run, curve):
     run.write_learning_curve(curve)
-    drawn = why.block(Contents.read(run))["curve"]["chart"]
-    expected, measured = drawn.lines
-    assert (len(measured.points), len(expected.points)) == (4, 17)
-    right = 100 * (1 - curve.points[0].error.value)
-    assert measured.points[0].words == f"val: {right:.4g} at training pictures in thousands 6.75"
-    drawn_from = [point.low != point.high for point in expected.points]
-    assert drawn_from == [False] * 13 + [True] * 4  # from all pictures, exclusive, to twice as many
+    axes = charts.learning_curve(curve).axes[0]
+    [expected] = [line for line in axes.get_lines() if line.get_label() == "power law"]
+    measured = axes.containers[0][0]
+    assert (len(measured.get_xdata()), len(expected.get_xdata())) == (4, 17)
+    assert measured.get_ydata()[0] == pytest.approx(100 * curve.points[0].error.value)
+    assert expected.get_xdata()[-1] == pytest.approx(2 * curve.points[-1].pictures)
     assert curve.words in words_of(run)
     reporting.write(run)
     with Image.open(run.plots / "learning_curve.png") as plot:
@@ -80,7 +78,8 @@ def test_a_learning_curve_is_drawn_to_twice_the_pictures(run, curve):
 def test_a_curve_without_a_power_law_is_drawn_without_one(run, curve):
     measured = LearningCurve("fast", 60, curve.points, (), Score(None, None), "It cannot be told.")
     run.write_learning_curve(measured)
-    assert len(why.block(Contents.read(run))["curve"]["chart"].lines) == 1
+    series = charts.learning_curve(measured).axes[0].get_legend_handles_labels()[1]
+    assert series == ["val"]
     reporting.write(run)
     assert (run.plots / "learning_curve.png").is_file()
 
@@ -100,7 +99,7 @@ def test_leaks_are_told_where_an_audit_looked_for_them(run):
     run.write_audit(
         Audit("animals", ("cat", "dog", "owl"), counts, (), False, (), twins, (), (), ())
     )
-    lift = explain(run).parts.leaks.lift
+    lift = diagnose(run).parts.leaks.lift
     told = "12 pictures of test occur in train or val, too; they lift the accuracy on test by "
     assert told + f"{100 * lift.value:.1f} points".replace("-", "−") in words_of(run)
 

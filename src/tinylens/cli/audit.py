@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from tinylens.auditing import Embed
     from tinylens.data.dataset import Dataset, Splits
     from tinylens.data.encoded import Options
-    from tinylens.findings import Audit
     from tinylens.metrics import Probabilities
     from tinylens.recipe import Recipe
+    from tinylens.results import Audit
     from tinylens.run import Run
 
 FoldsOption = Annotated[

@@ -35,7 +35,7 @@ def compare(
 ) -> None:
     """Say which run is better on the test pictures, by how much, or whether it may be chance."""
     from tinylens import comparison, evaluation
-    from tinylens.reporting import comparing
+    from tinylens.reporting import compare_page
     from tinylens.run import Run
 
     runs = [Run(folder) for folder in run_folders]
@@ -45,8 +45,8 @@ def compare(
     test, note = _pictures(runs[0], data, data_dir)
     beside = "-vs-".join(run.path.resolve().name for run in runs)[:LONGEST_NAME]
     folder = out or runs[0].path.parent / f"compare-{beside}"
-    judged = comparing.judged(runs, found)
-    written = comparing.write(folder, found, judged, test)
+    judged = compare_page.judged(runs, found)
+    written = compare_page.write(folder, found, judged, test)
     if as_json:
         paths = {name: str(path) for name, path in written.items()}
         frame.print_json({**found.to_json(), "files": paths, "notes": [note] if note else []})

@@ -11,9 +11,9 @@ from tinylens.errors import RecipeError
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
     from tinylens.recipe import Recipe
+    from tinylens.results import NetworkSize
     from tinylens.run import Run
     from tinylens.silent import Silent
-    from tinylens.sizes import Size
 
 
 def check_ensemble(ensemble: int | None, others: Mapping[str, object]) -> None:
@@ -49,7 +49,7 @@ def train_networks(
     return ensembles.train_ensemble(data, recipe, count, folder, train_into, watcher)
 
 
-def sizes_of(run: Run, teacher: Path | None) -> list[Size]:
+def sizes_of(run: Run, teacher: Path | None) -> list[NetworkSize]:
     """Return the sizes that belong together: a student and its teacher, an ensemble's members."""
     from tinylens import ensembles, sizes
 

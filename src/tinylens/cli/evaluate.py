@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +12,8 @@ from tinylens.cli.frame import DataDirOption, JsonFlag, ModelArgument
 from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
-    from tinylens.advice import Explained
+    from tinylens.results import Diagnosis, Evaluation
     from tinylens.run import Run
-    from tinylens.scores import Evaluation
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -40,7 +38,7 @@ def evaluate(
         _show_run(run, split, {"model": str(model)}, as_json=as_json)
         return
     from tinylens.classifier import Classifier
-    from tinylens.scores import Calibration, Evaluation
+    from tinylens.results import Calibration, Evaluation
 
     classifier = Classifier.open(model)
     part = evaluation.load_part(dataset, split, run, classifier.rule, data_dir)
@@ -56,10 +54,10 @@ def evaluate(
 
 
 def _show_run(run: Run, split: str, what: dict[str, str], *, as_json: bool) -> None:
-    from tinylens import advice
+    from tinylens.diagnosis import diagnose
 
     judged = run.evaluation
-    explained = advice.explain(run, judged)
+    explained = diagnose(run, judged)
     if as_json:
         frame.print_json(what | {"evaluation": judged.to_json()} | explanation_json(explained))
     else:
@@ -67,12 +65,12 @@ def _show_run(run: Run, split: str, what: dict[str, str], *, as_json: bool) -> N
         print_advice(explained)
 
 
-def explanation_json(explained: Explained | None) -> dict[str, Any]:
+def explanation_json(explained: Diagnosis | None) -> dict[str, Any]:
     """Return the gap in parts and the advice, ready for JSON."""
-    return {"explained": None if explained is None else asdict(explained)}
+    return {"explained": None if explained is None else explained.to_json()}
 
 
-def print_advice(explained: Explained | None) -> None:
+def print_advice(explained: Diagnosis | None) -> None:
     """Print the gap in parts and what to do about it."""
     if explained is None:
         return

@@ -17,9 +17,9 @@ from tinylens.errors import DataError, RecipeError, did_you_mean
 if TYPE_CHECKING:
     from tinylens.classifier import Classifier
     from tinylens.data.dataset import Dataset, Images, Labels
-    from tinylens.explanations import Explanations
     from tinylens.heatmaps import Heatmaps
     from tinylens.reasons import Look, NearestPictures
+    from tinylens.results import Explanations
     from tinylens.run import Run
 
 
@@ -178,8 +178,8 @@ def _of_mistakes(
 ) -> Explanations:
     """Explain the worst mistakes of a run; that test is looked at goes on record."""
     from tinylens import comparison, evaluation, reasons
-    from tinylens.explanations import Explanations
     from tinylens.reopening import reopen
+    from tinylens.results import Explanations
 
     answers, labels = comparison.test_answers(run)
     splits = reopen(run, *where)
@@ -203,8 +203,7 @@ def _of_pictures(
     import numpy as np
 
     from tinylens import predicting, reasons
-    from tinylens.explanations import Explanations
-    from tinylens.findings import Broken
+    from tinylens.results import Broken, Explanations
 
     read = [classifier.read(path) for path in predicting.expand(pictures, sys.stdin.buffer)]
     broken = tuple(Broken(each.path or "", each.error) for each in read if each.error)

@@ -15,8 +15,8 @@ from tinylens.errors import MissingExtra, ModelError, RecipeError
 
 if TYPE_CHECKING:
     from tinylens.exporting.every import Exported
+    from tinylens.results import Scorecard
     from tinylens.run import Run
-    from tinylens.verification import Scorecard
     from tinylens.webpage import Page
 
 DataOption = Annotated[
@@ -257,9 +257,9 @@ def _show_scorecard(run: Run, found: Scorecard, plot: Path | None, *, as_json: b
 def _print_table(scorecard: Scorecard) -> None:
     from rich.console import Console
 
-    from tinylens.reporting.scorecard import table
+    from tinylens.reporting import tables
 
-    Console().print(table(scorecard))
+    Console().print(tables.formats(scorecard))
 
 
 def _fail(errors: list[str]) -> None:

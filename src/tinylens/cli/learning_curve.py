@@ -13,7 +13,7 @@ from tinylens.cli.frame import DataDirOption, JsonFlag
 
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
-    from tinylens.measurements import LearningCurve
+    from tinylens.results import LearningCurve
     from tinylens.run import Run
 
 
@@ -28,7 +28,7 @@ def learning_curve(
     as_json: JsonFlag = False,
 ) -> None:
     """Say what twice as many training pictures would give: trains on parts, judges on val."""
-    from tinylens import advice
+    from tinylens.diagnosis import diagnose
     from tinylens.reopening import reopen
     from tinylens.run import Run
 
@@ -47,7 +47,7 @@ def learning_curve(
     console = Console()
     console.print(tables.learning_curve(curve), "")
     console.print(curve.words, highlight=False, markup=False)
-    print_advice(advice.explain(run, judged))
+    print_advice(diagnose(run, judged))
     console.print(f"\nreport  {run.report}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -31,11 +31,9 @@ from tinylens.errors import RecipeError
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
     from tinylens.recipe import Recipe
-    from tinylens.repeats import Summary
+    from tinylens.results import LevelScores, NetworkSize, Summary
     from tinylens.run import Run
-    from tinylens.scores import LevelScores
     from tinylens.silent import Silent
-    from tinylens.sizes import Size
 
 RecipeOption = Annotated[
     str | None,
@@ -337,8 +335,8 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def _show_run(run: Run, sizes: list[Size], *, as_json: bool) -> None:
-    from tinylens import advice
+def _show_run(run: Run, sizes: list[NetworkSize], *, as_json: bool) -> None:
+    from tinylens.diagnosis import diagnose
 
     if as_json:
         paths = {"run": run.path, "model": run.model, "report": run.report}
@@ -346,7 +344,7 @@ def _show_run(run: Run, sizes: list[Size], *, as_json: bool) -> None:
         frame.print_json(
             {name: str(path) for name, path in paths.items()}
             | {"evaluation": figures, "balance": run.info.balance or None}
-            | explanation_json(advice.explain(run))
+            | explanation_json(diagnose(run))
             | ({"sizes": [each.to_json() for each in sizes]} if sizes else {})
         )
         return
@@ -356,7 +354,7 @@ def _show_run(run: Run, sizes: list[Size], *, as_json: bool) -> None:
 
     console, info = Console(), run.info
     print_figures(run.evaluation)
-    print_advice(advice.explain(run))
+    print_advice(diagnose(run))
     wanted = run.recipe.answer.max_error
     for level in run.evaluation.calibration.levels:
         if level.max_error == wanted:

@@ -137,7 +137,7 @@ def _headline(search: Search) -> None:
 def _show(summary: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from tinylens.reporting import tuning as tables
+    from tinylens.reporting import tables
 
     console, choice = Console(), summary["choice"]
     console.print(tables.second_looks(choice["looks"], choice["parameters"]), "")

@@ -22,6 +22,7 @@ from tinylens.errors import ModelError, RunError, TinylensError
 from tinylens.exporting import integers, through_tensorflow
 from tinylens.formats import Format, asked_for, check_installed
 from tinylens.modelfile import INTEGERS, ModelCard
+from tinylens.results import FormatRow, Scorecard
 from tinylens.run import Run
 from tinylens.runtimes import (
     CARD,
@@ -31,16 +32,7 @@ from tinylens.runtimes import (
     open_model,
     openvino_module,
 )
-from tinylens.verification import (
-    BATCH,
-    Limits,
-    Reference,
-    Row,
-    Scorecard,
-    judge,
-    reference,
-    time_together,
-)
+from tinylens.verification import BATCH, Limits, Reference, judge, reference, time_together
 
 SECONDS = 1.0  # of timing for each file
 
@@ -90,7 +82,7 @@ class Exported:
 
     format: str
     path: Path | None
-    row: Row | None
+    row: FormatRow | None
     error: str = ""
 
 

@@ -9,11 +9,9 @@ from pathlib import Path
 from tinylens import files
 from tinylens.data.dataset import Dataset
 from tinylens.errors import MissingExtra
-from tinylens.explanations import Explanations
-from tinylens.findings import Audit
 from tinylens.reporting.contents import Contents
+from tinylens.results import Audit, Explanations, Scorecard
 from tinylens.run import Run
-from tinylens.verification import Scorecard
 
 
 def write(run: Run) -> None:
@@ -30,16 +28,14 @@ def write(run: Run) -> None:
         MissingExtra: matplotlib or jinja2 is not installed.
     """
     with _installed():
-        from tinylens.reporting import model_card
-        from tinylens.reporting.page import render
-        from tinylens.reporting.plots import NAMES, draw
+        from tinylens.reporting import charts, model_card, report
     contents = Contents.read(run)
-    drawn = draw(contents)
-    for name, png in drawn.items():
-        files.write_bytes(run.plots / f"{name}.png", png)
-    for name in NAMES - drawn.keys():
+    drawn = charts.of_run(contents)
+    for name, figure in drawn.items():
+        files.write_bytes(run.plots / f"{name}.png", charts.as_png(figure))
+    for name in charts.NAMES - drawn.keys():
         (run.plots / f"{name}.png").unlink(missing_ok=True)
-    files.write_text(run.report, render(contents))
+    files.write_text(run.report, report.render(contents))
     files.write_text(run.model_card, model_card.render(contents))
 
 
@@ -50,7 +46,7 @@ def write_audit(path: Path, audit: Audit, parts: Mapping[str, Dataset]) -> None:
         MissingExtra: jinja2 is not installed.
     """
     with _installed():
-        from tinylens.reporting.auditing import render
+        from tinylens.reporting.audit_page import render
     files.write_text(path, render(audit, parts))
 
 
@@ -63,7 +59,7 @@ def write_explanations(run: Run, explanations: Explanations) -> None:
         MissingExtra: matplotlib or jinja2 is not installed.
     """
     with _installed():
-        from tinylens.reporting.explaining import write as write_page
+        from tinylens.reporting.explain_page import write as write_page
     write_page(run.explanations, run.plots, explanations)
 
 
@@ -73,13 +69,11 @@ def write_scorecard(run: Run, scorecard: Scorecard) -> Path:
     Raises:
         MissingExtra: matplotlib is not installed; scorecard.json is written all the same.
     """
-    from tinylens.reporting.scorecard import plot
-
     run.write_scorecard(scorecard.to_json())
     path = run.plots / "formats.png"
     with _installed():
-        png = plot(scorecard)
-    files.write_bytes(path, png)
+        from tinylens.reporting import charts
+    files.write_bytes(path, charts.as_png(charts.formats(scorecard)))
     return path
 
 

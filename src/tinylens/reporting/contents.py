@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinylens.diagnosis import Finding, advise, summarize
 from tinylens.errors import RunError
-from tinylens.findings import Audit
-from tinylens.measurements import LearningCurve, Robustness
+from tinylens.gap_parts import take_apart
 from tinylens.modelfile import ModelCard, unseal
 from tinylens.recipe import Recipe
+from tinylens.results import (
+    Advice,
+    Audit,
+    Evaluation,
+    GapParts,
+    LearningCurve,
+    Robustness,
+    SplitScores,
+)
 from tinylens.run import Arrays, Run
 from tinylens.run_info import RunInfo
-from tinylens.scores import Evaluation, SplitScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +139,21 @@ class Contents:
     def test(self) -> SplitScores:
         """The figures of the test part."""
         return self.evaluation.splits["test"]
+
+    @functools.cached_property
+    def parts(self) -> GapParts | None:
+        """The train-test gap in parts; None where train was not evaluated."""
+        return take_apart(self.evaluation, self.predictions, self.audit)
+
+    @functools.cached_property
+    def advice(self) -> tuple[Advice, ...]:
+        """What to do, the most to win first."""
+        return advise(self.evaluation, self.parts, self.learning_curve)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What it mixes up, whether to believe its confidence, and what to do first."""
+        return summarize(self.evaluation, self.probabilities, self.advice)
 
     @property
     def class_names(self) -> list[str]:

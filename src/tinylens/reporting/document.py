@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinylens.reporting.wording import percent
+from tinylens.results import percent
 
 PACKAGE = "tinylens.reporting"
 PICTURE_SIDE = 128  # pixels; larger pictures are shown smaller

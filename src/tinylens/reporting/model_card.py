@@ -13,15 +13,8 @@ import jinja2
 from tinylens import files
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.document import PACKAGE
-from tinylens.reporting.verdict import reach_verdict
-from tinylens.reporting.wording import (
-    SPLIT_ORDER,
-    interval_text,
-    percent,
-    shown_figures,
-    value_text,
-)
-from tinylens.scores import Score
+from tinylens.reporting.wording import SPLIT_ORDER, interval_text, shown_figures, value_text
+from tinylens.results import Score, percent
 
 HUB_NAMES: Mapping[str, str] = {  # of the known sets, at Hugging Face
     "fashion-mnist": "zalando-datasets/fashion_mnist",
@@ -55,7 +48,6 @@ def render(contents: Contents) -> str:
         parts=[name for name in SPLIT_ORDER if name in contents.evaluation.splits],
         indexed=_indexed(contents),
         figures=_figures(contents),
-        findings=reach_verdict(contents),
         worst=sorted(present, key=lambda scores: scores.recall.value or 0.0)[:WORST],
         confusions=contents.confusions[:WORST],
     )

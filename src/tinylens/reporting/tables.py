@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from tinylens.comparison import SIGNIFICANT, Pair
 from tinylens.errors import RunError
-from tinylens.explanations import Explanations
-from tinylens.findings import Audit, Twin
-from tinylens.gap_parts import GapParts
-from tinylens.measurements import LearningCurve, Robustness
-from tinylens.repeats import Summary
-from tinylens.reporting.terminal import plain_table
-from tinylens.reporting.why import groups, leak_words
 from tinylens.reporting.wording import (
     FIGURES,
     SPLIT_ORDER,
     Figure,
+    groups,
     interval_text,
-    percent,
+    leak_words,
     shortened,
     shown_figures,
     small_change_rows,
     value_text,
 )
-from tinylens.scores import Evaluation, Score
-from tinylens.sizes import Size
+from tinylens.results import (
+    Audit,
+    Evaluation,
+    Explanations,
+    FormatRow,
+    GapParts,
+    LearningCurve,
+    NetworkSize,
+    Robustness,
+    Score,
+    Scorecard,
+    Summary,
+    Twin,
+    percent,
+)
 
 _SHARE = next(figure for figure in FIGURES if figure.field == "accuracy")
 _PART_LENGTH = 34
 _NAME_LENGTH = 18  # three figures with their intervals leave so much of 80 columns
+
+
+def plain_table(caption: str | None = None) -> Table:
+    """Return an empty table as all of ours look."""
+    return Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        caption=caption,
+        caption_justify="left",
+    )
 
 
 def overview(evaluation: Evaluation) -> Table:
@@ -222,7 +243,7 @@ def spread(summary: Summary) -> Table:
     return table
 
 
-def sizes(found: Sequence[Size]) -> Table:
+def sizes(found: Sequence[NetworkSize]) -> Table:
     """Return how large, right and fast networks are, a row each."""
     table = plain_table(caption="on test; (…) 95 % interval; ms: one picture, one core, median")
     table.add_column("Network")
@@ -280,3 +301,58 @@ def _cell(figure: Figure, score: Score) -> Text:
     if interval:
         text.append(f" ({interval})", style="dim")
     return text
+
+
+def formats(scorecard: Scorecard) -> Table:
+    """Return a line a file."""
+    parts = {(row.part, row.pictures) for row in scorecard.rows}
+    judged = " and ".join(f"{count:,} pictures of {part}" for part, count in sorted(parts))
+    found = plain_table(
+        caption=f"against Keras on {judged}: same answers, largest difference between "
+        "probabilities, points of accuracy with 95 % interval; milliseconds for one picture, "
+        "median and 95th percentile; pictures a second, "
+        f"{scorecard.batch} at once, {scorecard.threads} threads"
+    )
+    found.add_column("Format", no_wrap=True)
+    for title in ("Same %", "Apart", "Points", "MB", "ms, p95", "A second"):
+        found.add_column(title, justify="right", no_wrap=True)
+    for row in scorecard.rows:
+        mark = " ✗" if row.failures else ""
+        found.add_row(Text(row.format + mark), *_format_cells(row))
+    return found
+
+
+def _format_cells(row: FormatRow) -> list[str]:
+    points = "–"
+    if row.accuracy_difference is not None:
+        low, high = row.accuracy_difference.ci95
+        value = row.accuracy_difference.value
+        points = f"{100 * value:+.2f} ({100 * low:+.2f} {100 * high:+.2f})"
+    cells = [f"{100 * row.agreement:.2f}", f"{row.largest_difference:.1g}", points]
+    cells.append(f"{row.size / 1e6:.2f}")
+    if row.speed is None:
+        return [*cells, "–", "–"]
+    one = f"{row.speed.one_p50_ms:.2f} {row.speed.one_p95_ms:.2f}"
+    return [*cells, one, f"{row.speed.many_per_second:,.0f}"]
+
+
+def second_looks(looks: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) -> Table:
+    """Return what the second look came to, a row a recipe, the default first.
+
+    Args:
+        looks: with "trial", "first", "value" and "seconds".
+        changed: what the chosen recipe changes of the default.
+    """
+    said = ", ".join(f"{key} = {_short(value)}" for key, value in changed.items())
+    table = plain_table(caption=said or None)
+    for title in ("Trial", "Val % in the search", "again, another seed", "Seconds"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for place, look in enumerate(looks):
+        name = "default" if place == 0 else str(look["trial"])
+        values = (f"{100 * look['first']:.2f}", f"{100 * look['value']:.2f}")
+        table.add_row(name, *values, f"{look['seconds']:.0f}")
+    return table
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

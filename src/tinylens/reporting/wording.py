@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from tinylens.measurements import Robustness
-from tinylens.scores import Score
+from tinylens.gap_parts import OTHER_MIX
+from tinylens.results import GapParts, Part, Robustness, Score, Sum, percent, points
 
+METHODS = {"grad-cam": "Grad-CAM", "occlusion": "Occlusion"}
+SHOWN_CLASSES = 10
 SPLIT_ORDER = ("train", "val", "test")
 
 
@@ -58,18 +59,6 @@ def shown_figures(classes: int) -> list[Figure]:
     return [figure for figure in FIGURES if classes >= 6 or figure.field != "top5"]
 
 
-def percent(share: float, decimals: int = 1) -> str:
-    """Return a share in percent without its sign; only what is perfect reads 100.0.
-
-    >>> percent(0.9241), percent(0.99996), percent(1.0)
-    ('92.4', '99.99', '100.0')
-    """
-    text = f"{100 * share:.{decimals}f}"
-    if share < 1 and float(text) >= 100:
-        return f"{math.floor(share * 1e4) / 100:.2f}"
-    return text
-
-
 def value_text(figure: Figure, score: Score) -> str:
     """Return the value, such as "92.4" of a share, or "–" where it is not defined."""
     if score.value is None:
@@ -102,3 +91,81 @@ def shortened(text: str, length: int) -> str:
     'hydrogen…'
     """
     return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A part as text: its size in points, and its share of the whole in percent."""
+
+    name: str
+    size: str
+    interval: str
+    share: str
+    share_interval: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """A figure and its parts as text."""
+
+    title: str
+    whole: str
+    interval: str
+    rows: tuple[Row, ...]
+
+
+def groups(parts: GapParts) -> list[Group]:
+    """Return every sum of which the parts say something, the parts of classes largest first."""
+    shown = [_group("Error on test", parts.test_error)]
+    classes = sorted(
+        (part for part in parts.gap.parts if part.name != OTHER_MIX),
+        key=lambda part: -(part.size.value or 0.0),
+    )
+    mix = [part for part in parts.gap.parts if part.name == OTHER_MIX and _counts(part)]
+    by_class = Sum(parts.gap.whole, (*classes[:SHOWN_CLASSES], *mix))
+    largest = len(classes) > SHOWN_CLASSES
+    title = f"Gap, its {SHOWN_CLASSES} largest classes" if largest else "Gap, by class"
+    shown.append(_group(title, by_class))
+    labels = (
+        ("Error on test, by label", parts.test_labels),
+        ("Error on train, by label", parts.train_labels),
+        ("Gap, by label", parts.gap_labels),
+    )
+    return shown + [_group(title, found) for title, found in labels if found is not None]
+
+
+def leak_words(parts: GapParts) -> str:
+    """Return what leaks do to the accuracy on test, or "" before an audit."""
+    leaks = parts.leaks
+    if leaks is None:
+        return ""
+    if not leaks.pictures:
+        return "No picture of test occurs in train or val."
+    low, high = leaks.lift.ci95 or (0.0, 0.0)
+    number = "picture of test occurs" if leaks.pictures == 1 else "pictures of test occur"
+    return (
+        f"{leaks.pictures:,} {number} in train or val, too; they lift the accuracy on test by "
+        f"{points(leaks.lift.value or 0.0)} points ({points(low)} to {points(high)})."
+    )
+
+
+def _counts(part: Part) -> bool:
+    return points(part.size.value or 0.0) != "0.0"
+
+
+def _group(title: str, found: Sum) -> Group:
+    rows = (
+        Row(part.name, *_texts(part.size), *_texts(part.share, decimals=0)) for part in found.parts
+    )
+    return Group(title, *_texts(found.whole), tuple(rows))
+
+
+def _texts(score: Score, decimals: int = 1) -> tuple[str, str]:
+    """Return a share of pictures as points or as percent, and its interval."""
+    if score.value is None or score.ci95 is None:
+        return "–", ""
+
+    def text(share: float) -> str:
+        return points(share) if decimals else f"{100 * share:.0f}".replace("-", "−")
+
+    return text(score.value), f"{text(score.ci95[0])} to {text(score.ci95[1])}"

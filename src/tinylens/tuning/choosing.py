@@ -16,9 +16,10 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
-from tinylens.comparison import Difference, paired_difference
+from tinylens.comparison import paired_difference
 from tinylens.errors import RunError
 from tinylens.recipe import Recipe
+from tinylens.results import Difference
 from tinylens.tuning import study as studies
 from tinylens.tuning.crew import Crew, Task
 from tinylens.tuning.folder import Folder

@@ -10,7 +10,7 @@ import optuna
 
 from tinylens import files
 from tinylens.recipe import Recipe
-from tinylens.reporting import tuning as drawing
+from tinylens.reporting import charts
 from tinylens.run import Run
 from tinylens.tuning import study as studies
 from tinylens.tuning.choosing import Choice
@@ -24,10 +24,11 @@ def summarize(search: Search, choice: Choice, run: Run) -> dict[str, Any]:
     study = studies.open_study(search.folder, search.recipe.train.seed)
     counted, importance = studies.count(study), importances(study)
     rows = history(study)
-    plots = {"history": drawing.history(rows), "importance": drawing.importance(importance)}
-    for name, png in plots.items():
-        if png is not None:
-            files.write_bytes(search.folder.plots / f"{name}.png", png)
+    plots = {"importance": charts.importance(importance)} if importance else {}
+    if any(row["state"] == "complete" for row in rows):
+        plots["history"] = charts.trials(rows)
+    for name, figure in plots.items():
+        files.write_bytes(search.folder.plots / f"{name}.png", charts.as_png(figure))
     on_val = run.evaluation.splits["val"].accuracy
     return {
         "folder": str(search.folder.path),

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tinylens import files
-from tinylens.comparison import SIGNIFICANT, Comparison, Difference, Pair, test_answers
+from tinylens.comparison import SIGNIFICANT, Comparison, Pair, test_answers
 from tinylens.data.dataset import Dataset
 from tinylens.metrics import Probabilities
+from tinylens.reporting import charts
 from tinylens.reporting.document import document
-from tinylens.reporting.plots import BLUE, GREY, NAME_LENGTH, STYLE, VERMILION, as_png, new_figure
-from tinylens.reporting.wording import percent, shortened
 from tinylens.run import Run
 
 SHOWN = 24  # pictures that one run alone answers right
@@ -76,7 +73,7 @@ def write(
     for number, pair in enumerate(comparison.pairs, start=1):
         name = "comparison" if len(comparison.pairs) == 1 else f"comparison-{number}"
         written[name] = folder / f"{name}.png"
-        files.write_bytes(written[name], draw(pair))
+        files.write_bytes(written[name], charts.as_png(charts.differences(pair)))
     page = document(
         "comparison.html.jinja",
         comparison=comparison,
@@ -158,41 +155,3 @@ def _pictures(rows: NDArray[np.int64], wrong: Probabilities, test: Dataset) -> l
         }
         for row in chosen
     ]
-
-
-# --- the plot
-
-
-def draw(pair: Pair) -> bytes:
-    """Return the differences in accuracy, over all and class by class, as a PNG."""
-    with mpl.rc_context(STYLE):
-        return as_png(_differences(pair))
-
-
-def _differences(pair: Pair) -> Figure:
-    rows: list[tuple[str, Difference, bool]] = [
-        (shortened(each.name, NAME_LENGTH), each.recall, each.p_value < SIGNIFICANT)
-        for each in sorted(pair.classes, key=lambda each: each.recall.value)
-    ]
-    rows.append(("all classes", pair.accuracy, pair.better is not None))
-    figure = new_figure(7.5, min(1.6 + 0.36 * len(rows), 24))
-    axes = figure.subplots()
-    axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
-    for place, (_, found, sure) in enumerate(rows):
-        colour = GREY if not sure else BLUE if found.value > 0 else VERMILION
-        low, high = found.ci95
-        axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=1.8)
-        axes.plot(100 * found.value, place, marker="o", markersize=6, color=colour)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
-    axes.set_ylim(-0.7, len(rows) - 0.3)
-    names = [shortened(name, 40) for name in (pair.second, pair.first)]
-    axes.set_xlabel(
-        f"points of accuracy on test, {names[0]} minus {names[1]}\n"
-        "with 95 % intervals; grey where it may be chance"
-    )
-    axes.set_title(f"{percent(abs(pair.accuracy.value))} points apart: {_short_verdict(pair)}")
-    return figure
-
-
-def _short_verdict(pair: Pair) -> str:
-    return "no difference can be shown" if pair.better is None else f"{pair.better} is better"

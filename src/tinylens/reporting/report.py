@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,24 +11,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.measurements import Robustness
 from tinylens.metrics import calibration_bins, wilson_interval
-from tinylens.reporting import why
-from tinylens.reporting.charts import Chart, Series, line_chart
-from tinylens.reporting.confusions import MOST_NUMBERED, frequent, matrix, opened
-from tinylens.reporting.contents import Contents
+from tinylens.reporting import charts
+from tinylens.reporting.contents import Confusion, Contents, Mistake
 from tinylens.reporting.document import document
-from tinylens.reporting.verdict import reach_verdict
 from tinylens.reporting.wording import (
     SPLIT_ORDER,
+    groups,
     interval_text,
-    percent,
+    leak_words,
     shown_figures,
     small_change_rows,
     value_text,
 )
-from tinylens.scores import LevelScores, Score, SetScores, StrangerScores
+from tinylens.results import (
+    LearningCurve,
+    LevelScores,
+    Robustness,
+    Score,
+    SetScores,
+    StrangerScores,
+    percent,
+)
 
+MOST_NUMBERED = 25  # classes of which a confusion matrix has room for the counts
+SHOWN_CONFUSIONS = 12
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -41,7 +49,6 @@ def render(contents: Contents) -> str:
         figure_rows=_figure_rows(contents),
         part_whiskers=_part_whiskers(contents),
         class_rows=_class_rows(contents),
-        verdict=reach_verdict(contents),
         matrix=matrix(contents),
         numbered=len(contents.class_names) <= MOST_NUMBERED,
         kinds=frequent(contents),
@@ -53,7 +60,9 @@ def render(contents: Contents) -> str:
         strangers=[_stranger(each) for each in contents.evaluation.strangers],
         robustness=_robustness(contents.robustness),
         audited=_audited(contents),
-        why=why.block(contents),
+        groups=groups(contents.parts) if contents.parts else [],
+        leaks=leak_words(contents.parts) if contents.parts else "",
+        learning_curve=_learning_curve(contents.learning_curve),
         curves=_curves(contents),
         recipe_sections=_recipe_sections(contents),
     )
@@ -140,28 +149,107 @@ def _share_cell(score: Score, start: float) -> Cell:
     return Cell(*texts, value, Whisker(place(value), place(low), place(high)))
 
 
+# --- confusions
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A confusion, and the id of what opens to show its pictures, or "" where there are none."""
+
+    confusion: Confusion
+    target: str
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What a cell opens: pictures of one confusion, the most confident first."""
+
+    target: str
+    confusion: Confusion
+    mistakes: tuple[Mistake, ...]
+
+
+def matrix(contents: Contents) -> list[dict[str, Any]]:
+    """Return a row a class: its cells' counts, shares, what they open, and strength of colour.
+
+    The strength is from 0 to 1. Mistakes are coloured on a scale of their own, by the root of their
+    share of the largest one, since beside 95 % right a confusion of 3 % would not be seen.
+    """
+    counts = np.array(contents.test.confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    mistakes = shares * (1 - np.eye(len(counts)))
+    strengths = np.sqrt(mistakes / max(mistakes.max(), 1e-12)) + np.diag(np.diag(shares))
+    shown = {mistake.label: set[str]() for mistake in contents.confused}
+    for mistake in contents.confused:
+        shown[mistake.label].add(mistake.answer)
+    return [
+        {
+            "name": name,
+            "label": label,
+            "cells": [
+                {
+                    "answer": answer,
+                    "count": int(count),
+                    "share": share,
+                    "strength": strength,
+                    "target": _target(label, answer) if other in shown.get(name, ()) else "",
+                }
+                for answer, (other, count, share, strength) in enumerate(
+                    zip(
+                        contents.class_names,
+                        counts[label],
+                        shares[label],
+                        strengths[label].round(2),
+                        strict=True,
+                    )
+                )
+            ],
+        }
+        for label, name in enumerate(contents.class_names)
+    ]
+
+
+def frequent(contents: Contents) -> list[Kind]:
+    """Return the most frequent confusions."""
+    targets = {(each.confusion.label, each.confusion.answer): each for each in opened(contents)}
+    kinds = []
+    for confusion in contents.confusions[:SHOWN_CONFUSIONS]:
+        shown = targets.get((confusion.label, confusion.answer))
+        kinds.append(Kind(confusion, shown.target if shown else ""))
+    return kinds
+
+
+def opened(contents: Contents) -> list[Opened]:
+    """Return the confusions of which there are pictures, the most frequent first."""
+    number = {name: label for label, name in enumerate(contents.class_names)}
+    mistakes = defaultdict[tuple[str, str], list[Mistake]](list)
+    for mistake in contents.confused:
+        mistakes[mistake.label, mistake.answer].append(mistake)
+    return [
+        Opened(
+            _target(number[confusion.label], number[confusion.answer]),
+            confusion,
+            tuple(sorted(shown, key=lambda mistake: -mistake.confidence)),
+        )
+        for confusion in contents.confusions
+        if (shown := mistakes.get((confusion.label, confusion.answer)))
+    ]
+
+
+def _target(label: int, answer: int) -> str:
+    return f"taken-{label}-{answer}"
+
+
 # --- calibration
 
 
-def _reliability(contents: Contents) -> Chart:
+def _reliability(contents: Contents) -> str:
     bins = calibration_bins(contents.probabilities, contents.labels)
-    right = np.rint(bins.accuracy * bins.count).astype(int)
-    intervals = [wilson_interval(*pair) for pair in zip(right, bins.count, strict=True)]
-    points = Series(
-        (100 * bins.confidence).tolist(),
-        (100 * bins.accuracy).tolist(),
-        [(100 * low, 100 * high) for low, high in intervals],
+    description = (
+        f"Share of right answers against confidence on test, in {len(bins.count)} bins of equal "
+        f"size; the calibration error is {percent(bins.error)} %."
     )
-    return line_chart(
-        "Right answers by confidence, %",
-        {"test": points},
-        x_label="confidence, %",
-        description=(
-            f"Share of right answers against confidence on test, in {len(bins.count)} bins of "
-            f"equal size; the calibration error is {percent(bins.error)} %."
-        ),
-        diagonal=True,
-    )
+    return charts.as_svg(charts.reliability(contents), "reliability", description)
 
 
 def _level(level: LevelScores) -> dict[str, str]:
@@ -290,23 +378,25 @@ def _accuracy_without(right: NDArray[np.bool_], rows: frozenset[int]) -> dict[st
 # --- training
 
 
-def _curves(contents: Contents) -> list[Chart]:
-    """Return the charts of loss and accuracy by epoch; none where there is no history."""
-    rows = contents.history
-    if not rows:
-        return []
-    charts = []
-    for key, title in (("loss", "Loss"), ("accuracy", "Accuracy")):
-        columns = {"train": key, "val": f"val_{key}"}
-        series = {
-            name: Series(*map(list, zip(*points, strict=True)))
-            for name, column in columns.items()
-            if (points := [(row["epoch"], row[column]) for row in rows if column in row])
-        }
-        ends = [f"{name} {one.y[0]:.3f} to {one.y[-1]:.3f}" for name, one in series.items()]
-        description = f"{title} by epoch, from the first to the last: {', '.join(ends)}."
-        charts.append(line_chart(title, series, x_label="epoch", description=description))
-    return charts
+def _curves(contents: Contents) -> str:
+    """Return the chart of loss and accuracy by epoch; "" where there is no history."""
+    if not contents.history:
+        return ""
+    first, last = contents.history[0], contents.history[-1]
+    ends = [
+        f"{key.replace('_', ' ')} {first[key]:.3f} to {last[key]:.3f}"
+        for key in ("loss", "val_loss", "accuracy", "val_accuracy")
+        if key in first and key in last
+    ]
+    description = f"Loss and accuracy by epoch, from the first to the last: {', '.join(ends)}."
+    return charts.as_svg(charts.curves(contents), "curves", description)
+
+
+def _learning_curve(curve: LearningCurve | None) -> str:
+    if curve is None:
+        return ""
+    description = f"Error on val by the number of training pictures. {curve.words}"
+    return charts.as_svg(charts.learning_curve(curve), "learning", description)
 
 
 def _recipe_sections(contents: Contents) -> dict[str, Mapping[str, Any]]:

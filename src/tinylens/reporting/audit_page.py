@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from tinylens.data.corrections import COLUMNS, picture_mark
 from tinylens.data.dataset import Dataset
-from tinylens.findings import Audit, LabelIssue, Oddity, Twin
 from tinylens.reporting.document import document
+from tinylens.results import Audit, LabelIssue, Oddity, Twin
 
 Found = TypeVar("Found")
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from tinylens import reporting
-from tinylens.explanations import Explained, Explanations, Heat, Neighbour, Sheet
-from tinylens.reporting.explaining import SIDE, overlay, render
+from tinylens.reporting.charts import SIDE, overlay
+from tinylens.reporting.explain_page import render
+from tinylens.results import Explained, Explanations, Heat, Neighbour, Sheet
 from tinylens.run import Run
 
 
