@@ -17,7 +17,7 @@ from PIL import Image
 from tinylens.data import arrays, kinds
 from tinylens.data.canonical import canonical_rows
 from tinylens.data.dataset import SPLIT_NAMES, Images
-from tinylens.data.decode_worker import Item
+from tinylens.data.decode import Item
 from tinylens.data.encoded import DEFAULTS, Encoded, Options
 from tinylens.data.groups import groups_of
 from tinylens.data.image_headers import sniff
