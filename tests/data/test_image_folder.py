@@ -393,23 +393,17 @@ def test_animated_and_tiny_pictures_are_noted(root, options):
 
 
 class Decodings:
-    """Counts how often pictures are read, and how often a second pass decodes some."""
+    """Counts passes over the pictures: a second one decodes what the first did not."""
 
     def __init__(self, monkeypatch):
         self.steps: list[str] = []
-        for name in ("survey", "decode"):
-            self._watch(monkeypatch, name)
+        original = encoded_sets._Run.examine
 
-    def _watch(self, monkeypatch, name):
-        from tinylens.data.decode_pool import Pool
+        def watched(run, items, rule, rows=None, **more):
+            self.steps.append("survey" if rows is None else "decode")
+            return original(run, items, rule, rows, **more)
 
-        original = getattr(Pool, name)
-
-        def watched(pool, *rest):
-            self.steps.append(name)
-            return original(pool, *rest)
-
-        monkeypatch.setattr(Pool, name, watched)
+        monkeypatch.setattr(encoded_sets._Run, "examine", watched)
 
     def taken(self) -> list[str]:
         steps, self.steps = self.steps, []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from builders_data import encoded, noise
-from tinylens.data import decode_pool, image_folder, plain_jpeg
+from tinylens.data import image_folder, plain_jpeg
 from tinylens.data.encoded import Options
 from tinylens.data.images import ImageRule, decode
 from tinylens.data.plain_jpeg import agrees_with_pillow, decode_into, read_frame
@@ -186,7 +186,6 @@ def test_with_and_without_simplejpeg_a_folder_is_read_alike(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        env=decode_pool._environment(),
     )
     data = image_folder.read(tmp_path / "pets", Options(data_dir=tmp_path / "with"))
     assert json.loads(done.stdout) == [data.fingerprint, None]

@@ -13,7 +13,7 @@ from typing import Any
 
 from tinylens.data import webdataset
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.data.decode_worker import MAX_FILE_BYTES, Item, stamp_of
+from tinylens.data.decode import MAX_FILE_BYTES, Item, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
 from tinylens.data.layout import PICTURE_SUFFIXES, TEXT_NAMES, Listing, lay_out, manifest_in
 from tinylens.data.manifest import class_names_beside

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from tinylens.data.dataset import Aspect
-from tinylens.data.decode_worker import CountedSize
+from tinylens.data.decode import CountedSize
 from tinylens.data.images import ImageRule
 
 OWN_SIDE = 128  # pictures of one size up to this keep it; nor is a larger side taken unasked

@@ -21,14 +21,17 @@ from tinylens.data.cache import Stored
 from tinylens.data.canonical import canonical_rows, keep_rows
 from tinylens.data.choosing import AspectWanted, Facts, Wanted, choose, facts_of
 from tinylens.data.dataset import Dataset, Skipped
-from tinylens.data.decode_pool import SMALL_SET, Pool, open_pool
-from tinylens.data.decode_worker import (
-    Guess,
+from tinylens.data.decode import (
+    SMALL_SET,
+    STRETCH,
+    STRETCH_BYTES,
+    Found,
     Item,
-    Outcome,
+    Pool,
     Stamp,
-    Survey,
-    survey,
+    Target,
+    examine,
+    open_pool,
 )
 from tinylens.data.images import DECODER_VERSION, TINY_SIDE, ImageRule
 from tinylens.data.parts import GUESSED, Columns, Parts, Progress, parts_of
@@ -155,10 +158,7 @@ def read_encoded(source: Source, options: Options = DEFAULTS) -> Parts:
         readable = zip(decoded.stamps, decoded.digests, strict=True)
         changed = any(size < 0 and digest for (size, _), digest in readable)
         if changed or not encoded.unchanged():
-            raise DataError(
-                f"{source.name}: files changed while they were read; expected them to stay as "
-                "they are: run the command again"
-            )
+            raise _changed(source)
     try:
         return _as_parts(source, decoded.stored, encoded.notes, options)
     finally:
@@ -167,6 +167,13 @@ def read_encoded(source: Source, options: Options = DEFAULTS) -> Parts:
             keep()
         else:
             cache.later(keep)
+
+
+def _changed(source: Source) -> DataError:
+    return DataError(
+        f"{source.name}: files changed while they were read; expected them to stay as they are: "
+        "run the command again"
+    )
 
 
 def _signature(place: str, seen: Any) -> str:
@@ -186,7 +193,7 @@ def _workspace(root: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """Decoded pictures, and what tells them from others."""
+    """Decoded images, and what tells them from others."""
 
     stored: Stored
     rule: ImageRule
@@ -197,49 +204,86 @@ class _Decoded:
 def _decode_all(
     source: Source, encoded: Encoded, pool: Pool, workspace: Path, options: Options
 ) -> _Decoded:
-    """Decode into images.npy in the workspace."""
+    """Decode into images.npy in the workspace: in one pass, where a sample foretells the rule.
+
+    A large set is only surveyed in it, and then decoded in canonical order: moving rows of more
+    than memory would take hours.
+    """
     count = len(encoded.items)
     if not count:
         raise DataError(f"{source.name}: no pictures; expected at least one a class")
     pool.expect(count)
-    step = _steps(options.progress, 2 * count)
-    images = workspace / "images.npy"
-    guessed, guess = _guess(encoded, options.wanted, images)
-    large = guessed is not None and count * math.prod(guessed.shape) > LARGE_BYTES
+    run = _Run(pool, workspace / "images.npy", options.progress, 2 * count)
+    guess = _guess(encoded, options.wanted)
+    large = guess is not None and count * math.prod(guess.shape) > LARGE_BYTES
     if large:
-        guessed, guess = None, None
-    surveyed = pool.survey(encoded.items, step, guess)
-    digests, stamps = surveyed.digests, surveyed.stamps
+        guess = None
+    found = run.examine(encoded.items, guess, any_size=options.wanted.any_size)
+    digests, stamps = found.digests, found.stamps
     if large:
-        encoded, surveyed = _in_order(encoded, surveyed)
-    facts = _facts(source.name, encoded, surveyed)
+        encoded, found = _in_order(encoded, found)
+    facts = _facts(source.name, encoded, found)
     rule = choose(facts, options.wanted).rule
-    numbers = surveyed.left
-    if rule != guessed:
-        unreadable = {row for row, _ in surveyed.broken}
-        numbers = [row for row in range(count) if row not in unreadable]
-        surveyed.notes.clear()
-        cache.make_blank(images, (count, *rule.shape))
-    outcome = Outcome([], [])
-    if numbers:
-        done_before = 2 * count - len(numbers)
-        outcome = pool.decode(
-            encoded.items, numbers, rule, images, lambda done: step(done_before + done)
-        )
-    outcome.broken.extend(surveyed.broken)
-    outcome.notes.extend(surveyed.notes)
-    step(2 * count)
-    stored = _finish(images, encoded, surveyed.digests, outcome, facts)
-    return _Decoded(stored, rule, digests, stamps)
+    left = found.left if rule == guess else range(count)
+    if left:
+        again = run.examine(encoded.items, rule, left)
+        if len(again.digests) == count and again.digests != found.digests:
+            raise _changed(source)
+        found.broken[:] = (dict(found.broken) | dict(again.broken)).items()
+        found.notes[:] = {*found.notes, *again.notes}
+    run.step(2 * count)
+    return _Decoded(_finish(run.images, encoded, found, facts), rule, digests, stamps)
 
 
-def _in_order(encoded: Encoded, surveyed: Survey) -> tuple[Encoded, Survey]:
-    """Return pictures of which none is decoded yet in canonical order, and what is known of them.
+class _Run:
+    """The passes over the images of a set."""
 
-    So each is decoded into its place, where moving rows of more than memory would take hours.
-    """
+    def __init__(self, pool: Pool, images: Path, progress: Progress | None, steps: int) -> None:
+        self.images = images
+        self._pool, self._progress, self._steps, self._reached = pool, progress, steps, 0
+        self._blank: tuple[int, ...] = ()
+
+    def examine(
+        self,
+        items: Sequence[Item],
+        rule: ImageRule | None,
+        rows: Sequence[int] | None = None,
+        *,
+        any_size: bool = True,
+    ) -> Found:
+        """Return what images are, decoded by `rule`; a second pass is for those near `rows`."""
+        count, stretch, target = len(items), STRETCH, None
+        if rule is not None:
+            self._make_blank((count, *rule.shape))
+            plain = agrees_with_pillow() and min(rule.height, rule.width) >= TINY_SIDE
+            target = Target(rule, any_size, plain, str(self.images))
+            stretch = min(max(STRETCH_BYTES // math.prod(rule.shape), 1), STRETCH)
+        starts: Sequence[int] = range(0, count, stretch)
+        if rows is not None:
+            starts = sorted({row - row % stretch for row in rows})
+        whole = Found([], [], Counter(), [], [], [])
+        for found in self._pool.examine(items, starts, stretch, target):
+            whole.add(found)
+            done = len(whole.digests)
+            self.step(done + (count if rows is not None else done - len(whole.left)))
+        return whole
+
+    def step(self, done: int) -> None:
+        """Tell of progress; never of less than before, if some images are done again."""
+        self._reached = max(self._reached, done)
+        if self._progress:
+            self._progress(self._reached, self._steps)
+
+    def _make_blank(self, shape: tuple[int, ...]) -> None:
+        if shape != self._blank:
+            cache.make_blank(self.images, shape)
+            self._blank = shape
+
+
+def _in_order(encoded: Encoded, found: Found) -> tuple[Encoded, Found]:
+    """Return images of which none is decoded yet in canonical order, and what is known of them."""
     names, labels = encoded.names, encoded.labels
-    order, bounds = canonical_rows(encoded.parts, (), surveyed.digests, labels, names)
+    order, bounds = canonical_rows(encoded.parts, (), found.digests, labels, names)
     place = {row: now for now, row in enumerate(order)}
     ordered = replace(
         encoded,
@@ -248,58 +292,40 @@ def _in_order(encoded: Encoded, surveyed: Survey) -> tuple[Encoded, Survey]:
         labels=[labels[row] for row in order],
         names=[names[row] for row in order],
     )
-    return ordered, surveyed._replace(
-        digests=[surveyed.digests[row] for row in order],
-        broken=[(place[row], reason) for row, reason in surveyed.broken],
+    return ordered, found._replace(
+        digests=[found.digests[row] for row in order],
+        broken=[(place[row], reason) for row, reason in found.broken],
     )
 
 
-def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
-    """Return what tells `progress` of steps done; never fewer than before, if some are redone."""
-    reached = 0
+def _guess(encoded: Encoded, wanted: Wanted) -> ImageRule | None:
+    """Return what a few of the images say that all will become.
 
-    def step(done: int) -> None:
-        nonlocal reached
-        reached = max(reached, done)
-        if progress:
-            progress(reached, total)
-
-    return step
-
-
-def _guess(encoded: Encoded, wanted: Wanted, images: Path) -> tuple[ImageRule | None, Guess | None]:
-    """Return what a few of the pictures say that all will become, with the file for them made.
-
-    Where a size is to be chosen from pictures that differ, a few say too little: to decode all by
+    Where a size is to be chosen from images that differ, a few say too little: to decode all by
     what they say, and again by what all say, would take twice as long.
     """
     sample = encoded.items[:: max(1, len(encoded.items) // SAMPLE)][:SAMPLE]
-    found = survey(sample, 0)
+    found = examine(0, list(zip(*sample, strict=True)), None)
     if not found.sizes:
-        return None, None
-    facts = facts_of(found.sizes)
-    if facts.sizes > 1 and not wanted.any_size:
-        return None, None
-    rule = choose(facts, wanted).rule
-    cache.make_blank(images, (len(encoded.items), *rule.shape))
-    plain = agrees_with_pillow() and min(rule.height, rule.width) >= TINY_SIDE
-    return rule, Guess(rule.to_json(), wanted.any_size, plain, str(images))
+        return None
+    facts = facts_of(found.counted_sizes())
+    return choose(facts, wanted).rule if facts.sizes == 1 or wanted.any_size else None
 
 
-def _facts(source: str, encoded: Encoded, surveyed: Survey) -> Facts:
-    """Return what the pictures have in common, or say why none can be read."""
-    if not surveyed.sizes:
-        broken = [Skipped(encoded.names[row], reason) for row, reason in surveyed.broken]
+def _facts(source: str, encoded: Encoded, found: Found) -> Facts:
+    """Return what the images have in common, or say why none can be read."""
+    if not found.sizes:
+        broken = [Skipped(encoded.names[row], reason) for row, reason in found.broken]
         raise DataError(f"{source}: none of {len(broken)} files is a picture: {_first(broken)}")
-    return facts_of(surveyed.sizes)
+    return facts_of(found.counted_sizes())
 
 
-def _finish(
-    images: Path, encoded: Encoded, digests: Sequence[str], outcome: Outcome, facts: Facts
-) -> Stored:
-    """Put the rows into canonical order, without those of broken pictures; say what there is."""
-    broken = dict(sorted(outcome.broken))
-    kept, parts = canonical_rows(encoded.parts, broken, digests, encoded.labels, encoded.names)
+def _finish(images: Path, encoded: Encoded, found: Found, facts: Facts) -> Stored:
+    """Put the rows into canonical order, without those of broken images; say what there is."""
+    broken = dict(sorted(found.broken))
+    kept, parts = canonical_rows(
+        encoded.parts, broken, found.digests, encoded.labels, encoded.names
+    )
     skipped = [list(one) for one in encoded.skipped]
     for part, (start, stop) in encoded.parts.items():
         skipped += [
@@ -307,7 +333,7 @@ def _finish(
         ]
     if kept != list(range(len(encoded.items))):
         keep_rows(images, kept)
-    kinds = Counter(words.partition(":")[0] for _, words in outcome.notes)
+    kinds = Counter(words.partition(":")[0] for _, words in found.notes)
     meta = {
         "parts": parts,
         "class_names": list(encoded.class_names),

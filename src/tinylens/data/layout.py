@@ -21,7 +21,7 @@ from tinylens.data.checking import (
     empty_part,
     listed,
 )
-from tinylens.data.decode_worker import Item
+from tinylens.data.decode import Item
 from tinylens.data.manifest_rows import (
     MANIFEST_NAMES,
     Manifest,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.data.decode_worker import Item, stamp_of
+from tinylens.data.decode import Item, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
 from tinylens.data.manifest_rows import SUFFIXES, Rows, column_of, parse_manifest, rows_of
 from tinylens.data.parts import CLASS_NAME_FILES, Columns, Parts, parse_class_names, shown

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from tinylens.data.decode_worker import MAX_FILE_BYTES, Item
+from tinylens.data.decode import MAX_FILE_BYTES, Item
 from tinylens.data.layout import PICTURE_SUFFIXES, TEXT_NAMES
 from tinylens.data.parts import inner_path, shown
 from tinylens.errors import DataError

@@ -18,7 +18,7 @@ from typing import IO, Any
 from tinylens.data import card
 from tinylens.data.checking import check_class_names
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.data.decode_worker import MAX_FILE_BYTES, Item, stamp_of
+from tinylens.data.decode import MAX_FILE_BYTES, Item, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
 from tinylens.data.manifest_rows import SPLIT_COLUMNS, parts_of
 from tinylens.data.parts import PART_NAMES, Columns, Parts, numbered_names, ordered_names

@@ -17,7 +17,7 @@ from typing import Any
 
 from tinylens.data.checking import check_class_names
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.data.decode_worker import Item, Stamp, stamp_of
+from tinylens.data.decode import Item, Stamp, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
 from tinylens.data.layout import PICTURE_SUFFIXES
 from tinylens.data.manifest import class_names_beside
