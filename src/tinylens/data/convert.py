@@ -166,14 +166,12 @@ def _find(source: str | Path, groups: str, options: Options, workspace: Path) ->
 
 def _find_arrays(parts: Parts, groups: dict[str, list[str]], options: Options) -> _Found:
     found = _Found(parts.train.source, parts.train.class_names, [], [])
-    rows: list[Any] = []
-    for name, part in parts.items():
-        by_row = groups.get(name) or part.groups or [""] * len(part)
-        each = zip(part.labels.tolist(), by_row, part.images, strict=True)
-        rows += [
-            (name, label, group, f"{row}.png", partial(_png, image))
-            for row, (label, group, image) in enumerate(each)
-        ]
+    rows = []
+    for split, part in parts.items():
+        by_row = groups.get(split) or part.groups or [""] * len(part)
+        for row, image in enumerate(part.images):
+            label, read = int(part.labels[row]), partial(_png, image)
+            rows.append((split, label, by_row[row], f"{row}.png", read))
     _survey(found, rows, options)
     return found
 
@@ -328,18 +326,13 @@ def _write_parquet(found: _Found, root: Path, options: Options) -> None:
     counts: dict[str, str] = {}
     for split, group in itertools.groupby(found.entries, lambda entry: entry.split):
         entries = list(group)
-        # each entry goes to the shard in which its last byte would lie
-        sizes = itertools.accumulate(entry.size for entry in entries)
-        starts = [size // SHARD_BYTES for size in sizes]
-        shards = [
-            [e for e, _ in each]
-            for _, each in itertools.groupby(
-                zip(entries, starts, strict=True), lambda pair: pair[1]
-            )
-        ]
+        ends = itertools.accumulate(entry.size for entry in entries)
+        shards: dict[int, list[_Entry]] = {}
+        for entry, end in zip(entries, ends, strict=True):
+            shards.setdefault(end // SHARD_BYTES, []).append(entry)
         name = _HUGGING_FACE_NAMES[split]
         counts[name] = str(len(entries))
-        for number, shard in enumerate(shards):
+        for number, shard in enumerate(shards.values()):
             file = f"{name}-{number:05}-of-{len(shards):05}.parquet"
             _write_shard(found, shard, contents, root / "data" / file)
     _write_text(root / "README.md", card.write(found.class_names, counts))
@@ -351,10 +344,8 @@ def _write_shard(
     import pyarrow
     import pyarrow.parquet
 
-    columns = {
-        "image": pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]),
-        "label": pyarrow.int64(),
-    }
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    columns = {"image": image, "label": pyarrow.int64()}
     features: dict[str, Any] = {  # as the `datasets` library describes columns
         "image": {"_type": "Image"},
         "label": {"names": list(found.class_names), "_type": "ClassLabel"},

@@ -151,7 +151,7 @@ def _collect(
             cells = _cells(source, table, found)
             for (number, cell, label), its_part in zip(cells, parts, strict=False):
                 name = f"{source.relative_to(root).as_posix()}:{number}"
-                content = cell.get("bytes") if isinstance(cell, dict) else cell
+                content: Any = cell.get("bytes") if isinstance(cell, dict) else cell
                 if reason := _fault(cell, content, label):
                     skipped.append((its_part, name, reason))
                     continue
