@@ -158,20 +158,15 @@ def _from_folder(path: Path) -> tuple[Layout, dict[str, bytes]]:
         raise DataError(f"{path}: no CIFAR files; expected one of {_expected()} in it")
     layout, place = found
     contents = {}
-    for name in layout.files:
-        if (place / name).is_file():
-            contents[name] = _read_file(place / name)
+    for file in (place / name for name in layout.files if (place / name).is_file()):
+        try:
+            if (size := file.stat().st_size) > MAX_MEMBER_BYTES:
+                raise DataError(f"{file}: {size:,} bytes, too large for a CIFAR file")
+            contents[file.name] = file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     _check_complete(path, layout, contents)
     return layout, contents
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_MEMBER_BYTES:
-            raise DataError(f"{path}: {path.stat().st_size:,} bytes, too large for a CIFAR file")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _from_archive(path: Path) -> tuple[Layout, dict[str, bytes]]:

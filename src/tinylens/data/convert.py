@@ -82,19 +82,6 @@ class _Entry(NamedTuple):
     def split(self) -> str:
         return SPLIT_NAMES[self.place]
 
-    @property
-    def stem(self) -> str:
-        return _stem(self.name)
-
-    def content(self) -> bytes:
-        content = self.read()
-        if hashlib.sha256(content).hexdigest() != self.digest:
-            raise DataError(
-                f"{self.name}: changed while it was read; expected it to stay as it is: run the "
-                "command again"
-            )
-        return content
-
 
 class _Found(NamedTuple):
     source: str
@@ -179,14 +166,12 @@ def _find(source: str | Path, groups: str, options: Options, workspace: Path) ->
 
 def _find_arrays(parts: Parts, groups: dict[str, list[str]], options: Options) -> _Found:
     found = _Found(parts.train.source, parts.train.class_names, [], [])
-    rows: list[Any] = []
-    for name, part in parts.items():
-        by_row = groups.get(name) or part.groups or [""] * len(part)
-        each = zip(part.labels.tolist(), by_row, part.images, strict=True)
-        rows += [
-            (name, label, group, f"{row}.png", partial(_png, image))
-            for row, (label, group, image) in enumerate(each)
-        ]
+    rows = []
+    for split, part in parts.items():
+        by_row = groups.get(split) or part.groups or [""] * len(part)
+        for row, image in enumerate(part.images):
+            label, read = int(part.labels[row]), partial(_png, image)
+            rows.append((split, label, by_row[row], f"{row}.png", read))
     _survey(found, rows, options)
     return found
 
@@ -274,7 +259,8 @@ def _write_folder(found: _Found, root: Path, options: Options) -> None:
             f"{found.source}: the class {odd[0]!a} cannot be kept in a folder; expected names that "
             "can be printed, without spaces around them: convert with --format parquet"
         )
-    plain = all(map(is_folder_name, names))
+    # whatever the file system, and not hidden from the reader
+    plain = all(re.fullmatch(r"(?!\.|__MACOSX)[^/\\:]{1,60}", name) for name in names)
     folders = names if plain else [f"class-{label:04}" for label in range(len(names))]
     if ordered_names(names) != names:
         _write_text(root / "classnames.txt", "".join(f"{name}\n" for name in names))
@@ -287,22 +273,12 @@ def _write_folder(found: _Found, root: Path, options: Options) -> None:
         (root / path).write_bytes(content)
 
 
-def is_folder_name(name: str) -> bool:
-    """Return whether a class name is a folder's name on any file system.
-
-    >>> is_folder_name("T-shirt"), is_folder_name("T-shirt/top"), is_folder_name(".git")
-    (True, False, False)
-    """
-    hidden = name.startswith((".", "__MACOSX"))
-    return not hidden and not set(name) & set("/\\:") and 0 < len(name.encode("utf-8")) <= 200
-
-
 def _paths(entries: Sequence[_Entry], folders: Sequence[str], parted: bool) -> dict[str, _Entry]:
     """Return a path for each image; no two are the same where case does not count."""
     taken: set[str] = set()
     paths = {}
     for entry in entries:
-        stem = f"{folders[entry.label]}/{entry.stem}"
+        stem = f"{folders[entry.label]}/{_stem(entry.name)}"
         stem = f"{entry.split}/{stem}" if parted else stem
         path, number = f"{stem}.{entry.suffix}", 1
         while path.casefold() in taken:
@@ -332,7 +308,13 @@ def _write_text(path: Path, text: str) -> None:
 def _contents(entries: Iterable[_Entry], options: Options) -> Iterator[bytes]:
     entries = list(entries)
     for number, entry in enumerate(entries, 1):
-        yield entry.content()
+        content = entry.read()
+        if hashlib.sha256(content).hexdigest() != entry.digest:
+            raise DataError(
+                f"{entry.name}: changed while it was read; expected it to stay as it is: run the "
+                "command again"
+            )
+        yield content
         if options.progress:
             options.progress(len(entries) + number, 2 * len(entries))
 
@@ -340,28 +322,20 @@ def _contents(entries: Iterable[_Entry], options: Options) -> Iterator[bytes]:
 def _write_parquet(found: _Found, root: Path, options: Options) -> None:
     """Write shards in data/, and a README.md, as Hugging Face's hub has them."""
     (root / "data").mkdir()
-    counts = Counter(_HUGGING_FACE_NAMES[entry.split] for entry in found.entries)
-    readme = card.write(found.class_names, {name: str(count) for name, count in counts.items()})
-    _write_text(root / "README.md", readme)
     contents = _contents(found.entries, options)
-    for name, entries in _shards(found.entries):
-        _write_shard(found, entries, contents, root / "data" / name)
-
-
-def _shards(entries: Sequence[_Entry]) -> Iterator[tuple[str, list[_Entry]]]:
-    """Yield (file name, entries) of each shard."""
-    for split, some in itertools.groupby(entries, lambda entry: entry.split):
-        shards: list[list[_Entry]] = [[]]
-        size = 0
-        for entry in some:
-            if shards[-1] and size + entry.size > SHARD_BYTES:
-                shards.append([])
-                size = 0
-            shards[-1].append(entry)
-            size += entry.size
-        for number, shard in enumerate(shards):
-            name = f"{_HUGGING_FACE_NAMES[split]}-{number:05}-of-{len(shards):05}.parquet"
-            yield name, shard
+    counts: dict[str, str] = {}
+    for split, group in itertools.groupby(found.entries, lambda entry: entry.split):
+        entries = list(group)
+        ends = itertools.accumulate(entry.size for entry in entries)
+        shards: dict[int, list[_Entry]] = {}
+        for entry, end in zip(entries, ends, strict=True):
+            shards.setdefault(end // SHARD_BYTES, []).append(entry)
+        name = _HUGGING_FACE_NAMES[split]
+        counts[name] = str(len(entries))
+        for number, shard in enumerate(shards.values()):
+            file = f"{name}-{number:05}-of-{len(shards):05}.parquet"
+            _write_shard(found, shard, contents, root / "data" / file)
+    _write_text(root / "README.md", card.write(found.class_names, counts))
 
 
 def _write_shard(
@@ -370,10 +344,8 @@ def _write_shard(
     import pyarrow
     import pyarrow.parquet
 
-    columns = {
-        "image": pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]),
-        "label": pyarrow.int64(),
-    }
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    columns = {"image": image, "label": pyarrow.int64()}
     features: dict[str, Any] = {  # as the `datasets` library describes columns
         "image": {"_type": "Image"},
         "label": {"names": list(found.class_names), "_type": "ClassLabel"},
@@ -389,7 +361,10 @@ def _write_shard(
         for start in range(0, len(entries), 1_000):
             rows = [
                 {
-                    "image": {"bytes": next(contents), "path": f"{entry.stem}.{entry.suffix}"},
+                    "image": {
+                        "bytes": next(contents),
+                        "path": f"{_stem(entry.name)}.{entry.suffix}",
+                    },
                     "label": entry.label,
                     "group": entry.group,
                 }

@@ -25,7 +25,7 @@ from tinylens.data.layout import (
     manifest_in,
 )
 from tinylens.data.manifest import check_stays_inside
-from tinylens.data.manifest_rows import MANIFEST_NAMES, Rows, column_of
+from tinylens.data.manifest_rows import Rows, column_of
 from tinylens.data.parts import Columns, Parts, shown
 from tinylens.errors import DataError
 
@@ -227,8 +227,3 @@ class _Walk:
 
 def _joined(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
-
-
-def is_manifest_name(name: str) -> bool:
-    """Return whether a file of this name in a folder may say the classes."""
-    return name.lower() in MANIFEST_NAMES

@@ -22,6 +22,7 @@ from tinylens.data import (
 from tinylens.data.checking import no_set
 from tinylens.data.encoded import Options, Source, read_encoded
 from tinylens.data.layout import PICTURE_SUFFIXES
+from tinylens.data.manifest_rows import MANIFEST_NAMES
 from tinylens.data.parts import Parts
 from tinylens.errors import DataError
 
@@ -122,10 +123,7 @@ def _is_idx(path: Path) -> bool:
 def _has_folders(path: Path) -> bool:
     if not path.is_dir():
         return False
-    entries = list(path.iterdir())
-    return any(entry.is_dir() for entry in entries) or any(
-        image_folder.is_manifest_name(entry.name) for entry in entries
-    )
+    return any(each.is_dir() or each.name.lower() in MANIFEST_NAMES for each in path.iterdir())
 
 
 def _shard_column(path: Path, column: str, _: Options) -> Cells | None:

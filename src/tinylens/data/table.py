@@ -11,9 +11,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tinylens.data import card
 from tinylens.data.checking import check_class_names
@@ -72,7 +71,11 @@ def find_files(path: Path) -> dict[str, list[Path]]:
     """
     if not path.is_dir():
         return {"train": [path]}
-    found = _parquet_files(path)
+    try:
+        # at the top, or as in data/ or plain_text/
+        found = sorted(path.glob("*.parquet")) or sorted(path.glob("*/*.parquet"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     by_part: dict[str, list[Path]] = {}
     for file in found:
         by_part.setdefault(_part_of(file), []).append(file)
@@ -110,14 +113,6 @@ def read_column(path: Path, column: str) -> dict[str, Any]:
     return cells
 
 
-def _parquet_files(path: Path) -> list[Path]:
-    try:
-        here = sorted(path.glob("*.parquet"))
-        return here or sorted(path.glob("*/*.parquet"))  # as in data/ or plain_text/
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def _part_of(file: Path) -> str:
     """Return the part that the name says, train-00000-of-00002.parquet for one, or ""."""
     word = "".join(itertools.takewhile(str.isalpha, file.stem.lower()))
@@ -134,16 +129,6 @@ def _seen(path: Path, columns: Columns) -> list[Any]:
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
     return [files, [columns.image, columns.label], stamp_of(str(path / "README.md"))]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A row of a table; `content` is empty where there is a reason to set it aside."""
-
-    name: str
-    content: bytes
-    label: int | str
-    reason: str = ""
 
 
 def _collect(
@@ -163,11 +148,15 @@ def _collect(
             found = _columns(source, table, columns)
             class_names[str(source)] = _class_names(source, table, found[1])
             parts = itertools.repeat(part) if len(by_part) > 1 else _splits(source, table, part)
-            for row, its_part in zip(_rows(source, root, table, found), parts, strict=False):
-                if row.reason:
-                    skipped.append((its_part, row.name, row.reason))
+            cells = _cells(source, table, found)
+            for (number, cell, label), its_part in zip(cells, parts, strict=False):
+                name = f"{source.relative_to(root).as_posix()}:{number}"
+                content: Any = cell.get("bytes") if isinstance(cell, dict) else cell
+                if reason := _fault(cell, content, label):
+                    skipped.append((its_part, name, reason))
                     continue
-                rows.append((its_part, _put(file, heap, row.content), row.label, row.name))
+                rows.append((its_part, Item(str(heap), file.tell(), len(content)), label, name))
+                file.write(content)
     counts = {part: sum(row[0] == part for row in rows) for part in _PARTS}
     rows.sort(key=lambda row: _PARTS.index(row[0]))
     told = card.class_names(path / "README.md") if not any(class_names.values()) else ()
@@ -202,12 +191,6 @@ def _stretches(counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     return {part: (ends[part] - count, ends[part]) for part, count in counts.items() if count}
 
 
-def _put(file: IO[bytes], heap: Path, content: bytes) -> Item:
-    item = Item(str(heap), file.tell(), len(content))
-    file.write(content)
-    return item
-
-
 def _open(file: Path) -> Any:
     try:
         import pyarrow
@@ -229,7 +212,8 @@ def _open(file: Path) -> Any:
     return table
 
 
-def _rows(file: Path, root: Path, table: Any, columns: tuple[str, str]) -> Iterator[_Row]:
+def _cells(file: Path, table: Any, columns: tuple[str, str]) -> Iterator[tuple[int, Any, Any]]:
+    """Yield the number of each row, the cell of its picture and its label."""
     import pyarrow
 
     image_column, label_column = columns
@@ -238,23 +222,20 @@ def _rows(file: Path, root: Path, table: Any, columns: tuple[str, str]) -> Itera
         for batch in table.iter_batches(_ROWS_AT_ONCE, columns=[image_column, label_column]):
             labels = batch.column(label_column).to_pylist()
             for cell, label in zip(batch.column(image_column).to_pylist(), labels, strict=True):
-                name = f"{file.relative_to(root).as_posix()}:{number}"
-                yield _row(name, cell, label)
+                yield number, cell, label
                 number += 1
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{file}: damaged after row {number:,}: {_short(str(error))}") from error
 
 
-def _row(name: str, cell: Any, label: int | str | None) -> _Row:
-    content = cell.get("bytes") if isinstance(cell, dict) else cell
+def _fault(cell: Any, content: bytes | None, label: int | str | None) -> str:
+    """Return why a row cannot be used, or ""."""
     if label is None or label == "":
-        return _Row(name, b"", 0, "no label")
+        return "no label"
     if content is None:
-        outside = cell.get("path") if isinstance(cell, dict) else None
-        return _Row(name, b"", 0, "a path without bytes" if outside else "no picture")
-    if len(content) > MAX_FILE_BYTES:
-        return _Row(name, b"", 0, "too large for a picture")
-    return _Row(name, content, label)
+        outside = isinstance(cell, dict) and cell.get("path")
+        return "a path without bytes" if outside else "no picture"
+    return "too large for a picture" if len(content) > MAX_FILE_BYTES else ""
 
 
 def _columns(file: Path, table: Any, asked: Columns) -> tuple[str, str]:
@@ -282,18 +263,15 @@ def _columns(file: Path, table: Any, asked: Columns) -> tuple[str, str]:
     if pyarrow.types.is_struct(image_type):
         inner = {field.name: field.type for field in image_type}
         image_type = inner.get("bytes")
-    if image_type is None or not _is_bytes(image_type):
+    is_bytes = image_type is not None and (
+        pyarrow.types.is_binary(image_type) or pyarrow.types.is_large_binary(image_type)
+    )
+    if not is_bytes:
         raise DataError(
             f"{file}: column {image} is {schema.field(image).type}, expected bytes, or a struct "
             "of bytes and path"
         )
     return image, label
-
-
-def _is_bytes(kind: Any) -> bool:
-    import pyarrow.types
-
-    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
 
 
 def is_text(kind: Any) -> bool:
