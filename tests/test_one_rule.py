@@ -230,14 +230,3 @@ def test_a_run_is_opened_again_by_its_recorded_rule_whatever_would_be_chosen_now
     splits = load(root, rule=rule, data_dir=cache)
     run = run_of(tmp_path / "run", splits, image=rule.to_json())
     assert reopen(run, data_dir=cache).fingerprint == splits.fingerprint
-
-
-def test_a_run_of_an_earlier_version_is_opened_again_by_the_rule_of_its_model(pictures, tmp_path):
-    """Sets of many sizes were stretched to 64 by 64 then, and run.json did not say so."""
-    rule = ImageRule(64, 64, 3)
-    root, cache = split_by_label(tmp_path / "set", pictures), tmp_path / "cache"
-    splits = load(root, rule=rule, data_dir=cache)
-    assert load(root, data_dir=cache).train.image_shape != rule.shape
-    run = run_of(tmp_path / "run", splits)
-    run.model.write_bytes(model_bytes(rule))
-    assert reopen(run, data_dir=cache).fingerprint == splits.fingerprint

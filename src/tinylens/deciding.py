@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.errors import RecipeError
-from tinylens.metrics import Labels, Probabilities, wilson_interval
-from tinylens.results import LevelScores, Score, SetScores
+from tinylens.metrics import Labels, Probabilities
 
 MAX_ERRORS = (0.005, 0.01, 0.02, 0.05, 0.1)
 COVERAGES = (0.9, 0.95, 0.99)
@@ -178,35 +177,6 @@ def decide(
     sets = tuple(set_level(probabilities, labels, coverage) for coverage in COVERAGES)
     kept = any(level.max_error == max_error for level in levels)
     return Deciding(tuple(levels), sets, max_error if kept else None)
-
-
-def judge_level(probabilities: Probabilities, labels: Labels, level: Level) -> LevelScores:
-    """Return how a level holds on pictures that it was not computed on, such as test's."""
-    chosen = probabilities.max(axis=1) >= level.threshold
-    wrong = chosen & (probabilities.argmax(axis=1) != labels)
-    return LevelScores(
-        max_error=level.max_error,
-        threshold=level.threshold,
-        answered=_share(int(chosen.sum()), len(labels)),
-        error=_share(int(wrong.sum()), int(chosen.sum())),
-    )
-
-
-def judge_set(probabilities: Probabilities, labels: Labels, level: SetLevel) -> SetScores:
-    """Return how sets hold on pictures that their threshold was not computed on."""
-    chosen = in_set(probabilities, level)
-    sizes = chosen.sum(axis=1)
-    return SetScores(
-        coverage=level.coverage,
-        threshold=level.threshold,
-        covered=_share(int(chosen[np.arange(len(labels)), labels].sum()), len(labels)),
-        single=_share(int((sizes == 1).sum()), len(labels)),
-        mean_size=float(sizes.mean()),
-    )
-
-
-def _share(count: int, of: int) -> Score:
-    return Score(count / of if of else None, wilson_interval(count, of) if of else None)
 
 
 def error_level(probabilities: Probabilities, labels: Labels, max_error: float) -> Level | None:

@@ -16,12 +16,20 @@ from tinylens import bootstrap, metrics
 from tinylens.data.dataset import Dataset, Images, Labels
 from tinylens.data.images import ImageRule
 from tinylens.data.sources import load_by
-from tinylens.deciding import Deciding, judge_level, judge_set
+from tinylens.deciding import Deciding, Level, SetLevel, in_set
 from tinylens.diagnosis import measure_gap
 from tinylens.environment import now
 from tinylens.errors import DataError, MissingExtra, RunError
 from tinylens.recipe_sections import DataSection
-from tinylens.results import Calibration, ClassScores, Evaluation, Score, SplitScores
+from tinylens.results import (
+    Calibration,
+    ClassScores,
+    Evaluation,
+    LevelScores,
+    Score,
+    SetScores,
+    SplitScores,
+)
 from tinylens.run import Run
 
 Probabilities = NDArray[np.float32]
@@ -337,3 +345,32 @@ def _sklearn_metrics() -> ModuleType:
 
 def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
+
+
+def judge_level(probabilities: Probabilities, labels: Labels, level: Level) -> LevelScores:
+    """Return how a level holds on pictures that it was not computed on, such as test's."""
+    chosen = probabilities.max(axis=1) >= level.threshold
+    wrong = chosen & (probabilities.argmax(axis=1) != labels)
+    return LevelScores(
+        max_error=level.max_error,
+        threshold=level.threshold,
+        answered=_share(int(chosen.sum()), len(labels)),
+        error=_share(int(wrong.sum()), int(chosen.sum())),
+    )
+
+
+def judge_set(probabilities: Probabilities, labels: Labels, level: SetLevel) -> SetScores:
+    """Return how sets hold on pictures that their threshold was not computed on."""
+    chosen = in_set(probabilities, level)
+    sizes = chosen.sum(axis=1)
+    return SetScores(
+        coverage=level.coverage,
+        threshold=level.threshold,
+        covered=_share(int(chosen[np.arange(len(labels)), labels].sum()), len(labels)),
+        single=_share(int((sizes == 1).sum()), len(labels)),
+        mean_size=float(sizes.mean()),
+    )
+
+
+def _share(count: int, of: int) -> Score:
+    return Score(count / of if of else None, metrics.wilson_interval(count, of) if of else None)
