@@ -130,7 +130,7 @@ def as_svg(figure: Figure, name: str, description: str) -> str:
     buffer = io.StringIO()
     with _style():
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = UNWANTED.sub("", buffer.getvalue())
+    text = re.sub(r"(\.\d\d)\d+", r"\1", UNWANTED.sub("", buffer.getvalue()))
     text = re.sub(r'(\bid="|href="#)', rf"\1{name}-", text)
     for variable, colours in THEME.items():
         for colour in colours:
