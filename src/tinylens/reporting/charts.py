@@ -130,7 +130,9 @@ def as_svg(figure: Figure, name: str, description: str) -> str:
     buffer = io.StringIO()
     with _style():
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = re.sub(r"(\.\d\d)\d+", r"\1", UNWANTED.sub("", buffer.getvalue()))
+    text = UNWANTED.sub("", buffer.getvalue())
+    # positions to a hundredth of a point; what stands between tags is words
+    text = re.sub(r"(\.\d\d)\d+(?=[^<>]*>)", r"\1", text)
     text = re.sub(r'(\bid="|href="#)', rf"\1{name}-", text)
     for variable, colours in THEME.items():
         for colour in colours:
