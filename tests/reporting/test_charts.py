@@ -71,6 +71,12 @@ def test_a_chart_in_a_page_is_the_same_each_time_and_keeps_its_ids_and_colours_t
     assert ">accuracy</text>" in one.lower()
 
 
+def test_a_chart_in_a_page_keeps_its_words_as_they_are():
+    figure = charts.new_figure(2, 1)
+    figure.text(0.5, 0.5, "0.12345 <#0072b2>")
+    assert ">0.12345 &lt;" in charts.as_svg(figure, "one", "words")
+
+
 def row(number, value, state="complete"):
     return {"number": number, "state": state, "value": value}
 

@@ -131,6 +131,8 @@ def as_svg(figure: Figure, name: str, description: str) -> str:
     with _style():
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = UNWANTED.sub("", buffer.getvalue())
+    # positions to a hundredth of a point; what stands between tags is words
+    text = re.sub(r"(\.\d\d)\d+(?=[^<>]*>)", r"\1", text)
     text = re.sub(r'(\bid="|href="#)', rf"\1{name}-", text)
     for variable, colours in THEME.items():
         for colour in colours:

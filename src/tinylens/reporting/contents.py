@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,18 +46,25 @@ class Mistake:
     confidence: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Confusion:
-    """How often pictures of one class were taken for another: `count` of `support`."""
+    """How often images of one class were taken for another: `count` of `support`.
+
+    Attributes:
+        target: id of what shows some of them on the page; "" where the run keeps none.
+        mistakes: some of them, the most confident first.
+    """
 
     label: str
     answer: str
     count: int
     support: int
+    target: str
+    mistakes: tuple[Mistake, ...]
 
     @property
     def share(self) -> float:
-        """The share of the class's pictures."""
+        """The share of the class's images."""
         return self.count / self.support
 
 
@@ -160,17 +168,21 @@ class Contents:
         """The class names in the order of the labels."""
         return [scores.name for scores in self.test.per_class]
 
-    @property
+    @functools.cached_property
     def confusions(self) -> list[Confusion]:
         """Every kind of mistake that was made on test, the most frequent first."""
-        names, rows = self.class_names, self.test.confusion
-        kinds = [
-            Confusion(names[label], names[answer], count, sum(row))
-            for label, row in enumerate(rows)
-            for answer, count in enumerate(row)
-            if count and label != answer
-        ]
-        return sorted(kinds, key=lambda kind: -kind.count)
+        kept = defaultdict[tuple[str, str], list[Mistake]](list)
+        for mistake in sorted(self.confused, key=lambda mistake: -mistake.confidence):
+            kept[mistake.label, mistake.answer].append(mistake)
+        names = self.class_names
+        found = []
+        for label, row in enumerate(self.test.confusion):
+            for answer, count in enumerate(row):
+                if count and label != answer:
+                    kind = names[label], names[answer]
+                    target = f"taken-{label}-{answer}" if kind in kept else ""
+                    found.append(Confusion(*kind, count, sum(row), target, tuple(kept[kind])))
+        return sorted(found, key=lambda each: -each.count)
 
 
 def _hashes(run: Run) -> dict[str, str]:

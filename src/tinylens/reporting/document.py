@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tinylens.reporting.wording import share_text, span_text
 from tinylens.results import percent
 
 PACKAGE = "tinylens.reporting"
@@ -41,7 +42,12 @@ def document(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "data_uri": data_uri}
+    environment.filters |= {
+        "percent": percent,
+        "data_uri": data_uri,
+        "share": share_text,
+        "span": span_text,
+    }
     script = "\n".join(_source(name) for name in scripts)
     style = "\n".join(_source(name) for name in styles)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -47,7 +47,9 @@ def render(contents: Contents) -> str:
         dataset=_dataset(contents),
         parts=[name for name in SPLIT_ORDER if name in contents.evaluation.splits],
         indexed=_indexed(contents),
-        figures=_figures(contents),
+        figures=shown_figures(len(contents.class_names)),
+        value=value_text,
+        interval=interval_text,
         worst=sorted(present, key=lambda scores: scores.recall.value or 0.0)[:WORST],
         confusions=contents.confusions[:WORST],
     )
@@ -92,18 +94,4 @@ def _indexed(contents: Contents) -> list[dict[str, Any]]:
             rows.append(
                 {"type": kind, "name": figure.title, "value": f"{score.value:.4f}", "ci95": ends}
             )
-    return rows
-
-
-def _figures(contents: Contents) -> list[dict[str, Any]]:
-    splits = contents.evaluation.splits
-    rows = []
-    for figure in shown_figures(len(contents.class_names)):
-        cells = {}
-        for name, scores in splits.items():
-            score = getattr(scores, figure.field)
-            interval = interval_text(figure, score)
-            value = value_text(figure, score)
-            cells[name] = f"{value} ({interval})" if interval else value
-        rows.append({"title": figure.title + ", %" * figure.percent, "cells": cells})
     return rows

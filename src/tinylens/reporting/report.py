@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 
 from tinylens.metrics import calibration_bins, wilson_interval
 from tinylens.reporting import charts
-from tinylens.reporting.contents import Confusion, Contents, Mistake
+from tinylens.reporting.contents import Contents
 from tinylens.reporting.document import document
 from tinylens.reporting.wording import (
     SPLIT_ORDER,
@@ -26,16 +24,14 @@ from tinylens.reporting.wording import (
 )
 from tinylens.results import (
     LearningCurve,
-    LevelScores,
     Robustness,
     Score,
-    SetScores,
-    StrangerScores,
     percent,
 )
 
 MOST_NUMBERED = 25  # classes of which a confusion matrix has room for the counts
 SHOWN_CONFUSIONS = 12
+NOTHING = Score(None, None)
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -46,18 +42,17 @@ def render(contents: Contents) -> str:
         ("report.js", "matrix.js"),
         contents=contents,
         parts=[name for name in SPLIT_ORDER if name in contents.evaluation.splits],
-        figure_rows=_figure_rows(contents),
+        figures=shown_figures(len(contents.class_names)),
+        value=value_text,
+        interval=interval_text,
         part_whiskers=_part_whiskers(contents),
         class_rows=_class_rows(contents),
         matrix=matrix(contents),
         numbered=len(contents.class_names) <= MOST_NUMBERED,
-        kinds=frequent(contents),
-        opened=opened(contents),
+        frequent=contents.confusions[:SHOWN_CONFUSIONS],
+        opened=[each for each in contents.confusions if each.mistakes],
         reliability=_reliability(contents),
         thresholds=_thresholds(contents),
-        levels=[_level(level) for level in contents.evaluation.calibration.levels],
-        sets=[_set(each) for each in contents.evaluation.calibration.sets],
-        strangers=[_stranger(each) for each in contents.evaluation.strangers],
         robustness=_robustness(contents.robustness),
         audited=_audited(contents),
         groups=groups(contents.parts) if contents.parts else [],
@@ -69,43 +64,6 @@ def render(contents: Contents) -> str:
 
 
 # --- figures
-
-
-@dataclass(frozen=True)
-class Whisker:
-    """A share and its interval on an axis, as percentages of the axis's length."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure as text, with a whisker where it is drawn as well."""
-
-    value: str
-    interval: str
-    number: float
-    whisker: Whisker | None = None
-
-
-def _figure_rows(contents: Contents) -> list[dict[str, Any]]:
-    splits = contents.evaluation.splits
-    return [
-        {
-            "figure": figure,
-            "cells": {
-                name: Cell(
-                    value_text(figure, getattr(scores, figure.field)),
-                    interval_text(figure, getattr(scores, figure.field)),
-                    getattr(scores, figure.field).value or 0,
-                )
-                for name, scores in splits.items()
-            },
-        }
-        for figure in shown_figures(len(contents.class_names))
-    ]
 
 
 def _part_whiskers(contents: Contents) -> dict[str, Any]:
@@ -139,34 +97,14 @@ def _axis_start(scores: list[Score], step: float) -> float:
     return min(math.floor(lowest / step + 1e-9), round(1 / step) - 1) * step
 
 
-def _share_cell(score: Score, start: float) -> Cell:
+def _share_cell(score: Score, start: float) -> dict[str, Any]:
+    """Return a share, and its interval as percentages of an axis that starts at `start`."""
     value, (low, high) = score.value or 0.0, score.ci95 or (0.0, 1.0)
-
-    def place(share: float) -> float:
-        return round(100 * max(share - start, 0) / (1 - start), 1)
-
-    texts = percent(value), f"{100 * low:.1f}–{100 * high:.1f}"
-    return Cell(*texts, value, Whisker(place(value), place(low), place(high)))
-
-
-# --- confusions
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A confusion, and the id of what opens to show its pictures, or "" where there are none."""
-
-    confusion: Confusion
-    target: str
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """What a cell opens: pictures of one confusion, the most confident first."""
-
-    target: str
-    confusion: Confusion
-    mistakes: tuple[Mistake, ...]
+    ends = {"value": value, "low": low, "high": high}
+    whisker = {
+        name: round(100 * max(share - start, 0) / (1 - start), 1) for name, share in ends.items()
+    }
+    return {"score": score, "number": value, "whisker": whisker}
 
 
 def matrix(contents: Contents) -> list[dict[str, Any]]:
@@ -179,9 +117,7 @@ def matrix(contents: Contents) -> list[dict[str, Any]]:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     mistakes = shares * (1 - np.eye(len(counts)))
     strengths = np.sqrt(mistakes / max(mistakes.max(), 1e-12)) + np.diag(np.diag(shares))
-    shown = {mistake.label: set[str]() for mistake in contents.confused}
-    for mistake in contents.confused:
-        shown[mistake.label].add(mistake.answer)
+    targets = {(each.label, each.answer): each.target for each in contents.confusions}
     return [
         {
             "name": name,
@@ -189,55 +125,16 @@ def matrix(contents: Contents) -> list[dict[str, Any]]:
             "cells": [
                 {
                     "answer": answer,
-                    "count": int(count),
-                    "share": share,
-                    "strength": strength,
-                    "target": _target(label, answer) if other in shown.get(name, ()) else "",
+                    "count": int(counts[label, answer]),
+                    "share": shares[label, answer],
+                    "strength": strengths[label, answer].round(2),
+                    "target": targets.get((name, other), ""),
                 }
-                for answer, (other, count, share, strength) in enumerate(
-                    zip(
-                        contents.class_names,
-                        counts[label],
-                        shares[label],
-                        strengths[label].round(2),
-                        strict=True,
-                    )
-                )
+                for answer, other in enumerate(contents.class_names)
             ],
         }
         for label, name in enumerate(contents.class_names)
     ]
-
-
-def frequent(contents: Contents) -> list[Kind]:
-    """Return the most frequent confusions."""
-    targets = {(each.confusion.label, each.confusion.answer): each for each in opened(contents)}
-    kinds = []
-    for confusion in contents.confusions[:SHOWN_CONFUSIONS]:
-        shown = targets.get((confusion.label, confusion.answer))
-        kinds.append(Kind(confusion, shown.target if shown else ""))
-    return kinds
-
-
-def opened(contents: Contents) -> list[Opened]:
-    """Return the confusions of which there are pictures, the most frequent first."""
-    number = {name: label for label, name in enumerate(contents.class_names)}
-    mistakes = defaultdict[tuple[str, str], list[Mistake]](list)
-    for mistake in contents.confused:
-        mistakes[mistake.label, mistake.answer].append(mistake)
-    return [
-        Opened(
-            _target(number[confusion.label], number[confusion.answer]),
-            confusion,
-            tuple(sorted(shown, key=lambda mistake: -mistake.confidence)),
-        )
-        for confusion in contents.confusions
-        if (shown := mistakes.get((confusion.label, confusion.answer)))
-    ]
-
-
-def _target(label: int, answer: int) -> str:
-    return f"taken-{label}-{answer}"
 
 
 # --- calibration
@@ -252,59 +149,21 @@ def _reliability(contents: Contents) -> str:
     return charts.as_svg(charts.reliability(contents), "reliability", description)
 
 
-def _level(level: LevelScores) -> dict[str, str]:
-    """Return a wanted rate of errors, the confidence that keeps it, and how it held on test."""
-    low, high = level.error.ci95 or (0.0, 1.0)
-    return {
-        "wanted": f"{100 * level.max_error:g}",
-        "threshold": f"{level.threshold:.3f}",
-        "answered": percent(level.answered.value or 0.0),
-        "error": "–" if level.error.value is None else percent(level.error.value, 2),
-        "interval": f"{100 * low:.2f}–{100 * high:.2f}" if level.error.ci95 else "",
-    }
-
-
-def _set(found: SetScores) -> dict[str, str]:
-    low, high = found.covered.ci95 or (0.0, 1.0)
-    return {
-        "wanted": f"{100 * found.coverage:g}",
-        "covered": percent(found.covered.value or 0.0),
-        "interval": f"{100 * low:.1f}–{100 * high:.1f}",
-        "size": f"{found.mean_size:.2f}",
-        "single": percent(found.single.value or 0.0),
-    }
-
-
-def _stranger(found: StrangerScores) -> dict[str, str]:
-    """Return how a kind of pictures from elsewhere is told."""
-    low, high = found.roc_auc.ci95 or (0.0, 1.0)
-    return {
-        "name": found.name,
-        "area": f"{found.roc_auc.value or 0.0:.3f}",
-        "interval": f"{low:.3f}–{high:.3f}",
-        "refused": percent(found.refused.value or 0.0, 0),
-        "at": f"{100 * found.at:g}",
-    }
-
-
 def _thresholds(contents: Contents) -> list[dict[str, Any]]:
     """Return what remains, and how right it is, when less confident answers are held back."""
     confidence = contents.probabilities.max(axis=1)
     right = contents.probabilities.argmax(axis=1) == contents.labels
-    rows = []
-    for threshold in THRESHOLDS:
-        answered = confidence >= threshold
-        count, correct = int(answered.sum()), int((answered & right).sum())
-        low, high = wilson_interval(correct, count)
-        rows.append(
-            {
-                "threshold": threshold,
-                "share": count / len(right),
-                "accuracy": percent(correct / count) if count else "–",
-                "interval": f"{100 * low:.1f}–{100 * high:.1f}" if count else "",
-            }
-        )
-    return rows
+    return [
+        {"threshold": threshold, **_accuracy(right[confidence >= threshold], len(right))}
+        for threshold in THRESHOLDS
+    ]
+
+
+def _accuracy(right: NDArray[np.bool_], of: int) -> dict[str, Any]:
+    """Return how many images there are, their share, and the accuracy on them."""
+    count, correct = len(right), int(right.sum())
+    found = Score(correct / count, wilson_interval(correct, count)) if count else NOTHING
+    return {"pictures": count, "share": count / of, "accuracy": found}
 
 
 # --- robustness
@@ -319,16 +178,9 @@ def _robustness(found: Robustness | None) -> dict[str, Any] | None:
 
     def cell(score: Score) -> dict[str, Any]:
         lost = max(clean - (score.value or 0.0), 0.0) / max(clean - worst, 1e-12)
-        low, high = score.ci95 or (0.0, 1.0)
-        interval = f"{percent(low)}–{percent(high)}"
-        return {"value": percent(score.value or 0.0), "interval": interval, "lost": round(lost, 2)}
+        return {"score": score, "lost": round(lost, 2)}
 
-    error = found.mean_corruption_error
     return {
-        "pictures": found.pictures,
-        "clean": cell(found.clean),
-        "error": percent(error.value or 0.0),
-        "error_interval": "–".join(percent(end) for end in error.ci95 or (0.0, 1.0)),
         "rows": [
             {"name": name.replace("_", " "), "cells": [cell(score) for score in scores]}
             for name, scores in found.corruptions.items()
@@ -364,15 +216,7 @@ def _audited(contents: Contents) -> dict[str, Any] | None:
 
 
 def _accuracy_without(right: NDArray[np.bool_], rows: frozenset[int]) -> dict[str, Any]:
-    kept = np.ones(len(right), bool)
-    kept[sorted(rows)] = False
-    count, correct = int(kept.sum()), int(right[kept].sum())
-    low, high = wilson_interval(correct, count)
-    return {
-        "pictures": count,
-        "accuracy": percent(correct / count, 2) if count else "–",
-        "interval": f"{percent(low, 2)}–{percent(high, 2)}" if count else "",
-    }
+    return _accuracy(np.delete(right, sorted(rows)), len(right))
 
 
 # --- training

@@ -19,6 +19,7 @@ from tinylens.reporting.wording import (
     groups,
     interval_text,
     leak_words,
+    share_text,
     shortened,
     shown_figures,
     small_change_rows,
@@ -181,8 +182,8 @@ def corruptions(found: Robustness) -> Table:
     error = found.mean_corruption_error
     low, high = (percent(end) for end in error.ci95 or (0, 1))
     caption = (
-        f"accuracy on {found.pictures:,} test pictures, %; as they are {_percent(found.clean)}; "
-        f"mean corruption error {_percent(error)} ({low}–{high})"
+        f"accuracy on {found.pictures:,} test pictures, %; as they are {share_text(found.clean)}; "
+        f"mean corruption error {share_text(error)} ({low}–{high})"
     )
     table = plain_table(caption=caption)
     table.add_column("Corruption", no_wrap=True)
@@ -190,7 +191,7 @@ def corruptions(found: Robustness) -> Table:
     for strength in range(1, strengths + 1):
         table.add_column(f"{strength}", justify="right", no_wrap=True)
     for name, scores in found.corruptions.items():
-        table.add_row(name.replace("_", " "), *map(_percent, scores))
+        table.add_row(name.replace("_", " "), *map(share_text, scores))
     return table
 
 
@@ -289,10 +290,6 @@ def _aside(value: str, interval: str) -> Text:
     if interval:
         text.append(f" ({interval})", style="dim")
     return text
-
-
-def _percent(score: Score) -> str:
-    return "–" if score.value is None else percent(score.value)
 
 
 def _cell(figure: Figure, score: Score) -> Text:

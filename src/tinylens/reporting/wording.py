@@ -59,21 +59,27 @@ def shown_figures(classes: int) -> list[Figure]:
     return [figure for figure in FIGURES if classes >= 6 or figure.field != "top5"]
 
 
+def share_text(score: Score, decimals: int = 1) -> str:
+    """Return a share in percent, such as "92.4", or "–" where it is not defined."""
+    return "–" if score.value is None else percent(score.value, decimals)
+
+
+def span_text(score: Score, decimals: int = 1) -> str:
+    """Return the interval of a share in percent, such as "91.9–92.9", or ""."""
+    return "–".join(f"{100 * end:.{decimals}f}" for end in score.ci95 or ())
+
+
 def value_text(figure: Figure, score: Score) -> str:
     """Return the value, such as "92.4" of a share, or "–" where it is not defined."""
-    if score.value is None:
-        return "–"
-    if figure.percent:
-        return percent(score.value, figure.decimals)
+    if figure.percent or score.value is None:
+        return share_text(score, figure.decimals)
     return f"{score.value:.{figure.decimals}f}"
 
 
 def interval_text(figure: Figure, score: Score) -> str:
     """Return the interval, such as "91.9–92.9" of a share, or "" where it is not defined."""
-    if score.ci95 is None:
-        return ""
     scale = 100 if figure.percent else 1
-    return "–".join(f"{scale * end:.{figure.decimals}f}" for end in score.ci95)
+    return "–".join(f"{scale * end:.{figure.decimals}f}" for end in score.ci95 or ())
 
 
 def small_change_rows(found: Robustness) -> list[tuple[str, Score]]:
