@@ -57,7 +57,7 @@ def _shards(pictures: Sequence[Picture], most: int) -> Iterator[list[Picture]]:
 def _length(picture: Picture) -> int:
     """Return about how many bytes a picture has."""
     item = picture.item
-    return max(item.length, item.inflated) if item.length >= 0 else Path(item.path).stat().st_size
+    return item.length if item.length >= 0 else Path(item.path).stat().st_size
 
 
 # --- Parquet
