@@ -257,7 +257,8 @@ class Pool:
             target: as for `examine`.
 
         Raises:
-            DataError: when a process dies twice; the first time its work is done again.
+            DataError: when a process dies twice, the first time its work is done again; or when
+                there is too little memory or disk space.
         """
         columns = [tuple(zip(*items[start : start + stretch], strict=True)) for start in starts]
         if self._executor is None:
@@ -280,6 +281,11 @@ class Pool:
                         "space, or take these images out"
                     ) from error
                 self._start()
+            except (OSError, MemoryError) as error:
+                raise DataError(
+                    f"images cannot be decoded: {error or 'too little memory'}; expected memory "
+                    "and disk space for them: free some, or ask for a smaller --size"
+                ) from error
 
     def close(self) -> None:
         """End all processes; what they were at has been written, or is not wanted any more."""

@@ -1,13 +1,17 @@
-"""What lies in a .zip or .tar, unpacked into a folder after each member has been looked at.
+"""What lies in a .zip or .tar, unpacked after each member has been looked at.
+
+All goes into one nameless file beside the cache, which is gone when it is decoded: to create a file
+for each image takes ten times as long, and no name, mode or link of the archive's is used.
 
 An archive comes from someone else. One that names a path outside itself, links, devices, a file
 twice, or that unpacks to far more than it is, is refused whole: none of these comes about by chance
-in a set of images. The folder is one beside the cache that is removed with whatever is in it.
+in a set of images.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import gzip
 import io
 import shutil
@@ -19,7 +23,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
 from tinylens.data.cache import not_kept
 from tinylens.data.decode import MAX_FILE_BYTES, Item
@@ -65,15 +69,15 @@ def unpack(path: Path, workspace: Path) -> Members:
 
     Args:
         path: of the archive.
-        workspace: a folder to unpack into a new folder of.
+        workspace: a folder for the file that it is unpacked into.
 
     Raises:
         DataError: it is damaged, encrypted or harmful; see the head of this module.
     """
-    folder = Path(tempfile.mkdtemp(dir=workspace))
-    unpacking = _Unpacking(path, folder)
     try:
-        (_unpack_zip if path.name.lower().endswith(".zip") else _unpack_tar)(unpacking)
+        with tempfile.NamedTemporaryFile(dir=workspace, suffix=".bin", delete=False) as file:
+            unpacking = _Unpacking(path, file.name, file)
+            (_unpack_zip if _is_zip(path) else _unpack_tar)(unpacking)
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise not_kept(workspace.parent, error) from error
@@ -83,26 +87,28 @@ def unpack(path: Path, workspace: Path) -> Members:
     return unpacking.members()
 
 
+def _is_zip(path: Path) -> bool:
+    return path.name.lower().endswith(".zip")
+
+
 def _damaged(path: Path, reason: object) -> DataError:
     words = " ".join(str(reason).split())[:160] or type(reason).__name__
-    kind = ".zip" if path.name.lower().endswith(".zip") else ".tar or .tar.gz, as its name says"
+    kind = ".zip" if _is_zip(path) else ".tar or .tar.gz, as its name says"
     return DataError(
         f"{path}: not a whole archive: {words}; expected a {kind}: fetch or pack it anew"
     )
 
 
 class _Unpacking:
-    """An archive, the folder it goes to, and what has come of it so far."""
+    """An archive, the file it goes to, and what has come of it so far."""
 
-    def __init__(self, path: Path, folder: Path) -> None:
-        self.path, self.folder = path, folder
+    def __init__(self, path: Path, heap: str, file: IO[bytes]) -> None:
+        self.path, self._heap, self._file = path, heap, file
         self._found: dict[str, Member] = {}
         self._ignored = self._count = self._archives = 0
 
-    def take(self, given: str, size: int) -> Member | None:
-        """Return a member to be unpacked; None where it does not matter.
-
-        It goes to a numbered file: two names may be one on this disk, or too long for it.
+    def take(self, given: str, size: int, opened: Callable[[], IO[bytes]]) -> None:
+        """Unpack a member if it matters.
 
         Raises:
             DataError: the name leads out, is there twice, or is one too many.
@@ -117,20 +123,26 @@ class _Unpacking:
         if not _matters(name):
             self._ignored += not _is_litter(name)
             self._archives += name.lower().rpartition(".")[2] in _ARCHIVE_WORDS
-            return None
+            return
         if name in self._found:
             raise DataError(
                 f"{self.path}: holds {shown(name)} twice, so it is not clear which is meant; "
                 "expected each name once: pack it anew"
             )
-        problem = "too large for a picture" if size > MAX_FILE_BYTES else ""
-        member = Member(name, Item(str(self.folder / str(self._count))), problem)
-        self._found[name] = member
-        return None if problem else member
-
-    def set_aside(self, member: Member, problem: str) -> None:
-        """Note that a member cannot be used."""
-        self._found[member.name] = member._replace(problem=problem)
+        if size > MAX_FILE_BYTES:
+            self._found[name] = Member(name, Item(self._heap, 0, 0), "too large for a picture")
+            return
+        start = self._file.tell()
+        problem = ""
+        try:
+            with opened() as content:
+                shutil.copyfileobj(content, self._file)
+        except (zipfile.BadZipFile, zlib.error) as error:
+            if not _is_zip(self.path) or name.lower().rpartition(".")[2] not in PICTURE_SUFFIXES:
+                raise
+            problem = f"damaged in its archive: {error}"
+        item = Item(self._heap, start, self._file.tell() - start)
+        self._found[name] = Member(name, item, problem)
 
     def members(self) -> Members:
         """Return what was unpacked."""
@@ -188,16 +200,8 @@ def _unpack_zip(unpacking: _Unpacking) -> None:
         for info in infos:
             given = _zip_name(path, info)
             _check_zip_member(path, given, info)
-            member = None if info.is_dir() else unpacking.take(given, info.file_size)
-            if member is None:
-                continue
-            try:
-                with archive.open(info) as source, Path(member.item.path).open("wb") as file:
-                    shutil.copyfileobj(source, file)
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                if member.name.lower().rpartition(".")[2] not in PICTURE_SUFFIXES:
-                    raise
-                unpacking.set_aside(member, f"damaged in its archive: {error}")
+            if not info.is_dir():
+                unpacking.take(given, info.file_size, functools.partial(archive.open, info))
 
 
 def _zip_name(path: Path, info: zipfile.ZipInfo) -> str:
@@ -251,10 +255,8 @@ def _unpack_tar(unpacking: _Unpacking) -> None:
         bounded = _Bounded(path, source)
         with tarfile.open(fileobj=bounded, mode="r|", bufsize=1 << 20) as archive:
             for info in _regular(path, archive):
-                member = unpacking.take(info.name, info.size)
-                if member is not None:
-                    info.name = Path(member.item.path).name
-                    archive.extract(info, unpacking.folder, set_attrs=False, filter="data")
+                opened = functools.partial(archive.extractfile, info)
+                unpacking.take(info.name, info.size, cast(Callable[[], IO[bytes]], opened))
         while bounded.read(1 << 20):  # to its end, where the checksum stands
             pass
         if not zipped:
