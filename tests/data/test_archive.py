@@ -42,7 +42,7 @@ def test_an_archive_is_what_its_folder_is(tmp_path, options, name):
     again = archive.read(tmp_path / name, options)  # from the cache
     assert again.fingerprint == data.fingerprint and again.paths == data.paths
     left = {path.name for path in options.data_dir.rglob("*") if path.is_file()}
-    assert not left & {"0.png", "pictures.bin"} and not list(options.data_dir.glob(".tmp-*"))
+    assert not left & {"0.png"} and not list(options.data_dir.glob(".tmp-*"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,12 +68,10 @@ def test_a_manifest_inside_says_the_classes(tmp_path, options, name):
     assert {cells[path] for path in parts.train.paths} == {"0", "1"}
 
 
-def test_zips_are_read_where_they_lie_stored_or_deflated(tmp_path, options):
+def test_zips_are_read_stored_or_deflated(tmp_path, options):
     found = set()
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         path = packed(tmp_path / f"{method}.zip", files_of_pets(), method)
-        listed = members.list_members(path, tmp_path / "nowhere")
-        assert {each.item.path for each in listed.files} == {str(path)}
         found.add(archive.read(path, options).fingerprint)
     assert len(found) == 1
 
@@ -86,7 +84,7 @@ def test_a_picture_that_is_damaged_in_its_zip_is_set_aside(tmp_path, options):
     data = archive.read(path, options)
     assert len(data) == 6
     assert [each.reason for each in data.skipped] == [
-        "damaged in its archive: its checksum is another"]  # fmt: skip
+        "damaged in its archive: Bad CRC-32 for file 'cat/9.png'"]  # fmt: skip
 
 
 class Unflagged(zipfile.ZipInfo):
@@ -218,17 +216,19 @@ def test_a_member_that_inflates_to_more_than_it_says_is_set_aside(tmp_path, opti
     content[entry + 24 : entry + 28] = struct.pack("<I", 100)
     path.write_bytes(bytes(content))
     data = archive.read(path, options)
-    assert len(data) == 6 and "checksum is another" in data.skipped[0].reason
+    assert len(data) == 6 and "Bad CRC-32" in data.skipped[0].reason
 
 
-def test_members_that_lie_upon_one_another_are_refused(tmp_path, options):
+def test_members_that_lie_upon_one_another_are_set_aside(tmp_path, options):
     """A small zip becomes a huge one when all its members share their bytes (Fifield 2019)."""
     path = packed(tmp_path / "x.zip", files_of_pets())
     content = bytearray(path.read_bytes())
     entries = [at for at in range(len(content) - 4) if content[at : at + 4] == b"PK\x01\x02"]
     content[entries[1] + 42 : entries[1] + 46] = content[entries[0] + 42 : entries[0] + 46]
     path.write_bytes(bytes(content))
-    assert "lies upon another member" in refusal(path, options)
+    data = archive.read(path, options)
+    assert len(data) == 5
+    assert [each.reason.partition(":")[0] for each in data.skipped] == ["damaged in its archive"]
 
 
 def test_a_gz_that_unpacks_to_too_much_is_refused(tmp_path, options, monkeypatch):

@@ -1,4 +1,4 @@
-"""The downloader against a real server on this machine that cuts, stalls, resumes and lies."""
+"""The downloader against a real server on this machine that cuts, stalls and lies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Server:
 
     def __init__(self) -> None:
         self.behave: Behaviour = whole
-        self.ranges: list[str | None] = []
+        self.asked: list[str] = []
         self.release = threading.Event()
         outer = self
 
@@ -37,8 +37,8 @@ class Server:
             server_outer = self
 
             def do_GET(self) -> None:
-                outer.ranges.append(self.headers.get("Range"))
-                outer.behave(self, len(outer.ranges))
+                outer.asked.append(self.path)
+                outer.behave(self, len(outer.asked))
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -69,21 +69,8 @@ def whole(handler, _: int) -> None:
     send(handler, 200, CONTENT)
 
 
-def asked_from(handler) -> int:
-    given = handler.headers.get("Range")
-    return int(given.removeprefix("bytes=").removesuffix("-")) if given else 0
-
-
-def resuming(handler, number: int) -> None:
-    """Cuts the first two answers short; goes on where it was asked to."""
-    start = asked_from(handler)
-    if start >= len(CONTENT):
-        send(handler, 416, b"")
-        return
-    stop = start + 100_000 if number < 3 else len(CONTENT)
-    place = {"Content_Range": f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"}
-    rest = len(CONTENT) - start
-    send(handler, 206 if start else 200, CONTENT[start:stop], rest, **(place if start else {}))
+def cut_twice(handler, number: int) -> None:
+    send(handler, 200, CONTENT[:100_000] if number < 3 else CONTENT, len(CONTENT))
 
 
 @pytest.fixture
@@ -106,43 +93,23 @@ def test_a_file_is_fetched_once(server, tmp_path):
     path = fetch(remote(server.url), tmp_path, QUICK)
     assert path.read_bytes() == CONTENT
     assert fetch(remote(server.url), tmp_path, QUICK) == path
-    assert server.ranges == [None]
+    assert server.asked == ["/file"]
     assert names(tmp_path) == ["file"]
 
 
-def test_a_cut_connection_is_resumed_where_it_ended(server, tmp_path):
-    server.behave = resuming
+def test_a_cut_connection_is_tried_again(server, tmp_path):
+    server.behave = cut_twice
     assert fetch(remote(server.url), tmp_path, QUICK).read_bytes() == CONTENT
-    assert server.ranges == [None, "bytes=100000-", "bytes=200000-"]
+    assert len(server.asked) == 3
+    assert names(tmp_path) == ["file"]
 
 
-def test_what_an_earlier_process_left_is_gone_on_with(server, tmp_path):
-    server.behave = lambda handler, _: resuming(handler, 9)
-    (tmp_path / "file.part").write_bytes(CONTENT[:250_000])
-    assert fetch(remote(server.url), tmp_path, QUICK).read_bytes() == CONTENT
-    assert server.ranges == ["bytes=250000-"]
-
-
-def test_a_server_that_does_not_resume_sends_all_again(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(b"wrong" * 10)
-    assert fetch(remote(server.url), tmp_path, QUICK).read_bytes() == CONTENT
-    assert server.ranges == ["bytes=50-"]
-
-
-@pytest.mark.parametrize("left", [CONTENT[:-10] + bytes(10), CONTENT + b"more", bytes(1000)])
-def test_a_wrong_half_is_thrown_away_and_fetched_anew(server, tmp_path, left):
-    server.behave = lambda handler, _: resuming(handler, 9)
-    (tmp_path / "file.part").write_bytes(left)
-    assert fetch(remote(server.url), tmp_path, QUICK).read_bytes() == CONTENT
-    assert server.ranges == [f"bytes={len(left)}-", None]
-
-
-def test_a_connection_that_is_always_cut_is_given_up_and_the_part_kept(server, tmp_path):
-    server.behave = lambda handler, _: resuming(handler, 0)
-    with pytest.raises(DataError, match=r"connection ended after 200,000 of 300,000 bytes"):
+def test_a_connection_that_is_always_cut_is_given_up_and_nothing_is_left(server, tmp_path):
+    server.behave = lambda handler, _: cut_twice(handler, 0)
+    with pytest.raises(DataError, match=r"Connection broken: IncompleteRead\(100000 bytes read"):
         fetch(remote(server.url), tmp_path, Patience(0.5, tries=2, pause=0.01))
-    assert names(tmp_path) == ["file.part"]
-    assert (tmp_path / "file.part").read_bytes() == CONTENT[:200_000]
+    assert len(server.asked) == 2
+    assert names(tmp_path) == []
 
 
 def test_a_wrong_hash_removes_the_file_and_tries_the_next_address(server, tmp_path):
@@ -151,7 +118,7 @@ def test_a_wrong_hash_removes_the_file_and_tries_the_next_address(server, tmp_pa
         send(h, 200, b"something else") if "lies" in h.path else whole(h, 0)
     )
     assert fetch(remote(lies, server.url), tmp_path, QUICK).read_bytes() == CONTENT
-    assert len(server.ranges) == 2
+    assert len(server.asked) == 2
 
 
 def test_a_wrong_hash_everywhere_is_told_with_both_and_nothing_is_left(server, tmp_path):
@@ -174,7 +141,7 @@ def test_a_server_that_stalls_is_given_up_after_the_timeout(server, tmp_path):
     started = time.monotonic()
     with pytest.raises(DataError, match="the server stopped answering"):
         fetch(remote(server.url), tmp_path, Patience(timeout=0.2, tries=3, pause=0.01))
-    assert len(server.ranges) == 3
+    assert len(server.asked) == 3
     assert time.monotonic() - started < 10
 
 
@@ -183,7 +150,7 @@ def test_an_answer_is_tried_again_where_that_can_help(server, tmp_path, status, 
     server.behave = lambda handler, _: send(handler, status, b"")
     with pytest.raises(DataError, match=f"the server answers {status}"):
         fetch(remote(server.url), tmp_path, QUICK)
-    assert len(server.ranges) == tries
+    assert len(server.asked) == tries
     assert names(tmp_path) == []
 
 
@@ -245,5 +212,5 @@ def test_two_processes_that_fetch_at_once_both_succeed_and_ask_once(server, tmp_
     )
     processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
     assert [process.wait(30) for process in processes] == [0, 0]
-    assert server.ranges == [None]
+    assert server.asked == ["/file"]
     assert (tmp_path / "file").read_bytes() == CONTENT

@@ -1,7 +1,8 @@
 """Pictures in a .zip, .tar or .tar.gz, laid out as in a folder, or with a manifest in it.
 
-Nothing is unpacked under its own name: see `tinylens.data.members`, which also says what is
-refused. A .tar whose pictures have a .cls or .json beside them is a shard of a WebDataset.
+It is unpacked beside the cache for as long as it takes to decode what is in it: see
+`tinylens.data.members`, which also says what is refused. A .tar whose pictures have a .cls or .json
+beside them is a shard of a WebDataset.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any
 
 from tinylens.data import webdataset
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.data.decode import MAX_FILE_BYTES, Item, stamp_of
+from tinylens.data.decode import Item, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
 from tinylens.data.layout import PICTURE_SUFFIXES, TEXT_NAMES, Listing, lay_out, manifest_in
 from tinylens.data.manifest import class_names_beside
 from tinylens.data.manifest_rows import Rows, column_of
-from tinylens.data.members import Members, list_members
+from tinylens.data.members import Members, unpack
 from tinylens.data.parts import Columns, Parts, shown
 
 
@@ -56,7 +57,7 @@ def read_column(
         DataError: the archive or the manifest cannot be read.
     """
     with tempfile.TemporaryDirectory() as workspace:
-        members = list_members(path, Path(workspace))
+        members = unpack(path, Path(workspace))
         if webdataset.is_shard(members.files):
             return webdataset.read_column(path, column, Path(workspace))
         found = manifest_in(_listing(path, members), options.columns)
@@ -79,7 +80,7 @@ def _collect(
     def look() -> list[Any]:
         return _seen(path, columns)
 
-    members = list_members(path, workspace)
+    members = unpack(path, workspace)
     expect(len(members.files))
     if webdataset.is_shard(members.files):
         return webdataset.collect_archive(path, members.files, columns, seen, look)
@@ -87,7 +88,7 @@ def _collect(
     rows, notes = lay_out(listing, columns)
     if members.ignored:
         notes.append(f"{members.ignored:,} files, no pictures by name, were left out")
-    usable, items = _usable(rows, listing)
+    usable, items = _usable(rows, members)
     return Encoded(
         parts=usable.parts,
         items=items,
@@ -101,32 +102,24 @@ def _collect(
     )
 
 
-def _usable(rows: Rows, listing: Listing) -> tuple[Rows, list[Item]]:
+def _usable(rows: Rows, members: Members) -> tuple[Rows, list[Item]]:
     """Return the rows whose pictures are in the archive, and where these lie."""
     kept = Rows({}, [], [], rows.class_names, list(rows.skipped))
     items: list[Item] = []
+    members_by_name = {each.name: each for each in members.files}
     for part, (start, stop) in rows.parts.items():
         first = len(items)
         for name, label in zip(rows.names[start:stop], rows.labels[start:stop], strict=True):
-            item = listing.item(name)
-            reason = _reason(item)
-            if item is None or reason:
-                kept.skipped.append((part, name, reason))
+            member = members_by_name.get(name)
+            if member is None or member.problem:
+                problem = member.problem if member else "not in the archive"
+                kept.skipped.append((part, name, problem))
                 continue
             kept.names.append(name)
             kept.labels.append(label)
-            items.append(item)
+            items.append(member.item)
         kept.parts[part] = (first, len(items))
     return kept, items
-
-
-def _reason(item: Item | None) -> str:
-    """Return why a picture cannot be used, or ""."""
-    if item is None:
-        return "not in the archive"
-    if max(item.length, item.inflated) > MAX_FILE_BYTES:
-        return "too large for a picture"
-    return ""
 
 
 def _listing(path: Path, members: Members) -> Listing:

@@ -15,7 +15,6 @@ import signal
 import sys
 import threading
 import types
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -54,16 +53,11 @@ class Item(NamedTuple):
         path: of the file.
         offset: of the first byte.
         length: in bytes; -1 is all of the file.
-        inflated: bytes that these become when they are inflated (RFC 1951, as in a .zip); -1 where
-            they lie as they are.
-        checksum: the CRC-32 of the image; -1 where it is not known.
     """
 
     path: str
     offset: int = 0
     length: int = -1
-    inflated: int = -1
-    checksum: int = -1
 
     def content(self) -> bytes:
         """Return the bytes.
@@ -95,20 +89,7 @@ class Item(NamedTuple):
             raise DataError(f"larger than {MAX_FILE_BYTES:,} bytes, too large for a picture")
         if self.length < 0 and len(content) != status.st_size:
             return content, UNKNOWN
-        if self.checksum >= 0 or self.inflated >= 0:
-            content = self._unpacked(content)
         return content, (status.st_size, status.st_mtime_ns)  # what changes now shows next time
-
-    def _unpacked(self, content: bytes) -> bytes:
-        if self.inflated >= 0:
-            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-            try:
-                content = inflater.decompress(content, min(self.inflated, MAX_FILE_BYTES) + 1)
-            except zlib.error as error:
-                raise DataError(f"cannot be inflated: {error}") from error
-        if self.checksum >= 0 and zlib.crc32(content) != self.checksum:
-            raise DataError("damaged in its archive: its checksum is another")
-        return content
 
 
 def stamp_of(path: str) -> Stamp:
@@ -276,7 +257,8 @@ class Pool:
             target: as for `examine`.
 
         Raises:
-            DataError: when a process dies twice; the first time its work is done again.
+            DataError: when a process dies twice, the first time its work is done again; or when
+                there is too little memory or disk space.
         """
         columns = [tuple(zip(*items[start : start + stretch], strict=True)) for start in starts]
         if self._executor is None:
@@ -299,6 +281,11 @@ class Pool:
                         "space, or take these images out"
                     ) from error
                 self._start()
+            except (OSError, MemoryError) as error:
+                raise DataError(
+                    f"images cannot be decoded: {error or 'too little memory'}; expected memory "
+                    "and disk space for them: free some, or ask for a smaller --size"
+                ) from error
 
     def close(self) -> None:
         """End all processes; what they were at has been written, or is not wanted any more."""

@@ -1,25 +1,23 @@
-"""Fetching files of known content: resumed, tried again, checked, and whole or not there at all."""
+"""Fetching files of known content: tried again, checked, and whole or not there at all."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import hashlib
-import http.client
-import socket
 import sys
+import tempfile
 import time
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinylens.errors import DataError
+from tinylens import files
+from tinylens.errors import DataError, MissingExtra
 
-_BLOCK = 1 << 20
-_WORTH_TRYING_AGAIN = (408, 416, 429, 500, 502, 503, 504)  # of the answers that are errors
+_BLOCK = 1 << 16
+_WORTH_TRYING_AGAIN = (408, 429, 500, 502, 503, 504)  # of the answers that are errors
 
 
 @dataclass(frozen=True)
@@ -62,25 +60,27 @@ PATIENT = Patience()
 def fetch(remote: Remote, folder: Path, patience: Patience = PATIENT) -> Path:
     """Return the path of `remote` in `folder`, fetched if it is not there.
 
-    What arrives is kept as NAME.part, and goes on from there the next time; it gets its name once
-    its hash is right. Another process that fetches the same file is waited for.
+    It gets its name once its hash is right. Another process that fetches the same file is waited
+    for.
 
     Raises:
         DataError: saying which file to put where by hand, when no address gives it.
+        MissingExtra: when pooch is not installed.
     """
     final = folder / remote.name
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder / f"{remote.name}.lock"):
         if final.is_file() and digest(final, remote) == remote.sha256:
             return final
-        part = folder / f"{remote.name}.part"
         problems: list[str] = []
-        for url in remote.urls:
-            problem = _from_address(url, part, remote, patience)
-            if problem is None:
-                part.replace(final)
-                return final
-            problems.append(f"{url}: {problem}")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=files.TEMPORARY_PREFIX) as temporary:
+            arriving = Path(temporary) / remote.name
+            for url in remote.urls:
+                problem = _from_address(url, arriving, remote, patience)
+                if not problem:
+                    arriving.replace(final)
+                    return final
+                problems.append(f"{url}: {problem}")
     raise DataError(
         f"cannot fetch {remote.name}: {'; '.join(problems)}. By hand: put the file from "
         f"{remote.urls[0]} into {folder}"
@@ -103,85 +103,80 @@ def digest(path: Path, remote: Remote) -> str:
     return found.hexdigest()
 
 
-@dataclass(frozen=True)
-class _Failed:
-    problem: str
-    worth_trying_again: bool = True
-
-
-def _from_address(url: str, part: Path, remote: Remote, patience: Patience) -> str | None:
-    """Fetch into `part`; return None when its content is right, else what went wrong last."""
-    failed = _Failed("not tried")
+def _from_address(url: str, arriving: Path, remote: Remote, patience: Patience) -> str:
+    """Fetch into `arriving`; return "" when its content is right, else what went wrong last."""
+    problem, again = "not tried", True
     for number in range(patience.tries):
         if number:
             time.sleep(patience.pause * 2 ** (number - 1))
-        outcome = _try(url, part, remote, patience.timeout)
-        if outcome is None:
-            return None
-        failed = outcome
-        if not failed.worth_trying_again:
+        problem, again = _try(url, arriving, remote, patience.timeout)
+        if not again:
             break
-    return failed.problem
+    return problem
 
 
-def _try(url: str, part: Path, remote: Remote, timeout: float) -> _Failed | None:
-    resumed = part.is_file() and part.stat().st_size > 0
+def _try(url: str, arriving: Path, remote: Remote, timeout: float) -> tuple[str, bool]:
+    """Return what went wrong, or "", and whether it is worth trying again."""
     try:
-        _receive(url, part, remote.max_bytes, timeout)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416:  # there is nothing after what we have
-            part.unlink(missing_ok=True)
-        return _Failed(
-            f"the server answers {error.code} {error.reason}", error.code in _WORTH_TRYING_AGAIN
-        )
-    except (OSError, http.client.HTTPException) as error:
-        offline = isinstance(getattr(error, "reason", None), socket.gaierror)
-        return _Failed(_words(error), worth_trying_again=not offline)
-    found = digest(part, remote)
-    if found == remote.sha256:
-        return None
-    part.unlink(missing_ok=True)
-    # after a resumption, what lay there before may have been the wrong half
-    return _Failed(
-        f"hash mismatch: expected {remote.sha256}, got {found or 'no gzip file'}",
-        worth_trying_again=resumed,
+        import pooch
+        import requests
+        import urllib3.exceptions
+    except ImportError as error:
+        raise MissingExtra(
+            f"{remote.name} is not on this machine, and to fetch it needs pooch; expected it to be "
+            "installed: pip install 'tinylens[train]'"
+        ) from error
+    download = pooch.HTTPDownloader(
+        progressbar=_Limit(remote.max_bytes),
+        chunk_size=_BLOCK,
+        timeout=timeout,
+        headers={"User-Agent": "tinylens", "Accept-Encoding": "identity"},
     )
+    try:
+        download(url, str(arriving), None)
+    except requests.HTTPError as error:
+        status = error.response.status_code
+        problem = f"the server answers {status} {error.response.reason}"
+        return problem, status in _WORTH_TRYING_AGAIN
+    except OSError as error:  # of which those of requests are kinds
+        reason: object = error.args[0] if error.args else error
+        reason = getattr(reason, "reason", reason)
+        if isinstance(error, requests.Timeout) or "timed out" in str(reason):
+            return "the server stopped answering", True
+        offline = isinstance(reason, urllib3.exceptions.NameResolutionError)
+        words = error.strerror or " ".join(str(reason).split())[:160] or type(error).__name__
+        return words, not (offline or isinstance(error, _TooMuch))
+    if arriving.stat().st_size > remote.max_bytes:
+        return f"more than {remote.max_bytes:,} bytes", False
+    found = digest(arriving, remote)
+    if found == remote.sha256:
+        return "", False
+    return f"hash mismatch: expected {remote.sha256}, got {found or 'no gzip file'}", False
 
 
-def _receive(url: str, part: Path, max_bytes: int, timeout: float) -> None:
-    """Append to `part` what it lacks.
-
-    Raises:
-        OSError: when the connection fails, stalls or ends early; what came is kept.
-        http.client.HTTPException: when the server does not speak HTTP.
-    """
-    start = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "tinylens"})
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    with urllib.request.urlopen(request, timeout=timeout) as response:
-        given = response.headers.get("Content-Range", "")
-        goes_on = response.status == 206 and given.startswith(f"bytes {start}-")
-        size = start if goes_on else 0
-        announced = response.headers.get("Content-Length")
-        expected = size + int(announced) if announced and announced.isdigit() else None
-        with part.open("ab" if goes_on else "wb") as file:
-            while block := response.read1(_BLOCK):
-                size += len(block)
-                if size > max_bytes:
-                    part.unlink()
-                    raise OSError(f"more than {max_bytes:,} bytes")
-                file.write(block)
-    if expected is not None and size < expected:
-        raise OSError(f"the connection ended after {size:,} of {expected:,} bytes")
+class _TooMuch(OSError):
+    """A server sends more than the file can have."""
 
 
-def _words(error: Exception) -> str:
-    reason = getattr(error, "reason", error)
-    if isinstance(reason, TimeoutError):
-        return "the server stopped answering"
-    return str(getattr(reason, "strerror", None) or reason or type(error).__name__)
+class _Limit:
+    """What pooch takes for a progress bar: counts bytes, and ends a transfer of too many."""
+
+    def __init__(self, most: int) -> None:
+        self.total = 0
+        self._most, self._left = most, most
+
+    def update(self, size: int) -> None:
+        """Count bytes that have come."""
+        self._left -= size
+        if self._left <= -_BLOCK:  # a block is counted whole, however short it is
+            raise _TooMuch(f"more than {self._most:,} bytes")
+
+    def reset(self) -> None:
+        """Begin anew: pooch tells the whole size once more at the end."""
+        self._left = self._most
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 @contextlib.contextmanager

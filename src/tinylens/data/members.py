@@ -1,19 +1,20 @@
-"""What lies in a .zip or .tar, told without unpacking anything to the disk under its own name.
+"""What lies in a .zip or .tar, unpacked after each member has been looked at.
 
-Pictures stay where they are: a member is remembered by its place in the archive, and those of a
-.zip are inflated by whoever decodes them. A .tar.gz can be read from its start alone; its pictures
-are copied into one nameless file beside the cache, which is gone when they are decoded.
+All goes into one nameless file beside the cache, which is gone when it is decoded: to create a file
+for each image takes ten times as long, and no name, mode or link of the archive's is used.
 
 An archive comes from someone else. One that names a path outside itself, links, devices, a file
 twice, or that unpacks to far more than it is, is refused whole: none of these comes about by chance
-in a set of pictures.
+in a set of images.
 """
 
 from __future__ import annotations
 
+import errno
+import functools
 import gzip
 import io
-import os
+import shutil
 import stat
 import struct
 import tarfile
@@ -22,8 +23,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
+from tinylens.data.cache import not_kept
 from tinylens.data.decode import MAX_FILE_BYTES, Item
 from tinylens.data.layout import PICTURE_SUFFIXES, TEXT_NAMES
 from tinylens.data.parts import inner_path, shown
@@ -39,15 +41,15 @@ MAX_RATIO = (
 
 _LABEL_SUFFIXES = frozenset({"cls", "json"})  # beside pictures in WebDataset shards
 _ARCHIVE_WORDS = frozenset({"zip", "tar", "gz", "tgz", "7z", "rar", "bz2", "xz"})
-_LOCAL_HEADER = struct.Struct("<4s22sHH")  # of a .zip's member; two lengths follow 26 bytes
 _BLOCK = 512  # bytes a header of a .tar takes
 
 
 class Member(NamedTuple):
-    """A file in an archive: its path there, and where its bytes lie."""
+    """A file in an archive: its path there, where its bytes lie now, and what is wrong with it."""
 
     name: str
     item: Item
+    problem: str = ""
 
 
 class Members(NamedTuple):
@@ -62,66 +64,95 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.is_file()
 
 
-def list_members(path: Path, workspace: Path) -> Members:
-    """Return the pictures in an archive and the files that say what they show.
+def unpack(path: Path, workspace: Path) -> Members:
+    """Unpack the images in an archive and the files that say what they show.
 
     Args:
         path: of the archive.
-        workspace: a folder for a file of bytes that lie packed in the archive all in one.
+        workspace: a folder for the file that it is unpacked into.
 
     Raises:
         DataError: it is damaged, encrypted or harmful; see the head of this module.
     """
     try:
-        if path.name.lower().endswith(".zip"):
-            return _checked(path, _zip_members(path))
-        if path.name.lower().endswith(".tar"):
-            return _checked(path, _tar_members(path))
-        descriptor, heap = tempfile.mkstemp(".bin", dir=workspace)
-        os.close(descriptor)
-        return _checked(path, _gzip_members(path, Path(heap)))
+        with tempfile.NamedTemporaryFile(dir=workspace, suffix=".bin", delete=False) as file:
+            unpacking = _Unpacking(path, file.name, file)
+            (_unpack_zip if _is_zip(path) else _unpack_tar)(unpacking)
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise not_kept(workspace.parent, error) from error
         raise _damaged(path, (isinstance(error, OSError) and error.strerror) or error) from error
     except (ValueError, struct.error, NotImplementedError, OverflowError) as error:
         raise _damaged(path, error) from error
+    return unpacking.members()
+
+
+def _is_zip(path: Path) -> bool:
+    return path.name.lower().endswith(".zip")
 
 
 def _damaged(path: Path, reason: object) -> DataError:
     words = " ".join(str(reason).split())[:160] or type(reason).__name__
-    kind = ".zip" if path.name.lower().endswith(".zip") else ".tar or .tar.gz, as its name says"
+    kind = ".zip" if _is_zip(path) else ".tar or .tar.gz, as its name says"
     return DataError(
         f"{path}: not a whole archive: {words}; expected a {kind}: fetch or pack it anew"
     )
 
 
-def _checked(path: Path, members: Iterator[tuple[str, Item | None]]) -> Members:
-    """Return members by their paths within the archive, each once."""
-    found: dict[str, Item] = {}
-    ignored = count = archives = 0
-    for given, item in members:
-        count += 1
-        if count > MAX_MEMBERS:
+class _Unpacking:
+    """An archive, the file it goes to, and what has come of it so far."""
+
+    def __init__(self, path: Path, heap: str, file: IO[bytes]) -> None:
+        self.path, self._heap, self._file = path, heap, file
+        self._found: dict[str, Member] = {}
+        self._ignored = self._count = self._archives = 0
+
+    def take(self, given: str, size: int, opened: Callable[[], IO[bytes]]) -> None:
+        """Unpack a member if it matters.
+
+        Raises:
+            DataError: the name leads out, is there twice, or is one too many.
+        """
+        self._count += 1
+        if self._count > MAX_MEMBERS:
             raise DataError(
-                f"{path}: more than {MAX_MEMBERS:,} members; expected fewer: give them as several "
-                "archives, or as Parquet"
+                f"{self.path}: more than {MAX_MEMBERS:,} members; expected fewer: give them as "
+                "several archives, or as Parquet"
             )
-        name = inner_path(given, str(path))
-        if not _matters(name) or item is None:
-            ignored += not _is_litter(name)
-            archives += name.lower().rpartition(".")[2] in _ARCHIVE_WORDS
-            continue
-        if name in found:
+        name = inner_path(given, str(self.path))
+        if not _matters(name):
+            self._ignored += not _is_litter(name)
+            self._archives += name.lower().rpartition(".")[2] in _ARCHIVE_WORDS
+            return
+        if name in self._found:
             raise DataError(
-                f"{path}: holds {shown(name)} twice, so it is not clear which is meant; expected "
-                "each name once: pack it anew"
+                f"{self.path}: holds {shown(name)} twice, so it is not clear which is meant; "
+                "expected each name once: pack it anew"
             )
-        found[name] = item
-    if archives and not found:
-        raise DataError(
-            f"{path}: holds {archives:,} archives and no pictures, and archives in archives are "
-            "not opened; expected pictures: unpack it once, and give what was in it"
-        )
-    return Members([Member(*each) for each in found.items()], ignored)
+        if size > MAX_FILE_BYTES:
+            self._found[name] = Member(name, Item(self._heap, 0, 0), "too large for a picture")
+            return
+        start = self._file.tell()
+        problem = ""
+        try:
+            with opened() as content:
+                shutil.copyfileobj(content, self._file)
+        except (zipfile.BadZipFile, zlib.error) as error:
+            if not _is_zip(self.path) or name.lower().rpartition(".")[2] not in PICTURE_SUFFIXES:
+                raise
+            problem = f"damaged in its archive: {error}"
+        item = Item(self._heap, start, self._file.tell() - start)
+        self._found[name] = Member(name, item, problem)
+
+    def members(self) -> Members:
+        """Return what was unpacked."""
+        if self._archives and not self._found:
+            raise DataError(
+                f"{self.path}: holds {self._archives:,} archives and no pictures, and archives in "
+                "archives are not opened; expected pictures: unpack it once, and give what was in "
+                "it"
+            )
+        return Members(list(self._found.values()), self._ignored)
 
 
 def _is_litter(name: str) -> bool:
@@ -160,32 +191,17 @@ def _no_regular_file(path: Path, name: str, what: str) -> DataError:
 # --- .zip
 
 
-def _zip_members(path: Path) -> Iterator[tuple[str, Item | None]]:
-    """Yield names and places; see `_checked` for what is still to be checked."""
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        infos = archive.infolist()
-        most = _most(path)
-        if sum(info.file_size for info in infos) > most:
+def _unpack_zip(unpacking: _Unpacking) -> None:
+    path = unpacking.path
+    with zipfile.ZipFile(path) as archive:
+        infos, most = archive.infolist(), _most(path)
+        if sum(info.file_size for info in infos) > most:  # and zipfile inflates to no more
             raise _too_much(path, most)
-        end = 0
-        for info in sorted(infos, key=lambda info: info.header_offset):
-            name = _zip_name(path, info)
-            _check_zip_member(path, name, info)
-            start = _content_offset(path, name, file, info)
-            if info.header_offset < end:
-                raise _damaged(path, f"{shown(name)} lies upon another member")
-            end = start + info.compress_size
-            if info.is_dir():
-                continue
-            yield name, _zip_item(path, info, start)
-        if end > path.stat().st_size:
-            raise _damaged(path, "it ends before its last member does")
-
-
-def _zip_item(path: Path, info: zipfile.ZipInfo, start: int) -> Item:
-    packed = info.compress_type != zipfile.ZIP_STORED
-    size = info.file_size if packed else -1
-    return Item(str(path), start, info.compress_size, size, info.CRC)
+        for info in infos:
+            given = _zip_name(path, info)
+            _check_zip_member(path, given, info)
+            if not info.is_dir():
+                unpacking.take(given, info.file_size, functools.partial(archive.open, info))
 
 
 def _zip_name(path: Path, info: zipfile.ZipInfo) -> str:
@@ -227,50 +243,26 @@ def _check_zip_member(path: Path, name: str, info: zipfile.ZipInfo) -> None:
         )
 
 
-def _content_offset(path: Path, name: str, file: IO[bytes], info: zipfile.ZipInfo) -> int:
-    """Return where a member's bytes begin: behind a header whose length only itself says."""
-    file.seek(info.header_offset)
-    head = file.read(_LOCAL_HEADER.size)
-    signature, _, name_length, extra_length = _LOCAL_HEADER.unpack(head)
-    if signature != b"PK\x03\x04":
-        raise _damaged(path, f"no header of {shown(name)} at byte {info.header_offset:,}")
-    return info.header_offset + len(head) + int(name_length) + int(extra_length)
-
-
 # --- .tar, and that within .gz
 
 
-def _tar_members(path: Path) -> Iterator[tuple[str, Item | None]]:
-    size = path.stat().st_size
-    if size % _BLOCK:
+def _unpack_tar(unpacking: _Unpacking) -> None:
+    path = unpacking.path
+    zipped = not path.name.lower().endswith(".tar")
+    if not zipped and (size := path.stat().st_size) % _BLOCK:
         raise _damaged(path, f"{size:,} bytes are no whole number of blocks of {_BLOCK}")
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        for info in _regular(path, archive):
-            yield info.name, Item(str(path), info.offset_data, info.size)
-        file.seek(archive.offset)
-        if file.read(_BLOCK) != bytes(_BLOCK):  # which marks the end
-            raise _damaged(path, "it ends without the mark of its end")
-
-
-def _gzip_members(path: Path, heap: Path) -> Iterator[tuple[str, Item | None]]:
-    """Yield the members, having copied those that matter into `heap`."""
-    with gzip.open(path) as unzipped, heap.open("wb") as file:
-        bounded = _Bounded(path, unzipped)
+    with gzip.open(path) if zipped else path.open("rb") as source:
+        bounded = _Bounded(path, source)
         with tarfile.open(fileobj=bounded, mode="r|", bufsize=1 << 20) as archive:
             for info in _regular(path, archive):
-                name = inner_path(info.name, str(path))
-                source = archive.extractfile(info) if _matters(name) else None
-                if source is None or info.size > MAX_FILE_BYTES:
-                    yield info.name, None
-                    continue
-                item = Item(str(heap), file.tell(), info.size)
-                content = source.read()
-                if len(content) != info.size:
-                    raise _damaged(path, f"it ends within {shown(info.name)}")
-                file.write(content)
-                yield info.name, item
+                opened = functools.partial(archive.extractfile, info)
+                unpacking.take(info.name, info.size, cast(Callable[[], IO[bytes]], opened))
         while bounded.read(1 << 20):  # to its end, where the checksum stands
             pass
+        if not zipped:
+            source.seek(archive.offset)
+            if source.read(_BLOCK) != bytes(_BLOCK):  # which marks the end
+                raise _damaged(path, "it ends without the mark of its end")
 
 
 def _regular(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -22,7 +22,7 @@ from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read
 from tinylens.data.layout import PICTURE_SUFFIXES
 from tinylens.data.manifest import class_names_beside
 from tinylens.data.manifest_rows import LABEL_COLUMNS, cell_of
-from tinylens.data.members import TAR_SUFFIXES, Member, list_members
+from tinylens.data.members import TAR_SUFFIXES, Member, unpack
 from tinylens.data.parts import PART_NAMES, Columns, Parts, ordered_names, shown
 from tinylens.errors import DataError
 
@@ -101,7 +101,7 @@ def read_column(path: Path, column: str, workspace: Path) -> Mapping[str, str | 
     root = path if path.is_dir() else path.parent
     cells: dict[str, str | None] = {}
     for shard in (shard for shards in find_shards(path).values() for shard in shards):
-        members = {each.name: each.item for each in list_members(shard, workspace).files}
+        members = {each.name: each.item for each in unpack(shard, workspace).files}
         prefix = f"{root}/{shard.relative_to(root).as_posix()}/"
         for name in members:
             beside = f"{_stem(name)}.json"
@@ -176,7 +176,7 @@ def _collect(
     for part, shards in find_shards(path).items():
         start = len(found.items)
         for shard in shards:
-            members = list_members(shard, workspace).files
+            members = unpack(shard, workspace).files
             expect(len(found.items) + len(members) // 2)
             _take(part, root, shard.relative_to(root).as_posix(), members, columns, found)
         parts[part] = (start, len(found.items))
@@ -228,8 +228,8 @@ def _take(
             continue
         name = f"{shard}/{shown(member.name)}"
         word = _word(f"{root}/{name}", _stem(member.name), by_name, columns)
-        if word is None:
-            found.skipped.append((part, name, "no label"))
+        if word is None or member.problem:
+            found.skipped.append((part, name, member.problem or "no label"))
         else:
             found.items.append(member.item)
             found.names.append(name)
