@@ -16,7 +16,7 @@ from tinylens.reporting.wording import groups
 from tinylens.results import Calibration, NetworkSize
 
 
-def evaluated(class_names=("cat", "dog", "owl"), **sizes):
+def evaluation_of(class_names=("cat", "dog", "owl"), **sizes):
     parts = simulated_parts(class_names, sizes or {"train": 240, "val": 60, "test": 90})
     return evaluation.assemble(parts, class_names, Calibration(1.0, "none"))
 
@@ -28,7 +28,7 @@ def lines_of(table, width=100):
 
 
 def test_overview_has_a_column_a_part_and_the_figures_with_intervals():
-    judged = evaluated()
+    judged = evaluation_of()
     lines = lines_of(tables.overview(judged))
     assert lines[0].split() == ["train", "val", "test"]
     assert lines[2].split() == ["Pictures", "240", "60", "90"]
@@ -44,7 +44,7 @@ def test_overview_has_a_column_a_part_and_the_figures_with_intervals():
 
 
 def test_sizes_has_a_row_a_network_and_a_dash_where_it_was_not_judged():
-    accuracy = evaluated().splits["test"].accuracy
+    accuracy = evaluation_of().splits["test"].accuracy
     shown = [
         NetworkSize("teacher", "t/model.onnx", 1_153_125, 4_656_794, None, 3.3716),
         NetworkSize("student", "s/model.onnx", 97_188, 415_157, accuracy, 0.0701),
@@ -56,7 +56,7 @@ def test_sizes_has_a_row_a_network_and_a_dash_where_it_was_not_judged():
 
 
 def test_per_class_shows_each_class():
-    judged = evaluated()
+    judged = evaluation_of()
     lines = lines_of(tables.per_class(judged, "val"))
     assert lines[0].split() == [
         "Class", "(val)", "Precision", "%", "Recall", "%", "F1", "%", "Pictures",
@@ -70,7 +70,7 @@ def test_per_class_shows_each_class():
 @pytest.mark.parametrize("width", [80, 100])
 def test_tables_fit_the_terminal_and_cut_no_figure(width):
     names = ("a name that is very long indeed", *(f"class {number}" for number in range(9)))
-    judged = evaluated(names, train=54_000, val=6000, test=10_000)
+    judged = evaluation_of(names, train=54_000, val=6000, test=10_000)
     for table in (tables.overview(judged), tables.per_class(judged)):
         lines = lines_of(table, width)
         assert max(map(len, lines)) <= width
@@ -80,11 +80,11 @@ def test_tables_fit_the_terminal_and_cut_no_figure(width):
 
 def test_a_part_that_was_not_judged_is_named():
     with pytest.raises(RunError, match="no part 'val'; it has train, test"):
-        tables.per_class(evaluated(train=30, test=30), "val")
+        tables.per_class(evaluation_of(train=30, test=30), "val")
 
 
 def test_class_names_are_not_read_as_markup():
-    lines = lines_of(tables.per_class(evaluated(("[red]cat[/red]", "dog", "owl"))))
+    lines = lines_of(tables.per_class(evaluation_of(("[red]cat[/red]", "dog", "owl"))))
     assert lines[2].startswith("[red]cat[/red]")
 
 
@@ -100,7 +100,7 @@ def test_a_learning_curve_has_a_row_a_size_with_every_seed():
 
 
 def test_the_gap_is_shown_with_its_parts():
-    parts = take_apart(evaluated())
+    parts = take_apart(evaluation_of())
     lines = lines_of(tables.gap_parts(parts))
     unlearnt = parts.test_error.parts[0]
     value, low, high = (f"{100 * x:.1f}" for x in (unlearnt.size.value, *unlearnt.size.ci95))
