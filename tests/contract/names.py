@@ -54,7 +54,6 @@ VERBS = {
     "data apply": {"--out"},
     "data convert": {"--format"},
 }  # fmt: skip
-WITHOUT_JSON: set[str] = set()  # verbs that have no --json
 
 # --- Files
 RUN_FILES = {
@@ -64,7 +63,7 @@ RUN_FILES = {
 }  # fmt: skip
 RUN_KEYS = {
     "state", "command", "seed", "backend", "precision", "deterministic", "dataset", "fingerprint",
-    "class_names", "splits", "image", "notes", "started", "finished", "seconds", "plan", "balance",
+    "class_names", "splits", "image", "notes", "started", "finished", "seconds", "plan", BALANCE,
     "teacher", "source", "members", "test_opened", "versions", "hardware", "error",
 }  # fmt: skip
 RUN_SECONDS = {"load", "train", "evaluate", OOD, "export", "total"}

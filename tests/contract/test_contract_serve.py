@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
 import shutil
 import signal
@@ -130,9 +129,6 @@ def expected(classic: Path) -> np.ndarray:
         return arrays["test_probabilities"]
 
 
-# --- /predict
-
-
 def test_a_raw_body_is_an_image(server, classic, image):
     answer = server.ask("/predict?top=3", image, content_type="image/png", x_request_id="mine-1")
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
@@ -196,8 +192,9 @@ def test_what_the_model_saw_and_where_it_looked(server, image):
 def test_what_cannot_be_answered_says_why(server, path, asked, status):
     answer = server.ask(path, **asked)
     assert answer.status == status, answer.body
-    assert set(answer.json) == {"error", "request_id"} and answer.json["error"]
-    assert "Traceback" not in answer.json["error"] and "/tmp" not in answer.json["error"]
+    rows = answer.json.get("results", [answer.json])  # of an image that is none: its row says it
+    assert "request_id" in answer.json and all(row["error"] for row in rows)
+    assert b"Traceback" not in answer.body and b"/tmp" not in answer.body
     assert "access-control-allow-origin" not in answer.headers
     assert server.ask("/v2/health/ready").status == 200
 
@@ -209,9 +206,6 @@ def test_a_body_that_does_not_come_is_not_waited_for(server):
     connection.endheaders()
     assert connection.getresponse().status == 408
     connection.close()
-
-
-# --- /v2, /metrics, pages
 
 
 def test_the_open_inference_protocol(server, classic, kinds):
@@ -252,14 +246,9 @@ def test_metrics_count_what_was_asked(server, image):
 
 
 def test_pages_and_documents(server):
-    page = server.ask("/")
-    assert page.status in (200, 404)
     assert "script-src 'self'" in server.ask("/docs").headers["content-security-policy"]
     document = server.ask("/openapi.json").json
     assert {"/predict", "/models", "/metrics", "/v2/models/{name}/infer"} <= set(document["paths"])
-
-
-# --- Who may ask, what changes, and the end
 
 
 def test_a_token_is_asked_for(shell, classic, image, tmp_path):
@@ -291,7 +280,7 @@ def test_a_model_is_replaced_by_its_file_and_a_broken_one_is_not(
 
         def put(source: Path) -> None:
             shutil.copy(source, tmp_path / "new")
-            os.replace(tmp_path / "new", path)
+            (tmp_path / "new").replace(path)
             if names.RELOAD_SIGNAL:
                 server.process.send_signal(names.RELOAD_SIGNAL)
 
@@ -309,33 +298,25 @@ def test_every_request_that_was_taken_is_answered_at_the_end(shell, classic, ima
     server = Server(shell, classic, "--workers", 1)
     statuses: list[int] = []
     failed: list[str] = []
-    gone = threading.Event()
 
     def ask() -> None:
-        while not gone.is_set():
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        while True:
             try:
-                connection.connect()
-            except OSError:
+                statuses.append(server.ask("/predict", image).status)
+            except ConnectionRefusedError:
                 return  # it takes no more connections
-            try:
-                connection.request("POST", "/predict", image)
-                statuses.append(connection.getresponse().status)
             except (OSError, http.client.HTTPException) as error:
                 failed.append(repr(error))
-            finally:
-                connection.close()
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     until(lambda: len(statuses) > 20)
     code = server.stop()
-    gone.set()
     for thread in threads:
         thread.join()
     # a connection that was open and not yet read may be closed: each client meets that once
-    assert code == 0 and set(statuses) <= {200, 503} and len(failed) <= len(threads)
+    assert code == 0 and set(statuses) <= {200, 503} and len(failed) <= len(threads), failed
 
 
 @pytest.mark.slow
