@@ -1,4 +1,4 @@
-"""What the contract's tests share: images in every kind of file, three runs, one server."""
+"""What the contract's tests share: images in every kind of file, two runs, one server."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ def kinds(tmp_path_factory) -> Kinds:
 
 @pytest.fixture(scope="session")
 def runs(shell, kinds) -> dict[str, tuple[Path, Any]]:
-    """Three runs, by name their folder and what the command printed; only read them."""
+    """Two runs, by name their folder and what the command printed; only read them."""
     folder = shell.folder
     wanted = {
         "classic": training("classic", kinds.folder / "images.npz", folder / "classic"),
         "fast": training("fast", kinds.folder / "images.npz", folder / "fast"),
-        "again": training("classic", kinds.folder / "folder", folder / "again"),
     }
     started = {name: shell.start(*words) for name, words in wanted.items()}
     ended = {name: shell.wait(process) for name, process in started.items()}
-    assert [one.code for one in ended.values()] == [0, 0, 0], [one.err for one in ended.values()]
+    assert [one.code for one in ended.values()] == [0, 0], [one.err for one in ended.values()]
     return {name: (folder / name, one.json) for name, one in ended.items()}
 
 

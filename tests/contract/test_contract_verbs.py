@@ -92,7 +92,7 @@ def test_an_exact_duplicate_and_a_broken_file_are_found(shell, kinds, tmp_path):
 
 
 def test_plots_and_report_are_drawn_anew(shell, runs, tmp_path):
-    run = copied(runs["again"][0], tmp_path)
+    run = copied(runs["classic"][0], tmp_path)
     before = (run / "report.html").read_text()
     (run / "report.html").unlink()
     said = shell.ok("report", run)
