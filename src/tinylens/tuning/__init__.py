@@ -12,7 +12,7 @@ import contextlib
 import importlib.util
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +22,15 @@ from tinylens.data.dataset import Splits
 from tinylens.errors import DataError, MissingExtra, RecipeError
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.tuning.crew import hired, shares
-from tinylens.tuning.folder import Folder, unfinished
-from tinylens.tuning.lengths import Lengths, share_out
-from tinylens.tuning.searching import Asked, Search
+from tinylens.tuning.folder import Asked, Folder, Search, unfinished
+from tinylens.tuning.jobs import Places, shares
 from tinylens.tuning.space import recipe_with, space_of
 
 if TYPE_CHECKING:
     from tinylens.fitting import Watcher
-    from tinylens.tuning.choosing import Choice
-    from tinylens.tuning.study import Watch
+    from tinylens.silent import Silent
+    from tinylens.tuning.select import Choice
+    from tinylens.tuning.study import Lengths
 
 FEWEST_TRIALS = 2  # the default, and one other
 MIN_STEPS = 20  # of a trial, with fewer of which it says nothing
@@ -82,7 +81,7 @@ def opened(
         yield Search(folder, data, recipe, space, asked, told, folder.spent)
 
 
-def find(search: Search, watch: Watch) -> Choice:
+def find(search: Search, watcher: Silent) -> Choice:
     """Search, look again at the best, and return what was chosen; what was done before is kept.
 
     Raises:
@@ -90,17 +89,17 @@ def find(search: Search, watch: Watch) -> Choice:
         RunError: the processes that train die.
         KeyboardInterrupt: Ctrl-C came; the same search can be opened again, and goes on.
     """
-    from tinylens.tuning import choosing
+    from tinylens.tuning import select
 
     kept = search.folder.choice
     if kept is not None:
-        return choosing.Choice.from_json(kept)
+        return select.Choice.from_json(kept)
     lengths = _lengths(search)
     search.folder.write_data(search.data)
     stopped = False
     with stopping.stop_signals() as asked:
         try:
-            choice = _find(search, lengths, asked.is_set, watch)
+            choice = _find(search, lengths, asked.is_set, watcher)
         except KeyboardInterrupt:  # caught, so that SIGTERM ends with its own exit code
             stopped = True
         finally:
@@ -123,7 +122,7 @@ def finish(search: Search, choice: Choice, command: str, watcher: Watcher) -> di
     Raises:
         KeyboardInterrupt: Ctrl-C came; the state was saved.
     """
-    from tinylens.tuning import outcome
+    from tinylens.tuning import select
 
     folder = search.folder
     if folder.summary is not None:
@@ -138,7 +137,7 @@ def finish(search: Search, choice: Choice, command: str, watcher: Watcher) -> di
         command=command,
         watcher=watcher,
     )
-    summary = outcome.summarize(search, choice, run)
+    summary = select.summarize(search, choice, run)
     folder.write_summary(summary)
     folder.remove_working_files()
     return summary
@@ -158,6 +157,7 @@ def _folder(
 def _lengths(search: Search) -> Lengths:
     """Return how long trials may take: the recipe's own epochs where no budget was given."""
     from tinylens import planning
+    from tinylens.tuning.study import Lengths, share_out
 
     budget = search.asked.budget
     if budget is None:
@@ -165,7 +165,8 @@ def _lengths(search: Search) -> Lengths:
     pace = planning.probe(search.data, search.recipe, search.settings["precision"])
     finish_seconds = planning.finish_seconds(search.recipe, search.data, pace)
     lengths = share_out(search.asked.started, budget, search.spent, search.jobs, finish_seconds)
-    if lengths.trial is None or lengths.trial < 2 * pace.start + MIN_STEPS * _step(search, pace):
+    step = pace.train * search.recipe.train.batch_size
+    if lengths.trial is None or lengths.trial < 2 * pace.start + MIN_STEPS * step:
         raise RecipeError(
             f"--budget: {budget:.0f} s are too few to try several recipes on "
             f"{len(search.data.train):,} pictures and to train a run; give more time"
@@ -173,56 +174,31 @@ def _lengths(search: Search) -> Lengths:
     return lengths
 
 
-def _step(search: Search, pace: Any) -> float:
-    return float(pace.train) * search.recipe.train.batch_size
-
-
-def _find(search: Search, lengths: Lengths, asked_to_stop: Any, watch: Watch) -> Choice:
-    from tinylens.tuning import choosing, study
+def _find(
+    search: Search, lengths: Lengths, asked_to_stop: Callable[[], bool], watcher: Silent
+) -> Choice:
+    from tinylens.tuning import select, study
 
     val = search.data.val
     assert val is not None  # `opened` refuses a set without
-    searching = study.Searching(
-        search.folder,
-        search.asked.trials,
-        lengths,
-        asked_to_stop,
-        study.Standing(),
-        _Noting(search, watch),
-        pictures=len(val),
-    )
-    asked_for = study.open_study(search.folder, search.recipe.train.seed)
-    with hired(search.settings, search.jobs, search.folder.log) as crew:
-        study.search(asked_for, search.recipe, search.space, crew, searching)
-        looks = choosing.look_again(asked_for, search.recipe, search.space, crew, searching)
-    return choosing.choose(search.folder, looks, searching.pictures)
-
-
-class _Noting:
-    """Passes on how far a search is, and writes down every while what it has spent."""
-
-    EVERY = 5.0  # seconds
-
-    def __init__(self, search: Search, watch: Watch) -> None:
-        self.search, self.watch, self.noted = search, watch, 0.0
-
-    def __call__(self, standing: Any) -> None:
-        if time.monotonic() - self.noted > self.EVERY:
-            self.noted = time.monotonic()
-            self.search.note_time()
-        self.watch(standing)
+    opened_study = study.open_study(search.folder, search.recipe.train.seed)
+    with contextlib.closing(Places(search.settings, search.jobs)) as places:
+        going = study.Going(search, opened_study, places, lengths, asked_to_stop, watcher)
+        study.try_recipes(going)
+        looks = select.look_again(going)
+    return select.choose(search.folder, looks, len(val))
 
 
 def _write_best(search: Search, choice: Choice, watcher: Watcher) -> float:
     """Write best.toml where it is not there yet; return until when the run may train."""
     from tinylens import planning
+    from tinylens.tuning.study import share_out
 
     recipe = search.recipe
     if choice.tuned:
+        summary = f"{recipe.name}, tuned on {files.slug(search.data.source)}"
         recipe = recipe_with(recipe, search.space, choice.parameters)
-        recipe = recipe.override(
-            {"name": f"{recipe.name[:58]}-tuned", "summary": '"' + _summary(search) + '"'}
-        )
+        recipe = recipe.override({"name": f"{recipe.name[:58]}-tuned", "summary": f'"{summary}"'})
     budget = search.asked.budget
     if budget is None:
         search.folder.write_best(recipe)
@@ -238,7 +214,3 @@ def _write_best(search: Search, choice: Choice, watcher: Watcher) -> float:
             recipe = planning.lengthened(recipe, search.data, pace, left)
         search.folder.write_best(recipe)
     return deadline
-
-
-def _summary(search: Search) -> str:
-    return f"{search.recipe.name}, tuned on {files.slug(search.data.source)}"

@@ -1,4 +1,4 @@
-"""Which recipe is chosen: the best trials are trained again, since the best of many was lucky, too.
+"""Select the recipe: the best trials are trained again, since the best of many was lucky, too.
 
 The luck of a seed goes by a second look with another seed; it is taken with the default beside it,
 for the same time. That of the pictures of val stays, and the interval says how large it is.
@@ -7,7 +7,9 @@ for the same time. That of the pictures of val stays, and the interval says how 
 from __future__ import annotations
 
 import base64
+import contextlib
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,14 +18,18 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
+from tinylens import files
 from tinylens.comparison import Difference, paired_difference
 from tinylens.errors import RunError
 from tinylens.recipe import Recipe
+from tinylens.reporting import tuning as drawing
+from tinylens.run import Run
 from tinylens.tuning import study as studies
-from tinylens.tuning.crew import Crew, Task
-from tinylens.tuning.folder import Folder
-from tinylens.tuning.lengths import CONFIRMED, Lengths
-from tinylens.tuning.space import Space, recipe_with
+from tinylens.tuning.folder import Folder, Search
+from tinylens.tuning.jobs import Job
+from tinylens.tuning.space import recipe_with
+
+IMPORTANCE_FROM = 8  # finished trials
 
 
 @dataclass(frozen=True)
@@ -81,34 +87,29 @@ class Choice:
         return Choice(**known)
 
 
-def look_again(
-    study: optuna.Study, recipe: Recipe, space: Space, crew: Crew, searching: studies.Searching
-) -> list[Again]:
+def look_again(going: studies.Going) -> list[Again]:
     """Train the default and the best trials with a seed that the search has not used.
 
     Raises:
         RunError: processes die, or the default's own trial was not finished.
         KeyboardInterrupt: a wish to stop; what was finished is kept.
     """
-    default = studies.default_trial(study)
-    others = [trial for trial in studies.ranked(study) if trial.number != default.number]
-    seed = recipe.train.seed + 1
-    looked = [default, *others[: _room(searching.lengths, len(crew.members))]]
-    tasks = [
-        Task(
-            f"again-{trial.number}",
-            recipe_with(recipe, space, trial.params).override({"train.seed": seed}),
-            searching.lengths.again,
-        )
-        for trial in looked
-    ]
-    records = _train_all(tasks, crew, searching)
-    if tasks[0].name not in records:
+    recipe, lengths = going.search.recipe, going.lengths
+    default = studies.default_trial(going.study)
+    others = [trial for trial in studies.ranked(going.study) if trial.number != default.number]
+    looked = [default, *others[: _room(lengths, going.search.jobs)]]
+    jobs = []
+    for trial in looked:
+        tried = recipe_with(recipe, going.search.space, trial.params)
+        again = tried.override({"train.seed": recipe.train.seed + 1})
+        jobs.append(Job(f"again-{trial.number}", again, lengths.again))
+    records = _train_all(jobs, going)
+    if jobs[0].name not in records:
         raise RunError("the default recipe could not be trained again; see the log of the search")
     return [
         Again(trial.number, trial.params, trial.value or 0.0, record["value"], record["seconds"])
-        for trial, task in zip(looked, tasks, strict=True)
-        if (record := records.get(task.name)) is not None
+        for trial, job in zip(looked, jobs, strict=True)
+        if (record := records.get(job.name)) is not None
     ]
 
 
@@ -156,12 +157,12 @@ def _words(default: Again, best: Again, gain: Difference, pictures: int, *, tune
     )
 
 
-def _room(lengths: Lengths, jobs: int) -> int:
+def _room(lengths: studies.Lengths, jobs: int) -> int:
     """Return of how many trials beside the default there is time for a second look."""
     if lengths.again is None or lengths.again_until is None:
-        return CONFIRMED
+        return studies.CONFIRMED
     rounds = int((lengths.again_until - time.monotonic()) / lengths.again)
-    return min(max(rounds * jobs - 1, 1), CONFIRMED)
+    return min(max(rounds * jobs - 1, 1), studies.CONFIRMED)
 
 
 def _right(folder: Folder, trial: int, pictures: int) -> NDArray[np.bool_]:
@@ -172,35 +173,97 @@ def _right(folder: Folder, trial: int, pictures: int) -> NDArray[np.bool_]:
     return np.unpackbits(packed, count=pictures).astype(bool)
 
 
-def _train_all(
-    tasks: Sequence[Task], crew: Crew, searching: studies.Searching
-) -> dict[str, Mapping[str, Any]]:
+def _train_all(jobs: Sequence[Job], going: studies.Going) -> dict[str, Mapping[str, Any]]:
     """Return the records of trainings, by name; those that cannot be trained have none."""
-    folder, standing = searching.folder, searching.standing
-    records: dict[str, Mapping[str, Any]] = {
-        task.name: record for task in tasks if (record := folder.record(task.name))
-    }
-    waiting = [task for task in tasks if task.name not in records]
-    tries: dict[str, int] = {}
-    standing.stage, standing.ends, standing.running = "looking again at the best", None, {}
-    while waiting or crew.busy:
-        if searching.asked_to_stop():
-            raise KeyboardInterrupt
-        for member in crew.idle[: len(waiting)]:
-            crew.give(member, waiting.pop(0))
-        heard = crew.next(studies.HEARTBEAT)
+    folder = going.search.folder
+    waiting = [job for job in jobs if folder.record(job.name) is None]
+    tries = dict.fromkeys((job.name for job in jobs), 0)
+    under_way = 0
+    going.watcher.phase("looking again at the best")
+    while waiting or under_way:
+        for job in waiting[: len(going.places.idle)]:
+            going.places.start(job)
+            waiting.remove(job)
+            under_way += 1
+        going.watcher.loading(len(jobs) - len(waiting) - under_way, len(jobs))
+        heard = going.next()
         if heard is not None:
-            task, message = heard
-            if message["event"] == "epoch":
-                told = (int(message["epoch"]), int(message["epochs"]), message["value"])
-                standing.running[task.name] = told
-            else:
-                standing.running.pop(task.name, None)
-            if message["event"] == "done":
-                folder.write_record(task.name, message)
-                records[task.name] = message
-            elif message["event"] == "died" and tries.get(task.name, 0) < studies.MOST_TRIES:
-                tries[task.name] = tries.get(task.name, 0) + 1
-                waiting.append(task)
-        searching.watch(standing)
-    return records
+            job, outcome = heard
+            under_way -= 1
+            tries[job.name] += 1
+            if outcome["event"] == "died" and tries[job.name] <= studies.MOST_TRIES:
+                waiting.append(job)
+    return {job.name: record for job in jobs if (record := folder.record(job.name))}
+
+
+# --- what came of it
+
+
+def summarize(search: Search, choice: Choice, run: Run) -> dict[str, Any]:
+    """Draw the plots, and return all that summary.json holds."""
+    study = studies.open_study(search.folder, search.recipe.train.seed)
+    counted, importance = studies.count(study), importances(study)
+    rows = history(study)
+    plots = {"history": drawing.history(rows), "importance": drawing.importance(importance)}
+    for name, png in plots.items():
+        if png is not None:
+            files.write_bytes(search.folder.plots / f"{name}.png", png)
+    on_val = run.evaluation.splits["val"].accuracy
+    return {
+        "folder": str(search.folder.path),
+        "best": str(search.folder.best),
+        "run": str(run.path),
+        "report": str(run.report),
+        "words": choice.words,
+        "choice": choice.to_json(),
+        "run_val_accuracy": {"value": on_val.value, "ci95": on_val.ci95},
+        "epochs": {
+            "run": _passes(Recipe.load(search.folder.best)),
+            "recipe": _passes(search.recipe),
+        },
+        "trials": {key: counted[key] for key in ("done", "pruned", "failed")},
+        "history": rows,
+        "importance": importance,
+        "space": {key: each.words for key, each in search.space.items()},
+        "jobs": search.jobs,
+        "seconds": round(search.note_time(), 1),
+    }
+
+
+def _passes(recipe: Recipe) -> float:
+    return round(recipe.train.epochs * recipe.train.epoch_share, 2)
+
+
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Return how much each key decides of val accuracy, largest first, together 1.
+
+    By PED-ANOVA (Watanabe, Bansal & Hutter 2023, arXiv:2304.10255); empty where fewer than
+    IMPORTANCE_FROM trials were finished, of which it would say little, or all were as good.
+    """
+    finished = studies.ranked(study)
+    if len(finished) < IMPORTANCE_FROM or len({trial.value for trial in finished}) < 2:
+        return {}
+    with contextlib.suppress(ValueError, RuntimeError), warnings.catch_warnings():
+        # a key that hardly varied among the good ones gets a warning of its own
+        warnings.simplefilter("ignore", UserWarning)
+        found = optuna.importance.get_param_importances(study)
+        return {key: round(float(value), 4) for key, value in found.items()}
+    return {}
+
+
+def history(study: optuna.Study) -> list[dict[str, Any]]:
+    """Return a row a trial: number, how it ended, val accuracy or the last seen, parameters."""
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        seen = trial.intermediate_values
+        last = seen[max(seen)] if seen else None
+        rows.append(
+            {
+                "number": trial.number,
+                "state": trial.state.name.lower(),
+                "value": trial.value if trial.value is not None else last,
+                "seconds": trial.user_attrs.get("seconds"),
+                "parameters": trial.params,
+            }
+        )
+    return rows
