@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinylens import backend as backends
-from tinylens import beginning, files, stopping, training
+from tinylens import beginning, files, repeats, stopping, training
 from tinylens.data.dataset import Splits
 from tinylens.errors import DataError, MissingExtra, RecipeError
 from tinylens.recipe import Recipe
@@ -75,10 +75,11 @@ def opened(
         "fingerprint": data.fingerprint,
     }
     folder = _folder(data, recipe, settings, out, fresh=fresh)
-    folder.claim(settings)
+    repeats.claim(folder.path / "tune.json", settings, "search")
     told = {"folder": str(folder.path), "backend": choice.name, "precision": precision}
-    with folder.lock():
-        yield Search(folder, data, recipe, space, asked, told, folder.spent)
+    with Run(folder.path).lock():
+        spent = (folder.read("spent") or {}).get("seconds", 0.0)
+        yield Search(folder, data, recipe, space, asked, told, spent)
 
 
 def find(search: Search, watcher: Silent) -> Choice:
@@ -91,7 +92,7 @@ def find(search: Search, watcher: Silent) -> Choice:
     """
     from tinylens.tuning import select
 
-    kept = search.folder.choice
+    kept = search.folder.read("choice")
     if kept is not None:
         return select.Choice.from_json(kept)
     lengths = _lengths(search)
@@ -106,7 +107,7 @@ def find(search: Search, watcher: Silent) -> Choice:
             search.note_time()
     if stopped or asked.is_set():
         raise KeyboardInterrupt
-    search.folder.write_choice(choice.to_json())
+    search.folder.write("choice", choice.to_json())
     return choice
 
 
@@ -125,20 +126,21 @@ def finish(search: Search, choice: Choice, command: str, watcher: Watcher) -> di
     from tinylens.tuning import select
 
     folder = search.folder
-    if folder.summary is not None:
-        return folder.summary
+    before = folder.read("summary")
+    if before is not None:
+        return before
     deadline = _write_best(search, choice, watcher)
     run = training.train(
         search.data,
         Recipe.load(folder.best),
-        out=folder.run.path,
+        out=folder.path / "run",
         backend=search.asked.backend,
         deadline=deadline,
         command=command,
         watcher=watcher,
     )
     summary = select.summarize(search, choice, run)
-    folder.write_summary(summary)
+    folder.write("summary", summary)
     folder.remove_working_files()
     return summary
 
@@ -201,7 +203,7 @@ def _write_best(search: Search, choice: Choice, watcher: Watcher) -> float:
         recipe = recipe.override({"name": f"{recipe.name[:58]}-tuned", "summary": f'"{summary}"'})
     budget = search.asked.budget
     if budget is None:
-        search.folder.write_best(recipe)
+        files.write_text(search.folder.best, recipe.to_toml())
         return math.inf
     watcher.phase("timing the recipe that was found")
     pace = planning.probe(search.data, recipe, search.settings["precision"])
@@ -212,5 +214,5 @@ def _write_best(search: Search, choice: Choice, watcher: Watcher) -> float:
         if choice.tuned:
             left = deadline - time.monotonic()
             recipe = planning.lengthened(recipe, search.data, pace, left)
-        search.folder.write_best(recipe)
+        files.write_text(search.folder.best, recipe.to_toml())
     return deadline

@@ -74,7 +74,7 @@ class Places:
     def __init__(self, settings: Mapping[str, Any], jobs: int) -> None:
         self.settings = settings
         self.shares = shares(jobs)
-        self.log = Folder(Path(settings["folder"])).log
+        self.log = Path(settings["folder"]) / "log"
         self.log.mkdir(parents=True, exist_ok=True)
         self.deaths = 0
         self._context = multiprocessing.get_context("spawn")
@@ -241,7 +241,7 @@ class Bench:
 
     def do(self, described: Mapping[str, Any]) -> Outcome:
         """Do a job, write its record where it came to its end, and return the outcome."""
-        name, scratch = described["name"], self.folder.scratch / described["name"]
+        scratch = self.folder.path / "under-way" / described["name"]
         try:
             outcome = self._train(described, scratch)
         except TinylensError as error:
@@ -252,7 +252,7 @@ class Bench:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         if outcome["event"] == "done":
-            self.folder.write_record(name, outcome)
+            self.folder.write(f"trials/{described['name']}", outcome)
         return outcome
 
     def _train(self, described: Mapping[str, Any], scratch: Path) -> Outcome:

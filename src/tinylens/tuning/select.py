@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from tinylens import files
 from tinylens.comparison import Difference, paired_difference
@@ -80,11 +81,7 @@ class Choice:
     @staticmethod
     def from_json(tree: Mapping[str, Any]) -> Choice:
         """Return what `to_json` was called on, as JSON gives it back."""
-        gain = tree["gain"]
-        low, high = gain["ci95"]
-        looks = tuple(Again(**look) for look in tree["looks"])
-        known = {**tree, "gain": Difference(gain["value"], (low, high)), "looks": looks}
-        return Choice(**known)
+        return TypeAdapter(Choice).validate_python(tree)
 
 
 def look_again(going: studies.Going) -> list[Again]:
@@ -166,7 +163,7 @@ def _room(lengths: studies.Lengths, jobs: int) -> int:
 
 
 def _right(folder: Folder, trial: int, pictures: int) -> NDArray[np.bool_]:
-    record = folder.record(f"again-{trial}")
+    record = folder.read(f"trials/again-{trial}")
     if record is None:
         raise RunError(f"{folder.path} lacks the second look at trial {trial}; start anew")
     packed = np.frombuffer(base64.b64decode(record["right"]), np.uint8)
@@ -176,7 +173,7 @@ def _right(folder: Folder, trial: int, pictures: int) -> NDArray[np.bool_]:
 def _train_all(jobs: Sequence[Job], going: studies.Going) -> dict[str, Mapping[str, Any]]:
     """Return the records of trainings, by name; those that cannot be trained have none."""
     folder = going.search.folder
-    waiting = [job for job in jobs if folder.record(job.name) is None]
+    waiting = [job for job in jobs if folder.read(f"trials/{job.name}") is None]
     tries = dict.fromkeys((job.name for job in jobs), 0)
     under_way = 0
     going.watcher.phase("looking again at the best")
@@ -193,7 +190,7 @@ def _train_all(jobs: Sequence[Job], going: studies.Going) -> dict[str, Mapping[s
             tries[job.name] += 1
             if outcome["event"] == "died" and tries[job.name] <= studies.MOST_TRIES:
                 waiting.append(job)
-    return {job.name: record for job in jobs if (record := folder.record(job.name))}
+    return {job.name: record for job in jobs if (record := folder.read(f"trials/{job.name}"))}
 
 
 # --- what came of it
@@ -207,7 +204,7 @@ def summarize(search: Search, choice: Choice, run: Run) -> dict[str, Any]:
     plots = {"history": drawing.history(rows), "importance": drawing.importance(importance)}
     for name, png in plots.items():
         if png is not None:
-            files.write_bytes(search.folder.plots / f"{name}.png", png)
+            files.write_bytes(search.folder.path / "plots" / f"{name}.png", png)
     on_val = run.evaluation.splits["val"].accuracy
     return {
         "folder": str(search.folder.path),

@@ -124,7 +124,7 @@ def open_study(folder: Folder, seed: int) -> optuna.Study:
         storage=_storage(folder), study_name="tune", direction="maximize", load_if_exists=True
     )
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        record = folder.record(f"trial-{trial.number}")
+        record = folder.read(f"trials/trial-{trial.number}")
         if record is not None:
             study.tell(trial.number, record["value"])
             continue
@@ -296,7 +296,8 @@ def _room(going: Going) -> bool:
         return begun < going.search.asked.trials
     if lengths.search_until is None or lengths.trial is None or begun == 0:
         return True  # the default is tried, however short the time
-    latest = [trial.user_attrs.get("seconds", 0.0) for trial in _finished(going.study)][-4:]
+    finished = _finished(going.study)[-4:]
+    latest: list[float] = [trial.user_attrs.get("seconds", 0.0) for trial in finished]
     return time.monotonic() + max([lengths.trial, *latest]) <= lengths.search_until
 
 
