@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from tinylens.tuning.study import CONFIRMED, DEFAULT, RUN_SHARE, Behind, near, share_out
+from tinylens.tuning.folder import Folder
+from tinylens.tuning.study import (
+    CONFIRMED,
+    DEFAULT,
+    RUN_SHARE,
+    Behind,
+    near,
+    next_trial,
+    open_study,
+    reporting_trial,
+    share_out,
+)
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -57,6 +68,37 @@ def test_a_trial_is_not_given_up_while_few_are_finished():
 
 def test_the_default_is_never_given_up():
     assert not given_up(FINISHED, 0.5, 2, 6_000, **{DEFAULT: True})
+
+
+def test_what_was_in_flight_is_ended_by_its_record_or_asked_again(tmp_path):
+    folder = Folder(tmp_path)
+    study = open_study(folder, seed=0)
+    study.enqueue_trial({"rate": 0.25}, user_attrs={DEFAULT: True})
+    lost = study.ask()
+    lost.suggest_float("rate", 0, 1)
+    kept = study.ask({"rate": FloatDistribution(0, 1)})
+    study.enqueue_trial({"rate": 0.75})
+    folder.write(f"trials/trial-{kept.number}", {"value": 0.5})
+    again = open_study(folder, seed=0)
+    states = [trial.state for trial in again.trials]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE, *2 * [TrialState.WAITING]]
+    asked = next_trial(again)
+    assert asked.suggest_float("rate", 0, 1) == 0.25 and asked.user_attrs[DEFAULT]
+    assert next_trial(again).suggest_float("rate", 0, 1) == 0.75
+
+
+def test_another_process_reports_to_a_trial(tmp_path):
+    study = open_study(Folder(tmp_path), seed=0)
+    for each in FINISHED:
+        study.add_trial(trial_of(TrialState.COMPLETE, {1: 0.9, 2: each}))
+    trial = study.ask({"rate": FloatDistribution(0, 1)})
+    there = reporting_trial(Folder(tmp_path), trial._trial_id, images=6_000)
+    there.report(0.5, 1)
+    assert not there.should_prune()
+    there.report(0.5, 2)
+    assert there.should_prune()
+    assert study.trials[-1].intermediate_values == {1: 0.5, 2: 0.5}
+    assert study.trials[-1].params == trial.params
 
 
 def test_the_first_trials_keep_half_of_the_default_each_another_half():

@@ -129,21 +129,18 @@ class Places:
         self._lifeline.close()
 
     def _pool(self, place: int) -> ProcessPoolExecutor:
-        log = str(self._log_of(place))
+        log = str(self.log / f"{place + 1}.log")
         told = (dict(self.settings), self.shares[place], log, self._lifeline)
         return ProcessPoolExecutor(1, self._context, _begin, told)
-
-    def _log_of(self, place: int) -> Path:
-        return self.log / f"{place + 1}.log"
 
     def _replace(self, place: int) -> None:
         self.deaths += 1
         self._pools[place].shutdown()
         if self.deaths >= MOST_DEATHS:
+            last = _last_line(self.log / f"{place + 1}.log")
             raise RunError(
                 f"{self.deaths} processes that try recipes died one after the other, the last "
-                f"with: {_last_line(self._log_of(place))}; is there enough memory? fewer at a "
-                "time: --jobs 1"
+                f"with: {last}; is there enough memory? fewer at a time: --jobs 1"
             )
         self._pools[place] = self._pool(place)
 
@@ -265,7 +262,12 @@ class Bench:
         compiling.forget()
         recipe = self._of_length(Recipe.from_dict(described["recipe"]), described["seconds"])
         trainer = compiling.build(self.data, recipe, self.precision)
-        reports = _Reports(self._trial(described["trial"]), recipe.train.epochs)
+        trial = None
+        if described["trial"] is not None:
+            from tinylens.tuning import study
+
+            trial = study.reporting_trial(self.folder, described["trial"], len(self.data.test))
+        reports = _Reports(trial, recipe.train.epochs)
         state = fitting.fit(trainer, Run(scratch), reports, lambda: reports.given_up)
         if not state.finished:
             return {"event": "pruned"}
@@ -295,21 +297,11 @@ class Bench:
         often = max(recipe.train.epochs // LOOKS, 1)
         return recipe.override({"train.val_every": min(recipe.train.val_every, often)})
 
-    def _trial(self, identity: int | None) -> optuna.Trial | None:
-        if identity is None:
-            return None
-        from tinylens.tuning import study
-
-        val = self.data.val
-        assert val is not None
-        return study.reporting_trial(self.folder, identity, len(val))
-
     def _right_on_val(self, trainer: Any) -> Any:
         """Return which images of val what would ship answers right; bool, (n_val,)."""
         from tinylens import finishing, models
 
-        val = self.data.val
-        assert val is not None
+        val = self.data.test  # val stands there: see `Folder.read_data`
         shipped = models.ship(trainer.network, views=trainer.recipe.model.views)
         return finishing.predict(shipped, val.images).argmax(axis=1) == val.labels
 

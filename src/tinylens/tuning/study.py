@@ -25,6 +25,7 @@ from tinylens.tuning.jobs import Job, Outcome, Places
 from tinylens.tuning.space import borrowed, parameters_of, recipe_with, suggest
 
 DEFAULT = "default"  # marks the trial of the recipe as it stands, which is never given up
+AGAIN = "again"  # marks a trial that takes the place of a lost one, which goes before the others
 RANDOM_TRIALS = 4  # before the estimator says what to try, beside what is borrowed
 KEPT_SHARE = 0.5  # of the default's values in those: far from it all, hardly a draw is any good
 SPARED_TRIALS = 4  # that are not given up, so that there are some to fall behind
@@ -233,7 +234,20 @@ def _ask_again(
 ) -> None:
     """Put what a lost trial tried into the line, with what has to be known of it."""
     kept = {key: notes[key] for key in (DEFAULT, "deaths") if key in notes}
-    study.enqueue_trial(dict(parameters), user_attrs=kept)
+    study.enqueue_trial(dict(parameters), user_attrs={**kept, AGAIN: True})
+
+
+def next_trial(study: optuna.Study) -> optuna.Trial:
+    """Return the trial to try next: one that was lost, or what Optuna says.
+
+    Optuna's line is served from its front; at its end the default would come after the last of
+    the trials that were asked for.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if trial.user_attrs.get(AGAIN):
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+            return optuna.Trial(study, trial._trial_id)
+    return study.ask()
 
 
 # --- trials
@@ -306,7 +320,7 @@ def _ask(going: Going) -> tuple[Job, optuna.Trial]:
     study, start, space = going.study, going.search.recipe, going.search.space
     why = ""
     for _ in range(MOST_REFUSED):
-        trial = study.ask()
+        trial = next_trial(study)
         keys = parameters_of(start, space) if trial.user_attrs.get(DEFAULT) else space
         drawn = {key: suggest(trial, key, space[key]) for key in keys}
         try:
