@@ -1,4 +1,4 @@
-"""Whether `tinylens train --budget` ends in time, and how good its forecasts are.
+"""Whether `tinylens train --budget` ends in time, and what more time gains.
 
 Each budget is a run of the command as a user types it, in a process of its own: the clock runs from
 the start of the process to its end. Compared are the seconds that were planned and those that it

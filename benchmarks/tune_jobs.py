@@ -1,23 +1,24 @@
 """How many trials at a time are fastest: `tinylens tune --jobs`.
 
 The same processes as in a search train the same recipes on Fashion-MNIST at the same time, each on
-its share of the processors; compared are the pictures a second that all of them train on together,
-by the seconds of their epochs, from the second one on: starting and compiling are left out.
+its share of the processors; compared are the images a second that all of them train on together,
+by the rates of their epochs, from the second one on: starting and compiling are left out.
 """
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import machine
 from tinylens.data.sources import load
 from tinylens.recipe import Recipe
-from tinylens.tuning.crew import Task, hired
 from tinylens.tuning.folder import Folder
+from tinylens.tuning.jobs import Job, Places
 
 EPOCHS, SHARE = 4, 0.2  # of train an epoch
 
@@ -36,7 +37,7 @@ def main() -> None:
         for name in asked.recipes[:1] if asked.quick else asked.recipes:
             recipe = Recipe.load(name).without_search()
             for jobs in [*asked.jobs, *reversed(asked.jobs)]:
-                rows.append(measure(folder, recipe, jobs, len(data.train)))
+                rows.append(measure(folder, recipe, jobs))
                 print(rows[-1], file=sys.stderr)
     headings = ["recipe", "at a time", "pictures/s together"]
     machine.print_table(headings, [list(row.values()) for row in rows])
@@ -44,24 +45,25 @@ def main() -> None:
     print(f"\nwritten: benchmarks/results/{path.name}")
 
 
-def measure(folder: Folder, recipe: Recipe, jobs: int, pictures: int) -> dict[str, Any]:
+def measure(folder: Folder, recipe: Recipe, jobs: int) -> dict[str, Any]:
     """Return the pictures a second of so many trainings side by side."""
     changes = {"train.epochs": EPOCHS, "train.epoch_share": SHARE, "train.hard_share": 1.0}
     spec = recipe.override({**changes, "train.early_scale": 1.0})
     settings = {"folder": str(folder.path), "backend": "tensorflow", "precision": "bfloat16"}
-    ends: dict[str, list[float]] = {}
-    with hired(settings, jobs, folder.log) as crew:
-        for member in crew.members:
-            crew.give(member, Task(f"{member.number}", spec, None))
-        while crew.busy:
-            heard = crew.next(1.0)
-            if heard and heard[1]["event"] == "epoch":
-                ends.setdefault(heard[0].name, []).append(time.monotonic())
-            elif heard and heard[1]["event"] != "done":
-                logs = [log.read_text("utf-8")[-1500:] for log in folder.log.iterdir()]
-                raise RuntimeError("\n".join([str(heard[1]), *logs]))
-    a_pass = EPOCHS * SHARE * pictures * (EPOCHS - 1) / EPOCHS
-    together = sum(a_pass / (times[-1] - times[0]) for times in ends.values())
+    together = 0.0
+    with contextlib.closing(Places(settings, jobs)) as places:
+        for number in range(jobs):
+            places.start(Job(f"{number}", spec, None))
+        left = jobs
+        while left:
+            heard = places.next(1.0)
+            if heard is None:
+                continue
+            outcome = heard[1]
+            if outcome["event"] != "done":
+                raise RuntimeError(outcome["message"])
+            rates = [row["images_per_second"] for row in outcome["history"][1:]]
+            together, left = together + statistics.mean(rates), left - 1
     return {"recipe": recipe.name, "jobs": jobs, "pictures_a_second": round(together)}
 
 

@@ -35,7 +35,7 @@ def splits():
     return tiny_splits((16, 16, 1), count=600)
 
 
-PACE = Pace(train=1e-3, answer=1e-4, start=1.0, operations=1e8, busy=1.5)
+PACE = Pace(train=1e-3, answer=1e-4, start=1.0, busy=1.5)
 
 
 def fitted(splits, seconds):
@@ -79,7 +79,7 @@ def test_the_widest_network_with_enough_passes_left_is_taken(splits, monkeypatch
 
     def paced(data, recipe, precision):
         tried.append(recipe.model.options["widths"][0] / 64)
-        return Pace(train=tried[-1] / 0.25 * 1e-3, answer=1e-9, start=0, operations=1e8, busy=0)
+        return Pace(train=tried[-1] / 0.25 * 1e-3, answer=1e-9, start=0, busy=0)
 
     monkeypatch.setattr(planning, "probe", paced)
     seconds = passes * 600 * 1e-3 / (1 - planning.RESERVE)

@@ -142,12 +142,8 @@ def choose(
     trials = []
     for number, name in enumerate(CANDIDATES):
         watcher.phase(f"trying out balance {name}, {number + 1} of {len(CANDIDATES)}")
-        short = recipe.override(
-            {
-                "train.balance": name,
-                "train.epochs": max(round(EPOCHS * recipe.train.epochs), 1),
-            }
-        )
+        epochs = max(round(EPOCHS * recipe.train.epochs), 1)
+        short = recipe.override({"train.balance": name, "train.epochs": epochs})
         trials.append(_try(name, kept, unseen, short, precision, asked_to_stop))
     return Choice(
         chosen=_best(trials),

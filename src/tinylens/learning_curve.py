@@ -79,7 +79,9 @@ def measure(
         RunError: a live process is writing the run.
         KeyboardInterrupt: Ctrl-C came; the step was finished and the state saved before.
     """
-    val, recipe = val_of(data), Recipe.load(RECIPE)
+    check(data)
+    val, recipe = data.val, Recipe.load(RECIPE)
+    assert val is not None  # by `check`
     sizes = choose_sizes(data.train.labels, recipe.train.batch_size)
     choice = backends.activate(backend)
     place = Place(choice.name, backends.precision(recipe.train.precision, choice.name))
@@ -99,22 +101,12 @@ def measure(
 
 def check(data: Splits) -> None:
     """Raise the DataError that `measure` would raise, before anything is trained."""
-    val_of(data)
-    choose_sizes(data.train.labels, Recipe.load(RECIPE).train.batch_size)
-
-
-def val_of(data: Splits) -> Dataset:
-    """Return the part that a learning curve is judged on.
-
-    Raises:
-        DataError: there is none.
-    """
     if data.val is None:
         raise DataError(
             "a learning curve is judged on val, since test stays sealed, and there is no val part; "
             "train with --val 0.1"
         )
-    return data.val
+    choose_sizes(data.train.labels, Recipe.load(RECIPE).train.batch_size)
 
 
 def choose_sizes(labels: Labels, batch_size: int) -> list[Size]:
@@ -244,7 +236,9 @@ def train_sizes(
         for seed in range(SEEDS):
             name = f"training {len(rows) + 1} of {count}: {size.pictures:,} pictures, seed {seed}"
             watcher.phase(name)
-            spec = _small_budget(recipe, size.passes, seed)
+            epochs = math.ceil(size.passes - 1e-9)
+            length = {"train.epochs": epochs, "train.epoch_share": size.passes / epochs}
+            spec = recipe.override({**length, "train.seed": seed})
             folder = Run(run.curve_runs / f"{size.pictures}-pictures-seed-{seed}")
             _claim(folder, {**settings, "recipe": spec.model_dump(mode="json")})
             wrong = _kept(folder)
@@ -294,14 +288,3 @@ def _kept(folder: Run) -> NDArray[np.bool_] | None:
 def _keep(folder: Run, wrong: NDArray[np.bool_]) -> None:
     files.write_with(folder.path / "wrong.npy", lambda file: np.save(file, wrong))
     folder.remove_checkpoints()
-
-
-def _small_budget(recipe: Recipe, passes: float, seed: int) -> Recipe:
-    epochs = math.ceil(passes - 1e-9)
-    return recipe.override(
-        {
-            "train.epochs": epochs,
-            "train.epoch_share": passes / epochs,
-            "train.seed": seed,
-        }
-    )

@@ -19,8 +19,6 @@ from tinylens import compiling, models, strangers
 from tinylens.course import Course
 from tinylens.data.dataset import Splits
 from tinylens.errors import RecipeError
-from tinylens.forecast import Forecast, forecast
-from tinylens.models.flops import training_flops
 from tinylens.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -48,14 +46,12 @@ class Pace:
         train: a picture, in a training step on whole pictures.
         answer: a picture, for the float32 network that ships.
         start: for the first step: tracing and compiling.
-        operations: floating-point operations of a training step, a picture.
         busy: seconds that pass in one second of this process's own work; 1 on an idle machine.
     """
 
     train: float
     answer: float
     start: float
-    operations: float
     busy: float
 
 
@@ -69,7 +65,6 @@ class Plan:
         fit_seconds: predicted, of training alone.
         finish_seconds: set aside for calibration, judging, export and report.
         passes: epochs in whole passes over the training pictures.
-        forecast: the accuracy that such a plan reached on known sets.
     """
 
     recipe: Recipe
@@ -77,7 +72,6 @@ class Plan:
     fit_seconds: float
     finish_seconds: float
     passes: float
-    forecast: Forecast
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -89,7 +83,6 @@ class Plan:
             "seconds": round(self.seconds, 1),
             "fit_seconds": round(self.fit_seconds, 1),
             "finish_seconds": round(self.finish_seconds, 1),
-            "expected": self.forecast.by_set,
         }
 
     @property
@@ -100,8 +93,7 @@ class Plan:
         cut = f", squares of {cutout} pixels cut out" if cutout else ""
         return (
             f"plan: widths {widths} · {self.passes:.1f} passes over the pictures{cut} · "
-            f"{self.fit_seconds:.0f} s of training, {self.finish_seconds:.0f} s to judge and "
-            f"write; {self.forecast.words}"
+            f"{self.fit_seconds:.0f} s of training, {self.finish_seconds:.0f} s to judge and write"
         )
 
 
@@ -171,7 +163,6 @@ def probe(data: Splits, recipe: Recipe, precision: str) -> Pace:
         train=step / order.batch_size,
         answer=_answer_seconds(trainer, few.images),
         start=seconds[0],
-        operations=training_flops(trainer.network),
         busy=max(busy, 1.0),
     )
 
@@ -211,8 +202,7 @@ def _fitted(recipe: Recipe, data: Splits, pace: Pace, seconds: float) -> Plan | 
         changes["augment.cutout"] = round(CUTOUT_SHARE * min(data.train.image_shape[:2]))
     chosen = recipe.override(changes)
     fit = per_pass * passes + 2 * pace.start
-    expected = forecast(pace.operations * len(data.train) * _relative_work(recipe, data) * passes)
-    return Plan(chosen, fit + finish, fit, finish, passes, expected)
+    return Plan(chosen, fit + finish, fit, finish, passes)
 
 
 def finish_seconds(recipe: Recipe, data: Splits, pace: Pace) -> float:

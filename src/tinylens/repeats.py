@@ -199,11 +199,7 @@ def _keep_out_of_fold(
         rows = np.flatnonzero(numbers == number)
         arrays = run.predictions
         probabilities[rows[arrays["test_indices"]]] = arrays["test_probabilities"]
-    kept: dict[str, Any] = {
-        "probabilities": probabilities,
-        "labels": pool.labels,
-        "fold": numbers,
-    }
+    kept: dict[str, Any] = {"probabilities": probabilities, "labels": pool.labels, "fold": numbers}
     files.write_with(folder / "out_of_fold.npz", lambda file: np.savez_compressed(file, **kept))
 
 
@@ -252,26 +248,37 @@ def check_count(option: str, count: int) -> None:
         raise RecipeError(f"{option} {count}: expected {FEWEST} to {MOST}, such as 5")
 
 
-def _claim(folder: Path, kind: Kind, count: int, recipe: Recipe, fingerprint: str) -> None:
-    """Write series.json, or check that what is there is the same series."""
-    path = folder / "series.json"
-    settings = {
-        "kind": kind,
-        "count": count,
-        "recipe": recipe.model_dump(mode="json"),
-        "fingerprint": fingerprint,
-    }
+def claim(path: Path, settings: Mapping[str, Any], what: str) -> None:
+    """Write the settings to a file, or check that it holds the same ones.
+
+    Args:
+        path: the file, in the folder that is claimed.
+        settings: as JSON values.
+        what: the folder is of, in words.
+
+    Raises:
+        RunError: it holds other settings, or is damaged.
+    """
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
         return
-    before = json.loads(path.read_text("utf-8"))
+    try:
+        before = dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path} cannot be read: {error}; remove it, or start anew") from None
     different = [name for name, value in settings.items() if before.get(name) != value]
     if different:
         raise RunError(
-            f"{folder} holds another series of trainings, of another {', '.join(different)}; give "
-            "the same settings to continue it, or another --out to start anew"
+            f"{path.parent} holds another {what}, of another {', '.join(different)}; give the "
+            "same settings to continue it, or another --out to start anew"
         )
+
+
+def _claim(folder: Path, kind: Kind, count: int, recipe: Recipe, fingerprint: str) -> None:
+    settings = {"kind": kind, "count": count, "recipe": recipe.model_dump(mode="json")}
+    told = {**settings, "fingerprint": fingerprint}
+    claim(folder / "series.json", told, "series of trainings")
 
 
 def _summarized(kind: Kind, runs: Sequence[Run], pictures: int, folder: Path) -> Summary:

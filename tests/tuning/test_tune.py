@@ -73,19 +73,50 @@ def states(folder: Path) -> list[str]:
         return [state for (state,) in database.execute("select state from trials order by number")]
 
 
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """Return the processes that a search has started, and those that these have."""
+    asked = ["ps", "-eo", "pid=,ppid="]
+    listed = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    parents = [tuple(map(int, line.split())) for line in listed.splitlines()]
+    found = [process.pid]
+    for pid in found:  # which grows on the way
+        found += [child for child, parent in parents if parent == pid]
+    return found[1:]
+
+
+def assert_gone(pids: list[int]) -> None:
+    """Check that none of these is alive after a moment: a zombie has no command line."""
+    until = time.monotonic() + 10
+    while alive := [pid for pid in pids if command_line(pid)]:
+        assert time.monotonic() < until, alive
+        time.sleep(0.1)
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 @pytest.mark.slow
 def test_a_search_that_was_killed_goes_on_and_loses_what_was_in_flight_alone(folder):
     with start(folder, "--trials", "6") as process:
         wait_for_trials(folder, 2)
         kept = {each.name for each in (folder / "search" / "data").iterdir()}
+        started = children(process)
         process.kill()
-        process.communicate()
-    finished = states(folder).count("COMPLETE") + states(folder).count("PRUNED")
+        process.wait()  # not communicate: its processes hold the pipes for a moment
+    assert len(started) >= 2
+    assert_gone(started)
+    records = (folder / "search" / "trials").glob("trial-*.json")
+    recorded = [int(each.stem.removeprefix("trial-")) for each in records]
     parts = [f"{part}-{what}.npy" for part in ("train", "val") for what in ("images", "labels")]
     assert kept == {*parts, "names.json"}  # nothing of test lies there
     summary = finish(folder, "--trials", "6")
     ended = states(folder)
-    assert ended.count("COMPLETE") + ended.count("PRUNED") == 6 >= finished >= 2
+    assert ended.count("COMPLETE") + ended.count("PRUNED") == 6
+    assert len(recorded) >= 2 and all(ended[number] == "COMPLETE" for number in recorded)
     assert ended.count("FAIL") <= 2 and "RUNNING" not in ended
     assert summary["trials"]["done"] + summary["trials"]["pruned"] == 6
     assert summary["epochs"] == {"run": 4, "recipe": 4}
@@ -107,11 +138,12 @@ def test_a_search_that_was_killed_goes_on_and_loses_what_was_in_flight_alone(fol
 def test_a_polite_signal_ends_the_search_and_its_processes(folder, number, code):
     with start(folder, "--trials", "50") as process:
         wait_for_trials(folder, 1)
+        started = children(process)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert process.returncode == code and "Traceback" not in err
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert str(folder) not in "".join(x for x in listed.stdout.splitlines() if "worker" in x)
+    assert len(started) >= 2
+    assert_gone(started)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tinylens.errors import RecipeError
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
     from tinylens.recipe import Recipe
-    from tinylens.tuning.searching import Asked, Search
+    from tinylens.tuning.folder import Asked, Search
 
 SearchOption = Annotated[
     list[str] | None,
@@ -85,7 +85,7 @@ def _asked(
         raise RecipeError("expected --budget, such as 30m, or --trials, such as 50, one of them")
     seconds = None if budget is None else parse_seconds(budget)
     from tinylens.tuning import space
-    from tinylens.tuning.searching import Asked
+    from tinylens.tuning.folder import Asked
 
     return Asked(trials, seconds, frame.STARTED, jobs, backend, space.parse(search))
 
@@ -108,11 +108,8 @@ def _tuned(
 
     with tuning.opened(data, recipe, asked, out=out, fresh=fresh) as search:
         _headline(search)
-        from tinylens.tuning import board
-
-        with board.on_terminal() as watch:
-            choice = tuning.find(search, watch)
         with watching.on_terminal() as watcher:
+            choice = tuning.find(search, watcher)
             watcher.say(choice.words)
             return tuning.finish(search, choice, frame.command_line(), watcher)
 

@@ -12,26 +12,25 @@ import contextlib
 import importlib.util
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinylens import backend as backends
-from tinylens import beginning, files, stopping, training
+from tinylens import beginning, files, repeats, stopping, training
 from tinylens.data.dataset import Splits
 from tinylens.errors import DataError, MissingExtra, RecipeError
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.tuning.crew import hired, shares
-from tinylens.tuning.folder import Folder, unfinished
-from tinylens.tuning.lengths import Lengths, share_out
-from tinylens.tuning.searching import Asked, Search
+from tinylens.tuning.folder import Asked, Folder, Search, unfinished
+from tinylens.tuning.jobs import Places, shares
 from tinylens.tuning.space import recipe_with, space_of
 
 if TYPE_CHECKING:
     from tinylens.fitting import Watcher
-    from tinylens.tuning.choosing import Choice
-    from tinylens.tuning.study import Watch
+    from tinylens.silent import Silent
+    from tinylens.tuning.select import Choice
+    from tinylens.tuning.study import Lengths
 
 FEWEST_TRIALS = 2  # the default, and one other
 MIN_STEPS = 20  # of a trial, with fewer of which it says nothing
@@ -76,13 +75,14 @@ def opened(
         "fingerprint": data.fingerprint,
     }
     folder = _folder(data, recipe, settings, out, fresh=fresh)
-    folder.claim(settings)
+    repeats.claim(folder.path / "tune.json", settings, "search")
     told = {"folder": str(folder.path), "backend": choice.name, "precision": precision}
-    with folder.lock():
-        yield Search(folder, data, recipe, space, asked, told, folder.spent)
+    with Run(folder.path).lock():
+        spent = (folder.read("spent") or {}).get("seconds", 0.0)
+        yield Search(folder, data, recipe, space, asked, told, spent)
 
 
-def find(search: Search, watch: Watch) -> Choice:
+def find(search: Search, watcher: Silent) -> Choice:
     """Search, look again at the best, and return what was chosen; what was done before is kept.
 
     Raises:
@@ -90,24 +90,24 @@ def find(search: Search, watch: Watch) -> Choice:
         RunError: the processes that train die.
         KeyboardInterrupt: Ctrl-C came; the same search can be opened again, and goes on.
     """
-    from tinylens.tuning import choosing
+    from tinylens.tuning import select
 
-    kept = search.folder.choice
+    kept = search.folder.read("choice")
     if kept is not None:
-        return choosing.Choice.from_json(kept)
+        return select.Choice.from_json(kept)
     lengths = _lengths(search)
     search.folder.write_data(search.data)
     stopped = False
     with stopping.stop_signals() as asked:
         try:
-            choice = _find(search, lengths, asked.is_set, watch)
+            choice = _find(search, lengths, asked.is_set, watcher)
         except KeyboardInterrupt:  # caught, so that SIGTERM ends with its own exit code
             stopped = True
         finally:
             search.note_time()
     if stopped or asked.is_set():
         raise KeyboardInterrupt
-    search.folder.write_choice(choice.to_json())
+    search.folder.write("choice", choice.to_json())
     return choice
 
 
@@ -123,23 +123,24 @@ def finish(search: Search, choice: Choice, command: str, watcher: Watcher) -> di
     Raises:
         KeyboardInterrupt: Ctrl-C came; the state was saved.
     """
-    from tinylens.tuning import outcome
+    from tinylens.tuning import select
 
     folder = search.folder
-    if folder.summary is not None:
-        return folder.summary
+    before = folder.read("summary")
+    if before is not None:
+        return before
     deadline = _write_best(search, choice, watcher)
     run = training.train(
         search.data,
         Recipe.load(folder.best),
-        out=folder.run.path,
+        out=folder.path / "run",
         backend=search.asked.backend,
         deadline=deadline,
         command=command,
         watcher=watcher,
     )
-    summary = outcome.summarize(search, choice, run)
-    folder.write_summary(summary)
+    summary = select.summarize(search, choice, run)
+    folder.write("summary", summary)
     folder.remove_working_files()
     return summary
 
@@ -158,6 +159,7 @@ def _folder(
 def _lengths(search: Search) -> Lengths:
     """Return how long trials may take: the recipe's own epochs where no budget was given."""
     from tinylens import planning
+    from tinylens.tuning.study import Lengths, share_out
 
     budget = search.asked.budget
     if budget is None:
@@ -165,7 +167,8 @@ def _lengths(search: Search) -> Lengths:
     pace = planning.probe(search.data, search.recipe, search.settings["precision"])
     finish_seconds = planning.finish_seconds(search.recipe, search.data, pace)
     lengths = share_out(search.asked.started, budget, search.spent, search.jobs, finish_seconds)
-    if lengths.trial is None or lengths.trial < 2 * pace.start + MIN_STEPS * _step(search, pace):
+    step = pace.train * search.recipe.train.batch_size
+    if lengths.trial is None or lengths.trial < 2 * pace.start + MIN_STEPS * step:
         raise RecipeError(
             f"--budget: {budget:.0f} s are too few to try several recipes on "
             f"{len(search.data.train):,} pictures and to train a run; give more time"
@@ -173,59 +176,34 @@ def _lengths(search: Search) -> Lengths:
     return lengths
 
 
-def _step(search: Search, pace: Any) -> float:
-    return float(pace.train) * search.recipe.train.batch_size
-
-
-def _find(search: Search, lengths: Lengths, asked_to_stop: Any, watch: Watch) -> Choice:
-    from tinylens.tuning import choosing, study
+def _find(
+    search: Search, lengths: Lengths, asked_to_stop: Callable[[], bool], watcher: Silent
+) -> Choice:
+    from tinylens.tuning import select, study
 
     val = search.data.val
     assert val is not None  # `opened` refuses a set without
-    searching = study.Searching(
-        search.folder,
-        search.asked.trials,
-        lengths,
-        asked_to_stop,
-        study.Standing(),
-        _Noting(search, watch),
-        pictures=len(val),
-    )
-    asked_for = study.open_study(search.folder, search.recipe.train.seed)
-    with hired(search.settings, search.jobs, search.folder.log) as crew:
-        study.search(asked_for, search.recipe, search.space, crew, searching)
-        looks = choosing.look_again(asked_for, search.recipe, search.space, crew, searching)
-    return choosing.choose(search.folder, looks, searching.pictures)
-
-
-class _Noting:
-    """Passes on how far a search is, and writes down every while what it has spent."""
-
-    EVERY = 5.0  # seconds
-
-    def __init__(self, search: Search, watch: Watch) -> None:
-        self.search, self.watch, self.noted = search, watch, 0.0
-
-    def __call__(self, standing: Any) -> None:
-        if time.monotonic() - self.noted > self.EVERY:
-            self.noted = time.monotonic()
-            self.search.note_time()
-        self.watch(standing)
+    opened_study = study.open_study(search.folder, search.recipe.train.seed)
+    with contextlib.closing(Places(search.settings, search.jobs)) as places:
+        going = study.Going(search, opened_study, places, lengths, asked_to_stop, watcher)
+        study.try_recipes(going)
+        looks = select.look_again(going)
+    return select.choose(search.folder, looks, len(val))
 
 
 def _write_best(search: Search, choice: Choice, watcher: Watcher) -> float:
     """Write best.toml where it is not there yet; return until when the run may train."""
     from tinylens import planning
+    from tinylens.tuning.study import share_out
 
     recipe = search.recipe
     if choice.tuned:
+        summary = f"{recipe.name}, tuned on {files.slug(search.data.source)}"
         recipe = recipe_with(recipe, search.space, choice.parameters)
-        recipe = recipe.override(
-            {"name": f"{recipe.name[:58]}-tuned", "summary": '"' + _summary(search) + '"'}
-        )
+        recipe = recipe.override({"name": f"{recipe.name[:58]}-tuned", "summary": f'"{summary}"'})
     budget = search.asked.budget
     if budget is None:
-        search.folder.write_best(recipe)
+        files.write_text(search.folder.best, recipe.to_toml())
         return math.inf
     watcher.phase("timing the recipe that was found")
     pace = planning.probe(search.data, recipe, search.settings["precision"])
@@ -236,9 +214,5 @@ def _write_best(search: Search, choice: Choice, watcher: Watcher) -> float:
         if choice.tuned:
             left = deadline - time.monotonic()
             recipe = planning.lengthened(recipe, search.data, pace, left)
-        search.folder.write_best(recipe)
+        files.write_text(search.folder.best, recipe.to_toml())
     return deadline
-
-
-def _summary(search: Search) -> str:
-    return f"{search.recipe.name}, tuned on {files.slug(search.data.source)}"

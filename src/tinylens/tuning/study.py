@@ -1,4 +1,8 @@
-"""The search itself: Optuna says what to try, processes try it, val says how good it was."""
+"""The search itself: Optuna says what to try, jobs try it, val says how good it was.
+
+With `--budget` trials are shorter than the run that they are for, so that there are many; the best
+of them are trained again, for twice as long, beside the default.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,62 +19,118 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tinylens.errors import RecipeError, RunError
-from tinylens.recipe import Recipe
-from tinylens.tuning.crew import Crew, Task
-from tinylens.tuning.folder import Folder
-from tinylens.tuning.lengths import Lengths
-from tinylens.tuning.space import Space, borrowed, parameters_of, recipe_with, suggest
-from tinylens.tuning.worker import LOOKS
+from tinylens.silent import Silent
+from tinylens.tuning.folder import Folder, Search
+from tinylens.tuning.jobs import Job, Outcome, Places
+from tinylens.tuning.space import borrowed, parameters_of, recipe_with, suggest
 
 DEFAULT = "default"  # marks the trial of the recipe as it stands, which is never given up
+AGAIN = "again"  # marks a trial that takes the place of a lost one, which goes before the others
 RANDOM_TRIALS = 4  # before the estimator says what to try, beside what is borrowed
 KEPT_SHARE = 0.5  # of the default's values in those: far from it all, hardly a draw is any good
 SPARED_TRIALS = 4  # that are not given up, so that there are some to fall behind
-SPARED_LOOKS = 1  # of each trial: whoever learns pictures that are changed is late at first
+SPARED_LOOKS = 1  # of each trial: whoever learns images that are changed is late at first
 SLACK = 3.0  # standard errors below the median: by less a trial is not known to be the worse one
 MOST_REFUSED = 50  # draws in a row that make no recipe
 MOST_TRIES = 2  # of one recipe, whose process died
 HEARTBEAT = 0.5  # seconds between two looks at the clock
+NOTED_EVERY = 5.0  # seconds; what was spent
+
+RUN_SHARE = 0.16  # of the budget, for the training of the run
+TRIAL_SHARE = 1 / 5  # of the run's time, for a trial on all processors
+AGAIN_SHARE = 1 / 3  # likewise for a second look
+CONFIRMED = 3  # of the best trials; the default is looked at again beside them
+RESERVE = 0.05  # of the budget, for a machine that others use too
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Seconds of a budget. None stands for the recipe's own number of epochs.
+
+    Attributes:
+        trial: a trial may take.
+        again: a second look at one of the best may take.
+        search_until: no trial is begun that would not be done by then, on the clock of
+            `time.monotonic`.
+        again_until: no second look is begun that would not be done by then.
+        end: of the whole, on the same clock.
+    """
+
+    trial: float | None = None
+    again: float | None = None
+    search_until: float | None = None
+    again_until: float | None = None
+    end: float | None = None
+
+
+def share_out(now: float, budget: float, spent: float, jobs: int, finish: float) -> Lengths:
+    """Return how long everything may take.
+
+    Args:
+        now: on the clock of `time.monotonic`.
+        budget: seconds in all, those that were spent before included.
+        spent: seconds that are gone.
+        jobs: trainings at a time, each of which has its share of the processors.
+        finish: seconds for judging, export and report of the run.
+
+    >>> lengths = share_out(0.0, 1200.0, 0.0, jobs=1, finish=20.0)
+    >>> round(lengths.trial), round(lengths.again), round(lengths.search_until)
+    (38, 63, 679)
+    """
+    run = RUN_SHARE * (budget - finish)
+    again, rounds = jobs * AGAIN_SHARE * run, -(-(CONFIRMED + 1) // jobs)
+    end = now + budget * (1 - RESERVE) - spent
+    return Lengths(
+        trial=jobs * TRIAL_SHARE * run,
+        again=again,
+        search_until=end - finish - run - rounds * again,
+        again_until=end - finish - run,
+        end=end,
+    )
 
 
 @dataclass
-class Standing:
-    """How far a search is, for whoever watches.
+class Going:
+    """A search at work, as both of its stages need it."""
 
-    Attributes:
-        stage: in words.
-        done: trials that were finished.
-        pruned: trials that were given up.
-        failed: trials of which nothing came.
-        wanted: trials that were asked for, or None with a budget.
-        ends: when the stage is to end on the clock of `time.monotonic`; None where not known.
-        best: value and parameters of the best trial.
-        running: how far the trainings under way are, by name: epoch, epochs, latest value.
-    """
+    search: Search
+    study: optuna.Study
+    places: Places
+    lengths: Lengths
+    asked_to_stop: Callable[[], bool]
+    watcher: Silent
+    noted: float = 0.0
 
-    stage: str = "starting"
-    done: int = 0
-    pruned: int = 0
-    failed: int = 0
-    wanted: int | None = None
-    ends: float | None = None
-    best: tuple[float, Mapping[str, Any]] | None = None
-    running: dict[str, tuple[int, int, float | None]] = field(default_factory=dict)
+    def next(self) -> tuple[Job, Outcome] | None:
+        """Wait a little for a job to end; write down every while what was spent.
+
+        Raises:
+            KeyboardInterrupt: there is a wish to stop; the search can go on.
+        """
+        if self.asked_to_stop():
+            raise KeyboardInterrupt
+        if time.monotonic() - self.noted > NOTED_EVERY:
+            self.noted = time.monotonic()
+            self.search.note_time()
+        return self.places.next(HEARTBEAT)
 
 
-Watch = Callable[[Standing], None]
+# --- the study
 
 
 def open_study(folder: Folder, seed: int) -> optuna.Study:
-    """Return the folder's study; what was in flight is marked as failed and asked again."""
+    """Return the folder's study; a trial in flight is ended by its record, or asked again."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.RDBStorage(folder.storage)
     study = optuna.create_study(
-        storage=storage, study_name="tune", direction="maximize", load_if_exists=True
+        storage=_storage(folder), study_name="tune", direction="maximize", load_if_exists=True
     )
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        record = folder.read(f"trials/trial-{trial.number}")
+        if record is not None:
+            study.tell(trial.number, record["value"])
+            continue
         study.tell(trial.number, state=TrialState.FAIL)
-        ask_again(study, trial.params, trial.user_attrs)
+        _ask_again(study, trial.params, trial.user_attrs)
     with warnings.catch_warnings():
         # `group`, for trials that do not all have the same keys, and the liar are experimental
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -84,217 +144,61 @@ def open_study(folder: Folder, seed: int) -> optuna.Study:
     return study
 
 
-def search(
-    study: optuna.Study,
-    recipe: Recipe,
-    space: Space,
-    crew: Crew,
-    searching: Searching,
-) -> None:
-    """Try recipes until there were as many as asked for, or the time is up.
+def reporting_trial(folder: Folder, identity: int, images: int) -> optuna.Trial:
+    """Return a trial that another process has asked for, to report to it whether it falls behind.
 
-    Raises:
-        RecipeError: the default recipe itself cannot be trained, or hardly any draw makes a recipe.
-        RunError: the processes die.
-        KeyboardInterrupt: `searching.asked_to_stop` turned true; the study can go on.
+    Args:
+        folder: of the search.
+        identity: of the trial in the storage.
+        images: of val.
     """
-    if not study.trials:
-        default = parameters_of(recipe, space)
-        study.enqueue_trial(default, user_attrs={DEFAULT: True})
-        for tried in (*borrowed(recipe, space), *near(default, recipe.train.seed)):
-            study.enqueue_trial(tried)
-    going = _Search(study, recipe, space, crew, searching)
-    while going.step():
-        pass
-
-
-def near(default: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:
-    """Return what the first trials keep of the default's values; the rest is drawn.
-
-    A default is good in most respects, so that what is better lies near it (Wu, Wang & Huang 2021,
-    arXiv:2005.01571, start there, too).
-
-    >>> default = {"optimizer.learning_rate": 1e-3, "augment.shift": 0, "augment.flip": "none"}
-    >>> [len(kept) for kept in near(default, seed=0)]
-    [2, 2, 2, 2]
-    """
-    random = np.random.default_rng([seed, len(default)])
-    count = round(KEPT_SHARE * len(default))
-    return [
-        {key: default[key] for key in random.permutation(sorted(default))[:count]}
-        for _ in range(RANDOM_TRIALS)
-    ]
-
-
-@dataclass(frozen=True)
-class Searching:
-    """How long is searched, and who is told.
-
-    Attributes:
-        folder: gets the records.
-        trials: finished or given up, after which the search ends; None with a budget.
-        lengths: of trials.
-        asked_to_stop: asked again and again.
-        standing: kept up to date.
-        watch: told of it.
-        pictures: of val.
-    """
-
-    folder: Folder
-    trials: int | None
-    lengths: Lengths
-    asked_to_stop: Callable[[], bool]
-    standing: Standing
-    watch: Watch
-    pictures: int
-
-
-@dataclass
-class _Flight:
-    """A trial that a process is training."""
-
-    trial: optuna.Trial
-    default: bool
-    begun: float
-    looks: int = 0
-
-
-class _Search:
-    def __init__(
-        self, study: optuna.Study, recipe: Recipe, space: Space, crew: Crew, searching: Searching
-    ) -> None:
-        self.study, self.recipe, self.space, self.crew = study, recipe, space, crew
-        self.searching = searching
-        self.flights: dict[str, _Flight] = {}
-        self.show()
-
-    def step(self) -> bool:
-        """Give out work and hear one message; return whether there is more to come."""
-        if self.searching.asked_to_stop():
-            raise KeyboardInterrupt
-        for member in self.crew.idle:
-            if self.room():
-                self.crew.give(member, self.ask())
-        if not self.crew.busy:
-            return False
-        heard = self.crew.next(HEARTBEAT)
-        if heard is not None:
-            self.hear(*heard)
-        self.show()
-        return True
-
-    def room(self) -> bool:
-        """Return whether one more trial may begin."""
-        counted, lengths = count(self.study), self.searching.lengths
-        begun = counted.done + counted.pruned + len(self.flights)
-        if self.searching.trials is not None:
-            return begun < self.searching.trials
-        if lengths.search_until is None or lengths.trial is None or begun == 0:
-            return True  # the default is tried, however short the time
-        latest: list[float] = [trial.user_attrs["seconds"] for trial in _finished(self.study)][-4:]
-        return time.monotonic() + max([lengths.trial, *latest]) <= lengths.search_until
-
-    def ask(self) -> Task:
-        """Draw what to try next."""
-        why = ""
-        for _ in range(MOST_REFUSED):
-            trial = self.study.ask()
-            default = bool(trial.user_attrs.get(DEFAULT))
-            keys = parameters_of(self.recipe, self.space) if default else self.space
-            drawn = {key: suggest(trial, key, self.space[key]) for key in keys}
-            try:
-                recipe = recipe_with(self.recipe, self.space, drawn)
-            except RecipeError as error:
-                why = str(error)
-                trial.set_user_attr("why", why)
-                self.study.tell(trial, state=TrialState.FAIL)
-                continue
-            name = f"trial-{trial.number}"
-            self.flights[name] = _Flight(trial, default, time.monotonic())
-            self.searching.standing.running[name] = (0, recipe.train.epochs, None)
-            return Task(name, recipe, self.searching.lengths.trial)
-        raise RecipeError(
-            f"{MOST_REFUSED} draws from the search space made no recipe, the last one: {why}"
-        )
-
-    def hear(self, task: Task, message: Mapping[str, Any]) -> None:
-        """Take in what a process says of a trial."""
-        if message["event"] == "epoch":
-            self.on_the_way(task, message)
-            return
-        flight = self.flights.pop(task.name)
-        self.searching.standing.running.pop(task.name, None)
-        trial = flight.trial
-        trial.set_user_attr("seconds", round(time.monotonic() - flight.begun, 2))
-        if message["event"] == "done":
-            self.searching.folder.write_record(task.name, {"parameters": trial.params, **message})
-            self.study.tell(trial, message["value"])
-        elif message["event"] == "pruned":
-            self.study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self.lose(flight, message)
-
-    def on_the_way(self, task: Task, message: Mapping[str, Any]) -> None:
-        """Note how good a trial is so far; give it up where others were better by then."""
-        flight, value = self.flights[task.name], message["value"]
-        epoch, epochs = int(message["epoch"]), int(message["epochs"])
-        self.searching.standing.running[task.name] = (epoch, epochs, value)
-        look = LOOKS * epoch // epochs  # trials of different lengths are compared by shares
-        if value is None or not flight.looks < look < LOOKS:
-            return
-        flight.looks = look
-        flight.trial.report(value, look)
-        if not flight.default and behind(self.study, value, look, self.searching.pictures):
-            self.crew.give_up(task)
-
-    def lose(self, flight: _Flight, message: Mapping[str, Any]) -> None:
-        """Note that nothing came of a trial."""
-        died, trial = message["event"] == "died", flight.trial
-        if flight.default and not died:
-            raise RecipeError(
-                f"recipe {self.recipe.name} itself cannot be trained: {message['message']}"
-            )
-        trial.set_user_attr("why", message.get("message", "its process died"))
-        if message.get("kind") == "TrainingDiverged":
-            self.study.tell(trial, state=TrialState.PRUNED)  # worse than all that were finished
-            return
-        self.study.tell(trial, state=TrialState.FAIL)
-        deaths = trial.user_attrs.get("deaths", 0) + 1
-        if died and (deaths < MOST_TRIES or flight.default):
-            ask_again(self.study, trial.params, {**trial.user_attrs, "deaths": deaths})
-
-    def show(self) -> None:
-        """Tell whoever watches."""
-        standing, counted = self.searching.standing, count(self.study)
-        standing.stage = "searching"
-        standing.done, standing.pruned, standing.failed = (
-            counted.done,
-            counted.pruned,
-            counted.failed,
-        )
-        standing.wanted, standing.ends = self.searching.trials, self.searching.lengths.search_until
-        best = ranked(self.study)[:1]
-        standing.best = (best[0].value or 0.0, best[0].params) if best else None
-        self.searching.watch(standing)
-
-
-@dataclass(frozen=True)
-class Counted:
-    """How many trials ended in what way."""
-
-    done: int
-    pruned: int
-    failed: int
-
-
-def count(study: optuna.Study) -> Counted:
-    """Return how many trials of a study ended in what way."""
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    return Counted(
-        states.count(TrialState.COMPLETE),
-        states.count(TrialState.PRUNED),
-        states.count(TrialState.FAIL),
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.load_study(
+        storage=_storage(folder),
+        study_name="tune",
+        sampler=optuna.samplers.RandomSampler(),  # the default one would draw for it once more
+        pruner=Behind(images),
     )
+    return optuna.Trial(study, identity)
+
+
+class Behind(optuna.pruners.BasePruner):
+    """Gives a trial up that is by more than chance below the median of those that were finished.
+
+    Median pruning as in Golovin et al. 2017 ("Google Vizier"), with a slack: trials that were let
+    through to their end are good ones, and half of what is as good lies below their median.
+    """
+
+    def __init__(self, images: int) -> None:
+        """Set how many images of val trials are judged on."""
+        self.images = images
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Return whether a trial is to be given up by its last look at val."""
+        look = trial.last_step
+        if look is None or look <= SPARED_LOOKS or trial.user_attrs.get(DEFAULT):
+            return False
+        others = [
+            other.intermediate_values[look]
+            for other in _finished(study)
+            if look in other.intermediate_values
+        ]
+        if len(others) < SPARED_TRIALS:
+            return False
+        median = statistics.median(others)
+        slack = SLACK * math.sqrt(median * (1 - median) / self.images)
+        return trial.intermediate_values[look] < median - slack
+
+
+def count(study: optuna.Study) -> dict[str, int]:
+    """Return how many trials of a study are "done", "pruned", "failed" and "running"."""
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    return {
+        "done": states.count(TrialState.COMPLETE),
+        "pruned": states.count(TrialState.PRUNED),
+        "failed": states.count(TrialState.FAIL),
+        "running": states.count(TrialState.RUNNING),
+    }
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:
@@ -314,34 +218,163 @@ def default_trial(study: optuna.Study) -> FrozenTrial:
     return found[-1]
 
 
-def behind(study: optuna.Study, value: float, look: int, pictures: int) -> bool:
-    """Return whether a trial is to be given up: by more than chance below the median of the others.
-
-    Median pruning as in Golovin et al. 2017 ("Google Vizier"), with a slack: trials that were let
-    through to their end are good ones, and half of what is as good lies below their median.
-
-    Args:
-        study: whose finished trials are the others.
-        value: val accuracy of the trial.
-        look: at which it was so.
-        pictures: of val.
-    """
-    others = [
-        trial.intermediate_values[look]
-        for trial in _finished(study)
-        if look in trial.intermediate_values
-    ]
-    if len(others) < SPARED_TRIALS or look <= SPARED_LOOKS:
-        return False
-    median = statistics.median(others)
-    return value < median - SLACK * math.sqrt(median * (1 - median) / pictures)
-
-
-def ask_again(study: optuna.Study, parameters: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
-    """Put what a lost trial tried into the line, with what has to be known of it."""
-    kept = {key: notes[key] for key in (DEFAULT, "deaths") if key in notes}
-    study.enqueue_trial(dict(parameters), user_attrs=kept)
+def _storage(folder: Folder) -> optuna.storages.RDBStorage:
+    # several processes report: SQLite's own wait for its lock is 5 s
+    return optuna.storages.RDBStorage(
+        folder.storage, engine_kwargs={"connect_args": {"timeout": 60}}
+    )
 
 
 def _finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _ask_again(
+    study: optuna.Study, parameters: Mapping[str, Any], notes: Mapping[str, Any]
+) -> None:
+    """Put what a lost trial tried into the line, with what has to be known of it."""
+    kept = {key: notes[key] for key in (DEFAULT, "deaths") if key in notes}
+    study.enqueue_trial(dict(parameters), user_attrs={**kept, AGAIN: True})
+
+
+def next_trial(study: optuna.Study) -> optuna.Trial:
+    """Return the trial to try next: one that was lost, or what Optuna says.
+
+    Optuna's line is served from its front; at its end the default would come after the last of
+    the trials that were asked for.
+    """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if trial.user_attrs.get(AGAIN):
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+            return optuna.Trial(study, trial._trial_id)
+    return study.ask()
+
+
+# --- trials
+
+
+def try_recipes(going: Going) -> None:
+    """Try recipes until there were as many as asked for, or the time is up.
+
+    Raises:
+        RecipeError: the default recipe itself cannot be trained, or hardly any draw makes a recipe.
+        RunError: the processes die.
+        KeyboardInterrupt: there is a wish to stop; the study can go on.
+    """
+    study, recipe, space = going.study, going.search.recipe, going.search.space
+    if not study.trials:
+        default = parameters_of(recipe, space)
+        study.enqueue_trial(default, user_attrs={DEFAULT: True})
+        for tried in (*borrowed(recipe, space), *near(default, recipe.train.seed)):
+            study.enqueue_trial(tried)
+    under_way: dict[str, tuple[optuna.Trial, float]] = {}
+    while True:
+        while going.places.idle and _room(going):
+            job, trial = _ask(going)
+            under_way[job.name] = (trial, time.monotonic())
+            going.places.start(job)
+        if not under_way:
+            return
+        _show(going)
+        heard = going.next()
+        if heard is not None:
+            job, outcome = heard
+            trial, begun = under_way.pop(job.name)
+            trial.set_user_attr("seconds", round(time.monotonic() - begun, 2))
+            _tell(going, trial, outcome)
+
+
+def near(default: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:
+    """Return what the first trials keep of the default's values; the rest is drawn.
+
+    A default is good in most respects, so that what is better lies near it (Wu, Wang & Huang 2021,
+    arXiv:2005.01571, start there, too).
+
+    >>> default = {"optimizer.learning_rate": 1e-3, "augment.shift": 0, "augment.flip": "none"}
+    >>> [len(kept) for kept in near(default, seed=0)]
+    [2, 2, 2, 2]
+    """
+    random = np.random.default_rng([seed, len(default)])
+    size = round(KEPT_SHARE * len(default))
+    return [
+        {key: default[key] for key in random.permutation(sorted(default))[:size]}
+        for _ in range(RANDOM_TRIALS)
+    ]
+
+
+def _room(going: Going) -> bool:
+    """Return whether one more trial may begin."""
+    counted, lengths = count(going.study), going.lengths
+    begun = counted["done"] + counted["pruned"] + counted["running"]
+    if going.search.asked.trials is not None:
+        return begun < going.search.asked.trials
+    if lengths.search_until is None or lengths.trial is None or begun == 0:
+        return True  # the default is tried, however short the time
+    finished = _finished(going.study)[-4:]
+    latest: list[float] = [trial.user_attrs.get("seconds", 0.0) for trial in finished]
+    return time.monotonic() + max([lengths.trial, *latest]) <= lengths.search_until
+
+
+def _ask(going: Going) -> tuple[Job, optuna.Trial]:
+    """Draw what to try next."""
+    study, start, space = going.study, going.search.recipe, going.search.space
+    why = ""
+    for _ in range(MOST_REFUSED):
+        trial = next_trial(study)
+        keys = parameters_of(start, space) if trial.user_attrs.get(DEFAULT) else space
+        drawn = {key: suggest(trial, key, space[key]) for key in keys}
+        try:
+            recipe = recipe_with(start, space, drawn)
+        except RecipeError as error:
+            why = str(error)
+            trial.set_user_attr("why", why)
+            study.tell(trial, state=TrialState.FAIL)
+            continue
+        name = f"trial-{trial.number}"
+        return Job(name, recipe, going.lengths.trial, trial._trial_id), trial
+    raise RecipeError(
+        f"{MOST_REFUSED} draws from the search space made no recipe, the last one: {why}"
+    )
+
+
+def _tell(going: Going, trial: optuna.Trial, outcome: Outcome) -> None:
+    """Tell Optuna what came of a trial; one whose process died is asked again."""
+    study, event = going.study, outcome["event"]
+    if event == "done":
+        study.tell(trial, outcome["value"])
+        return
+    if event == "pruned":
+        study.tell(trial, state=TrialState.PRUNED)
+        return
+    default, died = bool(trial.user_attrs.get(DEFAULT)), event == "died"
+    if default and not died:
+        raise RecipeError(
+            f"recipe {going.search.recipe.name} itself cannot be trained: {outcome['message']}"
+        )
+    trial.set_user_attr("why", outcome["message"])
+    if outcome.get("kind") == "TrainingDiverged":
+        study.tell(trial, state=TrialState.PRUNED)  # worse than all that were finished
+        return
+    study.tell(trial, state=TrialState.FAIL)
+    deaths = trial.user_attrs.get("deaths", 0) + 1
+    if died and (deaths < MOST_TRIES or default):
+        _ask_again(study, trial.params, {**trial.user_attrs, "deaths": deaths})
+
+
+def _show(going: Going) -> None:
+    """Tell whoever watches how many trials there were, and how good the best one was."""
+    counted, asked = count(going.study), going.search.asked
+    ended = counted["done"] + counted["pruned"]
+    phase = f"searching: {counted['done']} trials finished, {counted['pruned']} given up"
+    if counted["failed"]:
+        phase += f", {counted['failed']} failed"
+    best = ranked(going.study)[:1]
+    if best:
+        phase += f", best {100 * (best[0].value or 0.0):.2f} % of val"
+    going.watcher.phase(phase)
+    if asked.trials is not None:
+        going.watcher.loading(ended, asked.trials)
+    elif going.lengths.search_until is not None:
+        spent = going.search.spent + time.monotonic() - asked.started
+        left = max(going.lengths.search_until - time.monotonic(), 0.0)
+        going.watcher.loading(round(spent), round(spent + left))
