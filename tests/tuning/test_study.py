@@ -10,15 +10,13 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from tinylens.tuning.folder import Folder
+from tinylens.tuning.pruning import DEFAULT, Behind, reporting_trial
 from tinylens.tuning.study import (
     CONFIRMED,
-    DEFAULT,
     RUN_SHARE,
-    Behind,
     near,
     next_trial,
     open_study,
-    reporting_trial,
     share_out,
 )
 

@@ -178,7 +178,7 @@ def _add_inference(app: FastAPI, service: Service) -> None:
             request.state.request_id,
             render=asked.render,
             reply_to=_nobody,
-            pictures=asked.pictures(),
+            pictures=asked.reads(),
         )
         return await _ask(service, ticket)
 

@@ -69,7 +69,7 @@ class Inference:
         known = [output["name"] for output in describe(hosted)["outputs"]]
         self._outputs = _wanted(tree.get("outputs"), known)
 
-    def pictures(self) -> list[Read]:
+    def reads(self) -> list[Read]:
         """Return the pictures one by one."""
         return [Read(None, image) for image in self.images]
 

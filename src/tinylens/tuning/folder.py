@@ -13,12 +13,25 @@ from typing import Any
 import numpy as np
 
 from tinylens import files
+from tinylens.cores import core_count
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import RunError
 from tinylens.recipe import Recipe
 from tinylens.recipe_sections import Searched
 
 PARTS = ("train", "val")  # what is given to the processes that try recipes: test is not
+MOST_JOBS = 8  # by default; of more the estimator hears too late to learn from them
+# at val on the way, at which a trial may be given up
+GPU = Path("/dev/nvidia0")
+
+
+def default_jobs() -> int:
+    """Return how many trainings at a time make the best of this machine.
+
+    One a core: side by side small networks train on more images a second than one after the
+    other on all cores (benchmarks/tune_jobs.py). A GPU is for one at a time.
+    """
+    return 1 if GPU.exists() else max(min(core_count(), MOST_JOBS), 1)
 
 
 @dataclass(frozen=True)
@@ -162,8 +175,6 @@ class Search:
     @property
     def jobs(self) -> int:
         """Trainings at a time."""
-        from tinylens.tuning.jobs import default_jobs
-
         return self.asked.jobs or default_jobs()
 
     def note_time(self) -> float:

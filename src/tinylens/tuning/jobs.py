@@ -24,7 +24,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinylens.cores import core_count
 from tinylens.errors import RecipeError, RunError, TinylensError
 from tinylens.recipe import Recipe
 from tinylens.silent import Silent
@@ -37,10 +36,7 @@ if TYPE_CHECKING:
     from tinylens.planning import Pace
 
 MOST_DEATHS = 3  # of processes in a row, none of which finished a training
-MOST_JOBS = 8  # by default; of more the estimator hears too late to learn from them
-LOOKS = 4  # at val on the way, at which a trial may be given up
-GPU = Path("/dev/nvidia0")
-
+LOOKS = 4
 Outcome = dict[str, Any]
 
 
@@ -130,8 +126,8 @@ class Places:
 
     def _pool(self, place: int) -> ProcessPoolExecutor:
         log = str(self.log / f"{place + 1}.log")
-        told = (dict(self.settings), self.shares[place], log, self._lifeline)
-        return ProcessPoolExecutor(1, self._context, _begin, told)
+        arguments = (dict(self.settings), self.shares[place], log, self._lifeline)
+        return ProcessPoolExecutor(1, self._context, _begin, arguments)
 
     def _replace(self, place: int) -> None:
         self.deaths += 1
@@ -143,15 +139,6 @@ class Places:
                 f"with: {last}; is there enough memory? fewer at a time: --jobs 1"
             )
         self._pools[place] = self._pool(place)
-
-
-def default_jobs() -> int:
-    """Return how many trainings at a time make the best of this machine.
-
-    One a core: side by side small networks train on more images a second than one after the
-    other on all cores (benchmarks/tune_jobs.py). A GPU is for one at a time.
-    """
-    return 1 if GPU.exists() else max(min(core_count(), MOST_JOBS), 1)
 
 
 def shares(jobs: int) -> list[list[int]]:
@@ -264,22 +251,22 @@ class Bench:
         trainer = compiling.build(self.data, recipe, self.precision)
         trial = None
         if described["trial"] is not None:
-            from tinylens.tuning import study
+            from tinylens.tuning import pruning
 
-            trial = study.reporting_trial(self.folder, described["trial"], len(self.data.test))
+            trial = pruning.reporting_trial(self.folder, described["trial"], len(self.data.test))
         reports = _Reports(trial, recipe.train.epochs)
         state = fitting.fit(trainer, Run(scratch), reports, lambda: reports.given_up)
         if not state.finished:
             return {"event": "pruned"}
         right = self._right_on_val(trainer)
-        told = ("epoch", "loss", "val_accuracy", "images_per_second")
+        columns = ("epoch", "loss", "val_accuracy", "images_per_second")
         return {
             "event": "done",
             "value": float(right.mean()),
             "right": _packed(right),
             "passes": round(recipe.train.epochs * recipe.train.epoch_share, 3),
             "seconds": round(time.monotonic() - begun, 2),
-            "history": [{key: row[key] for key in told if key in row} for row in state.history],
+            "history": [{key: row[key] for key in columns if key in row} for row in state.history],
         }
 
     def _of_length(self, recipe: Recipe, seconds: float | None) -> Recipe:

@@ -6,8 +6,6 @@ of them are trained again, for twice as long, beside the default.
 
 from __future__ import annotations
 
-import math
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,15 +20,12 @@ from tinylens.errors import RecipeError, RunError
 from tinylens.silent import Silent
 from tinylens.tuning.folder import Folder, Search
 from tinylens.tuning.jobs import Job, Outcome, Places
+from tinylens.tuning.pruning import DEFAULT, finished_trials, storage_of
 from tinylens.tuning.space import borrowed, parameters_of, recipe_with, suggest
 
-DEFAULT = "default"  # marks the trial of the recipe as it stands, which is never given up
 AGAIN = "again"  # marks a trial that takes the place of a lost one, which goes before the others
 RANDOM_TRIALS = 4  # before the estimator says what to try, beside what is borrowed
 KEPT_SHARE = 0.5  # of the default's values in those: far from it all, hardly a draw is any good
-SPARED_TRIALS = 4  # that are not given up, so that there are some to fall behind
-SPARED_LOOKS = 1  # of each trial: whoever learns images that are changed is late at first
-SLACK = 3.0  # standard errors below the median: by less a trial is not known to be the worse one
 MOST_REFUSED = 50  # draws in a row that make no recipe
 MOST_TRIES = 2  # of one recipe, whose process died
 HEARTBEAT = 0.5  # seconds between two looks at the clock
@@ -122,7 +117,7 @@ def open_study(folder: Folder, seed: int) -> optuna.Study:
     """Return the folder's study; a trial in flight is ended by its record, or asked again."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
-        storage=_storage(folder), study_name="tune", direction="maximize", load_if_exists=True
+        storage=storage_of(folder), study_name="tune", direction="maximize", load_if_exists=True
     )
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         record = folder.read(f"trials/trial-{trial.number}")
@@ -144,52 +139,6 @@ def open_study(folder: Folder, seed: int) -> optuna.Study:
     return study
 
 
-def reporting_trial(folder: Folder, identity: int, images: int) -> optuna.Trial:
-    """Return a trial that another process has asked for, to report to it whether it falls behind.
-
-    Args:
-        folder: of the search.
-        identity: of the trial in the storage.
-        images: of val.
-    """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.load_study(
-        storage=_storage(folder),
-        study_name="tune",
-        sampler=optuna.samplers.RandomSampler(),  # the default one would draw for it once more
-        pruner=Behind(images),
-    )
-    return optuna.Trial(study, identity)
-
-
-class Behind(optuna.pruners.BasePruner):
-    """Gives a trial up that is by more than chance below the median of those that were finished.
-
-    Median pruning as in Golovin et al. 2017 ("Google Vizier"), with a slack: trials that were let
-    through to their end are good ones, and half of what is as good lies below their median.
-    """
-
-    def __init__(self, images: int) -> None:
-        """Set how many images of val trials are judged on."""
-        self.images = images
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Return whether a trial is to be given up by its last look at val."""
-        look = trial.last_step
-        if look is None or look <= SPARED_LOOKS or trial.user_attrs.get(DEFAULT):
-            return False
-        others = [
-            other.intermediate_values[look]
-            for other in _finished(study)
-            if look in other.intermediate_values
-        ]
-        if len(others) < SPARED_TRIALS:
-            return False
-        median = statistics.median(others)
-        slack = SLACK * math.sqrt(median * (1 - median) / self.images)
-        return trial.intermediate_values[look] < median - slack
-
-
 def count(study: optuna.Study) -> dict[str, int]:
     """Return how many trials of a study are "done", "pruned", "failed" and "running"."""
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
@@ -203,7 +152,7 @@ def count(study: optuna.Study) -> dict[str, int]:
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that were finished, the best one first, the earlier of equals."""
-    return sorted(_finished(study), key=lambda trial: (-(trial.value or 0.0), trial.number))
+    return sorted(finished_trials(study), key=lambda trial: (-(trial.value or 0.0), trial.number))
 
 
 def default_trial(study: optuna.Study) -> FrozenTrial:
@@ -212,21 +161,10 @@ def default_trial(study: optuna.Study) -> FrozenTrial:
     Raises:
         RunError: it was not finished.
     """
-    found = [trial for trial in _finished(study) if trial.user_attrs.get(DEFAULT)]
+    found = [trial for trial in finished_trials(study) if trial.user_attrs.get(DEFAULT)]
     if not found:
         raise RunError("the default recipe's own trial was not finished; give more time")
     return found[-1]
-
-
-def _storage(folder: Folder) -> optuna.storages.RDBStorage:
-    # several processes report: SQLite's own wait for its lock is 5 s
-    return optuna.storages.RDBStorage(
-        folder.storage, engine_kwargs={"connect_args": {"timeout": 60}}
-    )
-
-
-def _finished(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def _ask_again(
@@ -310,7 +248,7 @@ def _room(going: Going) -> bool:
         return begun < going.search.asked.trials
     if lengths.search_until is None or lengths.trial is None or begun == 0:
         return True  # the default is tried, however short the time
-    finished = _finished(going.study)[-4:]
+    finished = finished_trials(going.study)[-4:]
     latest: list[float] = [trial.user_attrs.get("seconds", 0.0) for trial in finished]
     return time.monotonic() + max([lengths.trial, *latest]) <= lengths.search_until
 
