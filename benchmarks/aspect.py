@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import machine
-from tinylens.data.sources import load
+from tinylens.data.load import load
 
 WAYS = ("stretch", "pad", "crop", "white")
 SETS = {"fashion-mnist": "Fashion-MNIST, cut close", "cifar10": "CIFAR-10 (JPEG), windows"}

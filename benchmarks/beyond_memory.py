@@ -62,7 +62,7 @@ def main() -> None:
 
 def draw(folder: Path, count: int) -> None:
     """Write x_train.npy with `count` pictures, x_test.npy, and their labels."""
-    from tinylens.data.synthetic import CLASS_NAMES, shapes
+    from tinylens.data.readers.synthetic import CLASS_NAMES, shapes
 
     if (folder / "y_train.npy").is_file():
         return
@@ -138,16 +138,17 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     from tinylens import backend
 
     choice = backend.activate(asked.backend)
-    from tinylens import compiling, memory
-    from tinylens.data.arrays import read_parts
+    from tinylens import system
     from tinylens.data.dataset import Splits
+    from tinylens.data.readers.arrays import read_parts
     from tinylens.recipe import Recipe
+    from tinylens.training import trainer as compiling
 
     recipe = Recipe.load(asked.recipe)
     batch = recipe.train.batch_size
     _forget_pages(asked.folder / "x_train.npy")
     whole = read_parts(asked.folder).train
-    available = memory.available()
+    available = system.available()
     parts = {"disk": whole, "memory": whole.subset(np.arange(asked.steps * batch))}
     precision = backend.precision("auto", choice.name)
     trainers = {
@@ -170,8 +171,10 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(trainer: Any, epoch: int, steps: int) -> float:
-    """Take some steps as `tinylens.fitting` does; return pictures a second."""
-    from tinylens.feeding import in_batches  # which imports Keras, once the backend is chosen
+    """Take some steps as `tinylens.training.loop` does; return pictures a second."""
+    from tinylens.models.batching import (
+        in_batches,  # which imports Keras, once the backend is chosen
+    )
 
     batch = trainer.order.batch_size
     indices = trainer.order.indices(epoch)[: steps * batch]

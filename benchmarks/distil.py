@@ -105,8 +105,9 @@ def _row(name: str, rows: list[dict[str, Any]]) -> list[str]:
 
 def train(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     """Train a run, or take the finished one, and return its figures."""
-    from tinylens import sizes, training
-    from tinylens.data.sources import load
+    from tinylens.data.load import load
+    from tinylens.exporting import verify
+    from tinylens.training import train as training
 
     kind, _, seed = name.partition("-")
     recipe, changes = TEACHER if kind == "teacher" else (STUDENT, {"train.seed": int(seed)})
@@ -122,7 +123,7 @@ def train(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     )
     scores = run.evaluation.splits
     return {
-        "parameters": sizes.parameters(run.model.read_bytes()),
+        "parameters": verify.parameters(run.model.read_bytes()),
         "bytes": run.model.stat().st_size,
         **{part: scores[part].accuracy.value for part in ("train", "val", "test")},
         "log_loss": scores["test"].log_loss.value,
@@ -134,12 +135,12 @@ def time_answers(asked: argparse.Namespace) -> dict[str, float]:
     """Return the median milliseconds of an answer on one core, by the run's name."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1] if asked.core is None else asked.core})
-    from tinylens import sizes
+    from tinylens.exporting import verify
     from tinylens.run import Run
 
     paths = {name: asked.runs / name for name in asked.time}
     seconds = 2.0 if asked.quick else 8.0
-    rows = sizes.compare(paths, Run(paths["teacher"]), seconds)
+    rows = verify.compare(paths, Run(paths["teacher"]), seconds)
     return {row.name: row.one_p50_ms for row in rows}
 
 

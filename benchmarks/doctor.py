@@ -27,14 +27,13 @@ import numpy as np
 from PIL import Image
 
 import machine
-from tinylens import doctor
-from tinylens.classifier import Classifier
-from tinylens.cores import core_count
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.data.sources import load
+from tinylens.data.load import load
+from tinylens.inference.classifier import Classifier, map_ahead
+from tinylens.inference.input_checks.study import study
 from tinylens.metrics import wilson_interval
-from tinylens.reading import map_ahead
-from tinylens.training import train
+from tinylens.system import core_count
+from tinylens.training.train import train
 
 CIFAR = machine.ROOT.parent / "shared" / "data" / "cifar10"
 SEEDS = 3
@@ -71,7 +70,7 @@ def classifiers(
 ) -> list[Classifier]:
     """Return networks that were trained already, or that are trained now, with references."""
     if folders:
-        reference = doctor.study(data.train.images)
+        reference = study(data.train.images)
         found = [Classifier.open(folder) for folder in folders]
         return [replace(each, card=replace(each.card, doctor=reference)) for each in found]
     found = []

@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 
 import machine
-from tinylens.data import arrays
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.data.sources import load
+from tinylens.data.load import load
+from tinylens.data.readers import arrays
 
 CIFAR = machine.ROOT.parent / "shared" / "data" / "cifar10"
 SETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG)"}

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from tinylens import backend
-from tinylens.cores import core_count
+from tinylens.backend import activate
 from tinylens.data.dataset import Splits
+from tinylens.data.load import reopen
 from tinylens.errors import ModelError
-from tinylens.formats import FORMATS
-from tinylens.reopening import reopen
+from tinylens.exporting.formats import FORMATS
+from tinylens.exporting.runtimes import open_model
+from tinylens.exporting.verify import Limits, Row, reference, verify
 from tinylens.run import Run
-from tinylens.runtimes import open_model
-from tinylens.verification import Limits, Row, reference, verify
+from tinylens.system import core_count
 
 CIFAR = machine.ROOT.parent / "shared" / "data" / "cifar10"
 SETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG)"}
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, action="append", help="a trained run; may be repeated")
     asked = parser.parse_args()
     described = machine.describe()
-    backend.activate("tensorflow")  # it writes some of the formats
+    activate("tensorflow")  # it writes some of the formats
     with tempfile.TemporaryDirectory() as folder:
         runs = _given(asked.run) if asked.run else _trained(asked, Path(folder))
         results = {name: measure(name, *each, asked, Path(folder)) for name, each in runs.items()}
@@ -59,8 +59,8 @@ def _given(folders: list[Path]) -> dict[str, tuple[Run, Splits]]:
 
 
 def _trained(asked: argparse.Namespace, folder: Path) -> dict[str, tuple[Run, Splits]]:
-    from tinylens.data.sources import load
-    from tinylens.training import train
+    from tinylens.data.load import load
+    from tinylens.training.train import train
 
     found = {}
     for name, title in SETS.items():
@@ -77,7 +77,7 @@ def measure(
     name: str, run: Run, data: Splits, asked: argparse.Namespace, folder: Path
 ) -> dict[str, Any]:
     """Export and judge all formats of a run; return a row a format and the ratios."""
-    from tinylens.exporting.every import export
+    from tinylens.exporting.export import export
 
     out = folder / name.replace(" ", "-")
     exported, _ = export(run, ["all"], out=out, data=data)

@@ -51,19 +51,20 @@ def write_folder(parquet: Path, folder: Path) -> int:
 
 def tinylens(folder: str) -> dict[str, Any]:
     """Time tinylens's first and second load, and a copy of its mapped pictures into memory."""
-    from tinylens.data import cache, image_folder
+    from tinylens.data.cache import settle
     from tinylens.data.encoded import Options
+    from tinylens.data.readers.folder import read
 
     def load(data_dir: str) -> Any:
-        return image_folder.read(folder, Options(data_dir=Path(data_dir)))
+        return read(folder, Options(data_dir=Path(data_dir)))
 
     with tempfile.TemporaryDirectory() as warm, tempfile.TemporaryDirectory() as empty:
         load(warm)
-        cache.settle()
+        settle()
         before = os.times()
         first, data = timed(lambda: load(empty))
         copying, _ = timed(lambda: np.array(data.images))
-        writing, _ = timed(cache.settle)
+        writing, _ = timed(settle)
         after = os.times()
         second, _ = timed(lambda: load(empty))
     processes = after.children_user + after.children_system
@@ -101,11 +102,11 @@ def check(folder: str) -> dict[str, Any]:
     """Compare the pixels of every picture with Pillow's own, by `PIL.Image.open`."""
     from PIL import Image
 
-    from tinylens.data import image_folder
     from tinylens.data.encoded import Options
+    from tinylens.data.readers.folder import read
 
     with tempfile.TemporaryDirectory() as empty:
-        data = image_folder.read(folder, Options(data_dir=Path(empty)))
+        data = read(folder, Options(data_dir=Path(empty)))
         unequal = 0
         for path, image in zip(data.paths, data.images, strict=True):
             with Image.open(path) as opened:

@@ -85,7 +85,7 @@ def measure(recipe: str, way: str, seed: int, *, quick: bool) -> dict[str, Any]:
 def long_tailed(seed: int) -> Any:
     """Return Splits whose train and val parts together hold 6,000 … 60 pictures a class."""
     from tinylens.data.dataset import Splits, stratified_split
-    from tinylens.data.sources import load
+    from tinylens.data.load import load
 
     whole = load("fashion-mnist", val=0)
     random = np.random.default_rng([seed, CUT])

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinylens import environment, files
+from tinylens import files, system
 from tinylens.backend import processor_flags
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,14 +65,14 @@ def describe() -> dict[str, Any]:
     Call it before anything is timed: the load average is that of the last minute.
     """
     return {
-        **environment.hardware(),
+        **system.hardware(),
         "flags": [flag for flag in FLAGS if flag in processor_flags()],
         "load_average": round(os.getloadavg()[0], 2),
         "gpu": _gpu(),
-        "versions": environment.versions(),
+        "versions": system.versions(),
         "commit": _git("rev-parse", "--short", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--", ".", ":!benchmarks/results")),
-        "time": environment.now(),
+        "time": system.now(),
     }
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from tinylens.silent import Silent
+from tinylens.progress import ProgressReporter
 
 DATA = machine.ROOT.parent / "shared" / "data" / "cifar10"
 TARGET = 3_000  # MB that training on CIFAR-10 may take at most
@@ -47,7 +47,7 @@ class Sample:
     megabytes: Mapping[str, float]
 
 
-class PhaseTimes(Silent):
+class PhaseTimes(ProgressReporter):
     """A watcher that prints when each phase begins."""
 
     def phase(self, name: str) -> None:

@@ -58,14 +58,14 @@ print(session.run(None, {"image": picture})[0].max())
 
 def tinylens_predict(run: Path) -> Answer:
     """Return labels, confidences and the likeliest classes, as a user asks for them."""
-    from tinylens.classifier import Classifier
+    from tinylens.inference.classifier import Classifier
 
     classifier = Classifier.open(run)
     return classifier.predict
 
 
 def tinylens_probabilities(run: Path) -> Answer:
-    from tinylens.classifier import Classifier
+    from tinylens.inference.classifier import Classifier
 
     return Classifier.open(run).probabilities
 
@@ -204,7 +204,7 @@ def a_run(given: Path | None) -> Generator[tuple[Path, Path]]:
     """Yield a folder with both model files and the shape of their pictures, and a PNG file."""
     from PIL import Image
 
-    from tinylens.classifier import Classifier
+    from tinylens.inference.classifier import Classifier
 
     with tempfile.TemporaryDirectory(prefix="tinylens-predict-") as folder:
         run = Path(folder) / "run"

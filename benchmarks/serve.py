@@ -196,7 +196,7 @@ def make_requests(model: Path, path: Path) -> list[bytes]:
     """Keep requests with the model's own sample pictures, as PNG files, and return the files."""
     from PIL import Image
 
-    from tinylens.classifier import Classifier
+    from tinylens.inference.classifier import Classifier
 
     golden = Classifier.open(model, threads=1).card.golden
     pictures = []
@@ -376,7 +376,7 @@ def swaps(model: Path, folder: Path, count: int) -> dict[str, Any]:
 
     import onnx
 
-    from tinylens.modelfile import seal, unseal
+    from tinylens.inference.model_file import seal, unseal
 
     file, cores, path = folder / "requests", len(os.sched_getaffinity(0)), folder / "bench.onnx"
     content = model.read_bytes()

@@ -1,7 +1,7 @@
 """How fast training steps are, and how much of the machine's matrix rate they reach.
 
 Each contender is a recipe on random pictures of one shape; it is built and trained by
-`tinylens.fitting`, as `tinylens train` does, in a process of its own. The rate is that of the
+`tinylens.training.loop`, as `tinylens train` does, in a process of its own. The rate is that of the
 median step, the first ones dropped. Its share is of the best rate that a bare matrix product was
 measured to have in the same arithmetic, in the same run.
 """
@@ -22,12 +22,12 @@ import numpy as np
 import machine
 from tinylens import backend as backends
 from tinylens.data.dataset import Dataset, Splits
+from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.silent import Silent
 
 if TYPE_CHECKING:
-    from tinylens.fitting import Progress
+    from tinylens.progress import StepProgress
 
 PICTURES = 50_000  # as many as in the sets that people train on: a gather meets real cache misses
 DROPPED_CALLS = 5  # compilation, and memory that is asked for the first time
@@ -72,14 +72,14 @@ if machine.GPU.exists():
 PEER = "airbench94 in PyTorch, colour 32"  # trained by benchmarks/airbench94_muon.py
 
 
-class StepTimes(Silent):
+class StepTimes(ProgressReporter):
     """A watcher that notes when how many steps were done, and when enough was seen."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.seen: list[tuple[float, int]] = []  # a call may take many steps
 
-    def step(self, progress: Progress) -> None:
+    def step(self, progress: StepProgress) -> None:
         """Note the time."""
         self.seen.append((time.perf_counter(), progress.epoch * progress.steps + progress.step))
 
@@ -105,8 +105,9 @@ class StepTimes(Silent):
 def measure(subject: Subject, seconds: float, backend: str | None) -> dict[str, Any]:
     """Train for some seconds; return the rate, and the operations a picture takes."""
     choice = backends.activate(backend)
-    from tinylens import compiling, fitting
     from tinylens.models.flops import training_flops
+    from tinylens.training import trainer as compiling
+    from tinylens.training.loop import fit
 
     if subject.deterministic and choice.name == "tensorflow":
         import tensorflow as tf
@@ -121,7 +122,7 @@ def measure(subject: Subject, seconds: float, backend: str | None) -> dict[str, 
         trainer = replace(trainer, loops={})
     watcher = StepTimes(seconds)
     with tempfile.TemporaryDirectory() as folder:
-        fitting.fit(trainer, Run(Path(folder)), watcher, watcher.enough)
+        fit(trainer, Run(Path(folder)), watcher, watcher.enough)
     taken, steps, batch = watcher.seconds_a_step(), watcher.steps(), trainer.order.batch_size
     rate = batch / statistics.median(taken)
     flops = training_flops(trainer.network)

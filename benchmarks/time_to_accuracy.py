@@ -27,7 +27,7 @@ import numpy as np
 
 import machine
 from tinylens.data.dataset import Splits
-from tinylens.data.sources import load
+from tinylens.data.load import load
 
 CIFAR = machine.ROOT.parent / "shared" / "data" / "cifar10"
 PLOT = machine.ROOT / "docs" / "accuracy-by-seconds.png"
@@ -153,27 +153,29 @@ def measure(name: str, contender: str, seed: int, asked: argparse.Namespace) -> 
 
 
 def _recipe(data: Splits, name: str, changes: dict[str, Any]) -> dict[str, Any]:
-    from tinylens import backend
+    from tinylens.backend import activate, precision
 
-    choice = backend.activate()
-    from tinylens import compiling, fitting, models
-    from tinylens.feeding import in_batches
+    choice = activate()
+    from tinylens.models.averaging import averaged
+    from tinylens.models.batching import in_batches
+    from tinylens.progress import ProgressReporter
     from tinylens.recipe import Recipe
     from tinylens.run import Run
-    from tinylens.silent import Silent
-    from tinylens.training import make_deterministic
+    from tinylens.training import trainer as compiling
+    from tinylens.training.loop import fit
+    from tinylens.training.train import make_deterministic
 
     recipe = Recipe.load(name).override(changes)
     make_deterministic(choice.name)
     begun = time.perf_counter()
-    trainer = compiling.build(data, recipe, backend.precision("auto", choice.name))
+    trainer = compiling.build(data, recipe, precision("auto", choice.name))
     with tempfile.TemporaryDirectory() as folder:
-        fitting.fit(trainer, Run(folder), Silent(), lambda: False)
+        fit(trainer, Run(folder), ProgressReporter(), lambda: False)
     trained = time.perf_counter() - begun
     curve = []
     for views in VIEWS:
         looked = time.perf_counter()
-        network = trainer.network if views == 1 else models.averaged(trainer.network, views)
+        network = trainer.network if views == 1 else averaged(trainer.network, views)
         logits = network.predict(**in_batches(data.test.images, batch_size=500), verbose=0)
         seconds = trained + time.perf_counter() - looked
         accuracy = float((logits.argmax(axis=1) == data.test.labels).mean())

@@ -48,7 +48,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.quick:
         asked.seeds, asked.source_epochs, asked.epochs = 2, 1, 2
-    from tinylens.data.sources import load
+    from tinylens.data.load import load
 
     described, data = machine.describe(), load(asked.data, val=0)
     rows = [of_seed(data, seed, asked) for seed in range(asked.seeds)]
@@ -74,7 +74,7 @@ def of_seed(data: Splits, seed: int, asked: argparse.Namespace) -> dict[str, Any
     folder = asked.runs / f"seed-{seed}"
 
     def train(kind: str, part: Splits, epochs: int, **options: Any) -> Any:
-        from tinylens import training
+        from tinylens.training import train as training
 
         changes = {"train.epochs": epochs, "train.seed": seed}
         changes |= {} if kind == "source" else FEW

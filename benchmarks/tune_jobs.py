@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from tinylens.data.sources import load
+from tinylens.data.load import load
 from tinylens.recipe import Recipe
-from tinylens.tuning.folder import Folder
-from tinylens.tuning.jobs import Job, Places
+from tinylens.training.tuning.folder import Folder
+from tinylens.training.tuning.jobs import Job, Places
 
 EPOCHS, SHARE = 4, 0.2  # of train an epoch
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from tinylens import files
 from tinylens.data.dataset import Dataset
 from tinylens.data.encoded import Options
-from tinylens.data.sources import load_parts
+from tinylens.data.load import load_parts
 from tinylens.reporting.charts import as_png, new_figure
 from tinylens.reporting.wording import shortened
 from tinylens.results import Audit

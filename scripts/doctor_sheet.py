@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from tinylens import files
-from tinylens.classifier import Classifier
-from tinylens.data.sources import load
+from tinylens.data.load import load
+from tinylens.inference.classifier import Classifier
 from tinylens.reporting.charts import as_png, new_figure
 
 ROOT = Path(__file__).resolve().parents[1]

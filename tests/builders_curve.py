@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import norm
 
 from tinylens.data.dataset import Splits
-from tinylens.data.synthetic import shapes
+from tinylens.data.readers.synthetic import shapes
 from tinylens.results import LearningCurve, Score
 
 SIZES = (6_750, 13_500, 27_000, 54_000)

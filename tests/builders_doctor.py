@@ -7,7 +7,8 @@ import functools
 import numpy as np
 from PIL import Image
 
-from tinylens.doctor import Reference, study
+from tinylens.inference.input_checks.reference import Reference
+from tinylens.inference.input_checks.study import study
 
 SIDE = 28
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from conformance import tiny_splits
-from tinylens.data.sources import load_by
+from tinylens.data.load import load_by
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.training import train
+from tinylens.training.train import train
 
 NAMES = ("cat", "dog", "owl", "emu")
 RECIPE = Recipe.load("fast").override(

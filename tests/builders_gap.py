@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinylens.diagnosis import measure_gap
+from tinylens.evaluation.diagnosis import measure_gap
 from tinylens.results import (
     OVERALL_FIGURES,
     Audit,

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tinylens import evaluation, mistakes
+from tinylens.evaluation.evaluate import assemble, confused, worst_mistakes
 from tinylens.recipe import Recipe
 from tinylens.results import Calibration
-from tinylens.run import Run
-from tinylens.run_info import RunInfo
+from tinylens.run import Run, RunInfo
 
 ANIMALS = ("cat", "dog", "owl")
 PARTS = {"train": 240, "val": 60, "test": 90}
@@ -81,7 +80,7 @@ def make_run(
     parts = simulated_parts(class_names) if parts is None else parts
     calibration = calibration or Calibration(1.31, "val" if "val" in parts else "none", 0.31, 0.29)
     run.write_recipe(recipe or Recipe(name="classic", summary="The textbook network"))
-    run.write_evaluation(evaluation.assemble(parts, class_names, calibration))
+    run.write_evaluation(assemble(parts, class_names, calibration))
     run.write_predictions(_predictions(parts, test_images))
     history = simulated_history(val="val" in parts) if history is None else history
     if history:
@@ -97,12 +96,12 @@ def _predictions(parts, test_images):
         arrays[f"{name}_labels"] = labels
         arrays[f"{name}_indices"] = np.arange(len(labels))
     if "test" in parts:
-        worst = evaluation.worst_mistakes(*parts["test"])
+        worst = worst_mistakes(*parts["test"])
         if test_images is None:
             random = np.random.default_rng(0)
             test_images = random.integers(0, 256, (len(parts["test"][1]), 12, 12, 3), np.uint8)
         arrays |= {"worst_images": test_images[worst], "worst_indices": worst}
-        rows = mistakes.confused(*parts["test"], test_images.shape[1:])
+        rows = confused(*parts["test"], test_images.shape[1:])
         arrays |= {"confused_images": test_images[rows], "confused_indices": rows}
     return arrays
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
-from tinylens.silent import Silent
-from tinylens.training import train
+from tinylens.training.train import train
 
 OPTIONS = {
     "train.epochs": 12,
@@ -20,7 +20,7 @@ OPTIONS = {
 }
 
 
-class Telling(Silent):
+class Telling(ProgressReporter):
     """Prints each phase and epoch, for whoever waits to kill."""
 
     def phase(self, name):

@@ -13,8 +13,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tinylens.embedding import open_network
-from tinylens.explaining import GradCam
+from tinylens.explaining.gradcam import GradCam
+from tinylens.models.embedding import open_network
 
 
 def main(given: str, out: str) -> None:

@@ -13,11 +13,12 @@ import keras
 import numpy as np
 
 from conformance import tiny_splits
-from tinylens import compiling, fitting
-from tinylens.models import ship
+from tinylens.models.build import ship
+from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.silent import Silent
+from tinylens.training import trainer as compiling
+from tinylens.training.loop import fit
 
 RECIPE = Recipe(name="parity").override(
     {
@@ -61,7 +62,7 @@ def train(recipe: Recipe, shape: tuple[int, int, int]) -> tuple[np.ndarray, list
     splits = tiny_splits(shape, num_classes=10, count=320)  # 10 steps an epoch
     trainer = compiling.build(splits, recipe, "float32")
     with tempfile.TemporaryDirectory() as folder:
-        state = fitting.fit(trainer, Run(folder), Silent(), lambda: False)
+        state = fit(trainer, Run(folder), ProgressReporter(), lambda: False)
     answers = ship(trainer.network)(keras.ops.convert_to_tensor(splits.test.images))
     return keras.ops.convert_to_numpy(answers), [row["loss"] for row in state.history]
 

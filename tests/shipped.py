@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tinylens.data.images import ImageRule
-from tinylens.modelfile import GoldenSamples, ModelCard, seal
+from tinylens.inference.model_file import GoldenSamples, ModelCard, seal
 
 RULE = ImageRule(8, 6, 3)
 GREY_RULE = ImageRule(8, 6, 1)

@@ -8,7 +8,8 @@ import keras
 import pytest
 
 import conformance
-from tinylens import models
+from tinylens.models.build import BUILDERS, build_network
+from tinylens.models.spec import NetworkShape
 
 pytestmark = pytest.mark.backend
 
@@ -29,12 +30,11 @@ DIGESTS = {
 
 
 def test_every_network_has_small_options_and_a_digest():
-    assert SMALL.keys() == DIGESTS.keys() == models.BUILDERS.keys()
+    assert SMALL.keys() == DIGESTS.keys() == BUILDERS.keys()
 
 
 NAMES = [
-    pytest.param(name, marks=pytest.mark.slow) if name == "backbone" else name
-    for name in models.BUILDERS
+    pytest.param(name, marks=pytest.mark.slow) if name == "backbone" else name for name in BUILDERS
 ]
 
 
@@ -52,9 +52,9 @@ def test_network_conforms(case, check):
 @pytest.mark.parametrize("name", NAMES)
 def test_starting_weights_are_the_same_on_every_backend(name):
     sample = conformance.tiny_dataset((32, 32, 3)).images
-    shape = models.NetworkShape((32, 32, 3), 10, (120.0,) * 3, (60.0,) * 3, 0, sample)
+    shape = NetworkShape((32, 32, 3), 10, (120.0,) * 3, (60.0,) * 3, 0, sample)
     digest = hashlib.sha256()
-    for variable in models.build(name, shape, {}).weights:
+    for variable in build_network(name, shape, {}).weights:
         if "whitening" not in variable.path:  # computed: its last digits depend on the processor
             digest.update(keras.ops.convert_to_numpy(variable).tobytes())
     assert digest.hexdigest()[:16] == DIGESTS[name]

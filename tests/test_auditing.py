@@ -9,9 +9,9 @@ import pytest
 from scipy import ndimage
 
 from builders_run import simulated_probabilities
-from tinylens.auditing import audit
-from tinylens.corruptions import through_jpeg
+from tinylens.auditing.audit import audit
 from tinylens.data.dataset import Dataset, Skipped
+from tinylens.evaluation.robustness import through_jpeg
 from tinylens.results import Broken, Twin
 
 NAMES = ("stripe", "spot", "plain")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from keras import ops
 from PIL import Image
 
-from tinylens import augment
-from tinylens.batches import Augment
-from tinylens.recipe_sections import AugmentSection
+from tinylens.models import augment
+from tinylens.recipe import AugmentSection
+from tinylens.training.dataset_layer import Augment
 
 pytestmark = pytest.mark.backend
 

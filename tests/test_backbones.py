@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from conformance import tiny_splits
-from tinylens import backbones
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.embedding import Embedding
 from tinylens.errors import ModelError, RecipeError
-from tinylens.models.backbone import architectures
-from tinylens.training import train
+from tinylens.models.embedding import Embedding
+from tinylens.models.pretrained import architectures
+from tinylens.training import backbone
+from tinylens.training.train import train
 
 TIMES = {"times": 2}
 
@@ -71,11 +71,11 @@ def test_a_source_sees_what_the_application_sees(architecture, tmp_path):
     data = tiny_splits((32, 32, 3), 3, 30)
     network = application(architecture)
     network.save_weights(tmp_path / "some.weights.h5")
-    source = backbones.source_of(architecture, tmp_path / "some.weights.h5", data, TIMES)
+    source = backbone.pretrained_source(architecture, tmp_path / "some.weights.h5", data, TIMES)
     images = data.test.images[:4]
     expected = as_its_authors_do(network, architecture, images)
     require_same(Embedding(source.path)(images), expected)
-    again = backbones.source_of(architecture, tmp_path / "some.weights.h5", data, TIMES)
+    again = backbone.pretrained_source(architecture, tmp_path / "some.weights.h5", data, TIMES)
     assert again.sha256 == source.sha256 and again.path == source.path
 
 
@@ -85,7 +85,9 @@ def test_a_head_in_the_file_is_left_out_and_grey_becomes_three_channels(tmp_path
     whole.save_weights(tmp_path / "top.weights.h5")
     pools = (each for each in whole.layers if each.name.startswith("global_average_pooling2d"))
     bare = keras.Model(whole.input, next(pools).output)
-    source = backbones.source_of("MobileNetV3Small", tmp_path / "top.weights.h5", data, TIMES)
+    source = backbone.pretrained_source(
+        "MobileNetV3Small", tmp_path / "top.weights.h5", data, TIMES
+    )
     images = data.test.images[:4]
     expected = as_its_authors_do(bare, "MobileNetV3Small", images)
     require_same(Embedding(source.path)(images), expected.reshape(4, -1))
@@ -101,7 +103,7 @@ def test_an_efficient_net_scales_as_its_weights_were_trained(tmp_path):
     norm.finalize_state()
     seen_pictures(network, "EfficientNetB0").save_weights(tmp_path / "some.weights.h5")
     data = tiny_splits((16, 16, 3), 3, 30)
-    source = backbones.source_of("EfficientNetB0", tmp_path / "some.weights.h5", data, TIMES)
+    source = backbone.pretrained_source("EfficientNetB0", tmp_path / "some.weights.h5", data, TIMES)
     images = data.test.images[:4]
     found = Embedding(source.path)(images).ravel()
 
@@ -121,7 +123,7 @@ def test_without_the_internet_it_says_which_file_to_bring(monkeypatch, tmp_path)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody answers there
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     with pytest.raises(ModelError, match=r"expected https://\S+v3_small\S+\.h5 to answer") as told:
-        backbones.trained_application("MobileNetV3Small", None)
+        backbone.trained_application("MobileNetV3Small", None)
     assert "--weights weights_mobilenet_v3_small_224_1.0_float_no_top" in str(told.value)
 
 

@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 import builders_data as build
+from tinylens.data.builtin import Patience, Remote, fetch
 from tinylens.data.cache import cache_root
-from tinylens.data.download import Patience, Remote, fetch
-from tinylens.data.sources import load
+from tinylens.data.load import load
 from tinylens.errors import DataError
 
 Case = Callable[[Path], object]  # makes the bad input in a folder and meets it

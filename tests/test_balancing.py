@@ -7,11 +7,11 @@ import pytest
 
 import tinylens as tl
 from conformance import tiny_dataset, tiny_splits
-from tinylens import balancing, fitting
-from tinylens.balancing import Choice, Trial
 from tinylens.errors import RecipeError
+from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
-from tinylens.silent import Silent
+from tinylens.training import choose_balance, loop
+from tinylens.training.choose_balance import Choice, Trial
 
 SMALL = {
     "train.epochs": 2,
@@ -23,7 +23,7 @@ SHAPE = (12, 12, 1)
 KEPT = (64, 16, 8, 1)  # of each class
 
 
-class Teller(Silent):
+class Teller(ProgressReporter):
     """Keeps what it is told."""
 
     def __init__(self):
@@ -52,34 +52,36 @@ def test_the_first_within_a_standard_error_of_the_best_is_chosen():
     found = trials(
         logits=(0.80, 0.01), weights=(0.84, 0.01), sampling=(0.845, 0.01), none=(0.7, 0.01)
     )
-    assert balancing._best(found) == "weights"
+    assert choose_balance._best(found) == "weights"
 
 
 def test_none_is_chosen_only_where_it_is_surely_better():
     close = trials(
         logits=(0.80, 0.02), weights=(0.6, 0.02), sampling=(0.6, 0.02), none=(0.81, 0.02)
     )
-    assert balancing._best(close) == "logits"
+    assert choose_balance._best(close) == "logits"
     far = trials(logits=(0.80, 0.02), weights=(0.6, 0.02), sampling=(0.6, 0.02), none=(0.84, 0.02))
-    assert balancing._best(far) == "none"
+    assert choose_balance._best(far) == "none"
 
 
 def test_even_classes_need_none_and_cost_nothing(monkeypatch):
-    monkeypatch.setattr(fitting, "fit", lambda *_: pytest.fail("something was trained"))
-    choice = balancing.choose(tiny_splits(SHAPE), Recipe(name="test"), "float32", Silent())
+    monkeypatch.setattr(loop, "fit", lambda *_: pytest.fail("something was trained"))
+    choice = choose_balance.choose(
+        tiny_splits(SHAPE), Recipe(name="test"), "float32", ProgressReporter()
+    )
     assert choice == Choice("none", 1.0)
     assert "even enough" in choice.words
 
 
 def test_a_third_of_each_class_is_set_aside_but_never_its_only_picture(uneven):
-    rest, aside = balancing._parted(uneven.train, seed=0)
+    rest, aside = choose_balance._parted(uneven.train, seed=0)
     assert sorted([*rest, *aside]) == list(range(len(uneven.train)))
     assert np.bincount(uneven.train.labels[aside], minlength=4).tolist() == [21, 5, 3, 0]
 
 
 def test_whoever_says_nothing_is_told_of_uneven_classes(uneven):
-    assert "64 times as many pictures" in balancing.hint(uneven)
-    assert balancing.hint(tiny_splits(SHAPE)) == ""
+    assert "64 times as many pictures" in choose_balance.hint(uneven)
+    assert choose_balance.hint(tiny_splits(SHAPE)) == ""
 
 
 def test_a_budget_has_no_room_for_trials(uneven):
@@ -94,7 +96,7 @@ def test_auto_tries_all_tells_and_is_continued_without_trying_again(uneven, tmp_
     watcher = Teller()
     run = tl.train(uneven, out=tmp_path / "run", overrides=changes, watcher=watcher)
     record = run.info.balance
-    assert [each["balance"] for each in record["trials"]] == list(balancing.CANDIDATES)
+    assert [each["balance"] for each in record["trials"]] == list(choose_balance.CANDIDATES)
     assert record["pictures"] == 21 + 5 + 3 + len(uneven.val)
     assert run.recipe.train.balance == record["chosen"]
     assert run.info.seconds["balance"] == record["seconds"] > 0
@@ -103,7 +105,7 @@ def test_auto_tries_all_tells_and_is_continued_without_trying_again(uneven, tmp_
     assert words in run.report.read_text("utf-8")
     assert sum(phase.startswith("trying out balance") for phase in watcher.phases) == 4
 
-    monkeypatch.setattr(balancing, "choose", lambda *_: pytest.fail("tried again"))
+    monkeypatch.setattr(choose_balance, "choose", lambda *_: pytest.fail("tried again"))
     info = run.info
     info.state = "running"
     run.write_info(info)
@@ -117,4 +119,4 @@ def test_auto_tries_all_tells_and_is_continued_without_trying_again(uneven, tmp_
 def test_a_wish_to_stop_ends_the_trials(uneven):
     recipe = Recipe(name="test").override(SMALL)
     with pytest.raises(KeyboardInterrupt):
-        balancing.choose(uneven, recipe, "float32", Silent(), lambda: True)
+        choose_balance.choose(uneven, recipe, "float32", ProgressReporter(), lambda: True)

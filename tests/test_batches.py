@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from tinylens import augment, balance
-from tinylens.batches import UNSEEN, LossMemory, Order, PriorLogits, ResidentImages
+from tinylens.models import augment
+from tinylens.training import imbalance
+from tinylens.training.dataset_layer import UNSEEN, LossMemory, Order, PriorLogits, ResidentImages
 
 ORDERS = st.builds(
     Order,
@@ -164,7 +165,7 @@ def test_sampling_shows_every_class_as_often_as_its_quota_says(batch_size, seed,
     assert indices.dtype == np.int32
     assert len(indices) == order.steps(share) * order.batch_size
     shown = np.bincount(UNEVEN[indices], minlength=4)
-    assert shown.tolist() == balance.quotas(np.bincount(UNEVEN), len(indices)).tolist()
+    assert shown.tolist() == imbalance.quotas(np.bincount(UNEVEN), len(indices)).tolist()
     for label in range(4):  # no picture of a class twice more often than another
         of_each = np.bincount(indices, minlength=len(UNEVEN))[label == UNEVEN]
         assert np.ptp(of_each) <= 1
@@ -176,7 +177,7 @@ def test_sampling_of_hard_pictures_takes_those_with_the_largest_losses_of_each_c
     order = Order(len(UNEVEN), 16, seed=0, labels=UNEVEN)
     losses = np.random.default_rng(0).random(len(UNEVEN), np.float32)
     indices = order.indices(3, share=0.5, losses=losses)
-    quota = balance.quotas(np.bincount(UNEVEN), len(indices))[0]
+    quota = imbalance.quotas(np.bincount(UNEVEN), len(indices))[0]
     hardest = np.argsort(-losses[:60])[:quota]
     assert set(indices[UNEVEN[indices] == 0].tolist()) == set(hardest.tolist())
 

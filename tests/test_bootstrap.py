@@ -3,7 +3,7 @@ import pytest
 import sklearn.metrics
 
 from builders_run import simulated_probabilities
-from tinylens import bootstrap
+from tinylens.evaluation import bootstrap
 
 
 def confusion_of(labels, answers, classes):

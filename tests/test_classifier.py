@@ -29,13 +29,13 @@ from shipped import (
     model_bytes,
     some_images,
 )
-from tinylens.classifier import BATCH, Classifier, Prediction
-from tinylens.cores import core_count
 from tinylens.data.images import ImageRule, convert, decode
-from tinylens.deciding import SHARES, Deciding, Level, SetLevel
 from tinylens.errors import DataError, ModelError, RecipeError
-from tinylens.modelfile import LARGEST_FILE, GoldenSamples, seal
+from tinylens.inference.classifier import BATCH, Classifier, Prediction
+from tinylens.inference.model_file import LARGEST_FILE, GoldenSamples, seal
+from tinylens.inference.selective_prediction import SHARES, Deciding, Level, SetLevel
 from tinylens.run import Run
+from tinylens.system import core_count
 
 COLOUR = Classifier.from_bytes(model_bytes(RULE), "colour", threads=1)
 GREY = Classifier.from_bytes(model_bytes(GREY_RULE), "grey", threads=1)
@@ -490,7 +490,7 @@ def test_answering_needs_neither_keras_nor_any_other_large_library(tmp_path):
     (tmp_path / "m.onnx").write_bytes(model_bytes())
     (tmp_path / "a.png").write_bytes(PNG)
     program = (
-        "import sys; from tinylens.classifier import Classifier; "
+        "import sys; from tinylens.inference.classifier import Classifier; "
         "print(Classifier.open('m.onnx').predict('a.png')[0].label); "
         f"print({HEAVY} & set(sys.modules))"
     )

@@ -15,11 +15,12 @@ from scipy import ndimage
 
 import shipped
 from builders_run import make_run, simulated_probabilities
-from tinylens import models
-from tinylens.data import arrays, corrections
+from tinylens.data import corrections
 from tinylens.data.encoded import Options
-from tinylens.data.sources import load, load_parts
-from tinylens.models.shape import NetworkShape
+from tinylens.data.load import load, load_parts
+from tinylens.data.readers import arrays
+from tinylens.models.build import build_network, ship
+from tinylens.models.spec import NetworkShape
 from tinylens.results import Audit
 from tinylens.run import Run
 
@@ -60,8 +61,8 @@ def run(tmp_path, pictures):
         info={"dataset": str(pictures), "fingerprint": splits.fingerprint, "splits": sizes},
     )
     shape = NetworkShape((16, 16, 3), 4, (128.0,) * 3, (60.0,) * 3)
-    network = models.build("classic", shape, {"widths": [4], "dense": [8]})
-    models.ship(network).save(made.keras_model)
+    network = build_network("classic", shape, {"widths": [4], "dense": [8]})
+    ship(network).save(made.keras_model)
     return made
 
 

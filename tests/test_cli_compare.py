@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 
 from builders_run import make_run, simulated_probabilities
-from tinylens.data.sources import load
+from tinylens.data.load import load, reopen
 from tinylens.errors import DataError
 from tinylens.recipe import Recipe
-from tinylens.reopening import reopen
 
 NAMES = ("coat", "shoe", "<b>hat")
 

@@ -10,12 +10,12 @@ from PIL import Image
 
 import shipped
 from builders_run import make_run, simulated_probabilities
-from tinylens import models
 from tinylens.data.images import ImageRule
-from tinylens.data.sources import load
-from tinylens.embedding import open_network
-from tinylens.explaining import GradCam
-from tinylens.models.shape import NetworkShape
+from tinylens.data.load import load
+from tinylens.explaining.gradcam import GradCam
+from tinylens.models.build import build_network, ship
+from tinylens.models.embedding import open_network
+from tinylens.models.spec import NetworkShape
 
 NAMES = shipped.CLASS_NAMES
 RULE = ImageRule(16, 16, 3)
@@ -61,8 +61,8 @@ def run(tmp_path, pictures):
     )
     made.model.write_bytes(shipped.model_bytes(RULE))
     shape = NetworkShape((16, 16, 3), 4, (128.0,) * 3, (60.0,) * 3)
-    network = models.build("classic", shape, {"widths": [4], "dense": [8]})
-    models.ship(network).save(made.keras_model)
+    network = build_network("classic", shape, {"widths": [4], "dense": [8]})
+    ship(network).save(made.keras_model)
     return made
 
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from builders_export import NAMES, copy_of
-from tinylens.classifier import Classifier
-from tinylens.formats import FORMATS
+from tinylens.exporting.formats import FORMATS
+from tinylens.exporting.runtimes import open_model
+from tinylens.inference.classifier import Classifier
 from tinylens.run import Run
-from tinylens.runtimes import open_model
 
 # not importorskip: a plain import of OpenVINO reports itself to its makers
 absent = [name for name in ("ai_edge_litert", "openvino") if not importlib.util.find_spec(name)]
@@ -30,7 +30,7 @@ calibrates = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is depreca
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
     """A run with some exports, for tests that do not change them."""
-    from tinylens.exporting.every import export
+    from tinylens.exporting.export import export
 
     run = copy_of(trained, tmp_path_factory.mktemp("exported"))
     found, _ = export(run, ["onnx", "onnx-int8", "openvino", "keras"], seconds=0)

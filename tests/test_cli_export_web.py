@@ -8,7 +8,7 @@ import pytest
 
 from builders_export import copy_of
 from tinylens.errors import MissingExtra
-from tinylens.webpage.runtime import runtime_files
+from tinylens.exporting.webpage.runtime import runtime_files
 
 
 @pytest.fixture

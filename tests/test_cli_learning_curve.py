@@ -9,9 +9,9 @@ import pytest
 
 from builders_curve import few_shapes
 from builders_run import make_run
-from tinylens import learning_curve
-from tinylens.diagnosis import diagnose
+from tinylens.evaluation.diagnosis import diagnose
 from tinylens.run import Run
+from tinylens.training import learning_curve
 
 
 def test_a_folder_without_a_run_is_refused(type_in, tmp_path):

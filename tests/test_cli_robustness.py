@@ -8,7 +8,7 @@ from PIL import Image
 
 import shipped
 from builders_run import make_run, simulated_parts
-from tinylens.data.sources import load
+from tinylens.data.load import load
 
 NAMES = shipped.CLASS_NAMES
 
@@ -71,8 +71,8 @@ def test_a_model_alone_needs_a_data_set(type_in, run, pictures, tmp_path):
 
 
 def test_no_robustness_no_section(run):
-    from tinylens import reporting
+    from tinylens.reporting import write
 
-    reporting.write(run)
+    write.write(run)
     assert "When pictures get worse" not in run.report.read_text("utf-8")
     assert not (run.plots / "robustness.png").exists()

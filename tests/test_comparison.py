@@ -10,11 +10,10 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinylens import comparison
-from tinylens.comparison import compare, holm, mcnemar, paired_difference
 from tinylens.errors import RunError
-from tinylens.run import Run
-from tinylens.run_info import RunInfo
+from tinylens.evaluation import compare as comparison
+from tinylens.evaluation.compare import compare, holm, mcnemar, paired_difference
+from tinylens.run import Run, RunInfo
 
 NAMES = ("cat", "dog", "hen")
 

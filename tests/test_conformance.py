@@ -13,12 +13,12 @@ from pydantic import Field
 
 from conformance import MODEL_CHECKS, ModelCase, networks, recipes, tiny_dataset, tiny_splits
 from conformance.readers import FILE_DAMAGES, READER_CHECKS, ReaderCase
-from tinylens import models
-from tinylens.data import arrays
 from tinylens.data.dataset import Splits
+from tinylens.data.readers import arrays
 from tinylens.errors import DataError, RecipeError
-from tinylens.layers import HostHeUniform
-from tinylens.models.shape import logits, normalized_input
+from tinylens.models.build import BUILDERS
+from tinylens.models.layers import HostHeUniform
+from tinylens.models.spec import logits, normalized_input
 from tinylens.recipe import Recipe
 
 Units = Annotated[int, Field(ge=1, le=99)]
@@ -127,7 +127,7 @@ def entered(monkeypatch):
     """Puts builders into the table for a test."""
 
     def enter(build):
-        monkeypatch.setitem(models.BUILDERS, build.__name__, build)
+        monkeypatch.setitem(BUILDERS, build.__name__, build)
         return ModelCase(build.__name__)
 
     return enter

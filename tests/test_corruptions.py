@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinylens.corruptions import CORRUPTIONS, STRENGTHS, corrupted, through_jpeg
+from tinylens.evaluation.robustness import CORRUPTIONS, STRENGTHS, corrupted, through_jpeg
 
 GOLDEN = Path(__file__).parent / "golden" / "corruptions.npz"
 EVERY = pytest.mark.parametrize("name", CORRUPTIONS)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinylens.course import SMALLEST_EARLY, Course
-from tinylens.recipe_sections import TrainSection
+from tinylens.recipe import TrainSection
+from tinylens.training.curriculum import SMALLEST_EARLY, Course
 
 SPECS = st.builds(
     TrainSection,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from tinylens.bootstrap import confusion_intervals, probability_intervals
+from tinylens.evaluation.bootstrap import confusion_intervals, probability_intervals
 from tinylens.metrics import expected_calibration_error, wilson_interval
 
 CLASSES = 10

@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders_run import simulated_probabilities
-from tinylens.deciding import Deciding, Level, SetLevel, decide, error_level, in_set, set_level
 from tinylens.errors import RecipeError
+from tinylens.inference.selective_prediction import (
+    Deciding,
+    Level,
+    SetLevel,
+    decide,
+    error_level,
+    in_set,
+    set_level,
+)
 
 
 def answers(count, seed, strength=3.0, classes=10):

@@ -10,8 +10,7 @@ import pytest
 from builders_curve import curve_of
 from builders_gap import audit_of, confusion_of, evaluation_of, predictions_of
 from builders_run import make_run
-from tinylens.diagnosis import advise, diagnose, measure_gap, summarize
-from tinylens.gap_parts import take_apart
+from tinylens.evaluation.diagnosis import advise, diagnose, measure_gap, summarize, take_apart
 from tinylens.reporting.contents import Contents
 from tinylens.results import (
     OVERALL_FIGURES,

@@ -13,13 +13,13 @@ from hypothesis.extra.numpy import arrays
 
 import shipped
 from builders_export import NAMES, RECIPE
-from tinylens.classifier import Classifier
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.data.sources import load_by
-from tinylens.distilling import lesson, notes, softened
+from tinylens.data.load import load_by
 from tinylens.errors import ModelError, RecipeError, RunError
+from tinylens.inference.classifier import Classifier
 from tinylens.run import Run
-from tinylens.training import train
+from tinylens.training.distillation import lesson, notes, softened
+from tinylens.training.train import train
 
 
 def splits(class_names=shipped.CLASS_NAMES):

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shipped import model_bytes, some_images
-from tinylens import drift
-from tinylens.classifier import Classifier
-from tinylens.drift import Reference, Spread
 from tinylens.errors import DataError, ModelError
+from tinylens.inference import drift
+from tinylens.inference.classifier import Classifier
+from tinylens.inference.drift import Reference, Spread
 
 RNG = np.random.default_rng(5)
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tinylens.corruptions import through_jpeg
-from tinylens.data.synthetic import shapes
-from tinylens.duplicates import Duplicate, find_duplicates
-from tinylens.robustness import shifted
+from tinylens.auditing.duplicates import Duplicate, find_duplicates
+from tinylens.data.readers.synthetic import shapes
+from tinylens.evaluation.robustness import shifted, through_jpeg
 
 
 @pytest.fixture(scope="module")

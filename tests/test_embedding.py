@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from tinylens import models
-from tinylens.embedding import Embedding
 from tinylens.errors import ModelError
-from tinylens.models.shape import NetworkShape
+from tinylens.models.build import build_network, ship
+from tinylens.models.embedding import Embedding
+from tinylens.models.spec import NetworkShape
 
 pytestmark = pytest.mark.backend
 
@@ -23,9 +23,9 @@ def pictures():
 
 @pytest.mark.parametrize("views", [1, 2, 6])
 def test_features_through_the_last_layer_give_the_answers(pictures, views, tmp_path):
-    network = models.build("classic", NetworkShape((12, 12, 1), 3, (128.0,), (60.0,)), OPTIONS)
+    network = build_network("classic", NetworkShape((12, 12, 1), 3, (128.0,), (60.0,)), OPTIONS)
     path = tmp_path / "model.keras"
-    models.ship(network, views=views).save(path)
+    ship(network, views=views).save(path)
     features = Embedding(path)(pictures)
     assert features.dtype == np.float32 and features.shape == (7, 8)
     kernel, bias = network.get_layer("logits").get_weights()

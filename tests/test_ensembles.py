@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from builders_export import NAMES, RECIPE
-from tinylens import ensembles, sizes
-from tinylens.classifier import Classifier
-from tinylens.data.sources import load_by
-from tinylens.ensembles import next_folder, train_ensemble
+from tinylens.data.load import load_by
 from tinylens.errors import RecipeError, RunError
-from tinylens.run import Run
-from tinylens.run_info import RunInfo
-from tinylens.silent import Silent
-from tinylens.training import train
+from tinylens.exporting.verify import compare
+from tinylens.inference.classifier import Classifier
+from tinylens.progress import ProgressReporter
+from tinylens.run import Run, RunInfo
+from tinylens.training import ensemble
+from tinylens.training.ensemble import next_folder, train_ensemble
+from tinylens.training.train import train
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_an_ensemble_goes_on_and_answers_by_the_mean_of_its_members(data, tmp_pa
         return train(data, recipe, out=folder)
 
     recipe = RECIPE.override({"train.seed": 4})
-    arguments = (data, recipe, 2, tmp_path / "both", train_into, Silent())
+    arguments = (data, recipe, 2, tmp_path / "both", train_into, ProgressReporter())
     with pytest.raises(KeyboardInterrupt):
         train_ensemble(*arguments)
     run = train_ensemble(*arguments)
@@ -55,12 +55,12 @@ def test_an_ensemble_goes_on_and_answers_by_the_mean_of_its_members(data, tmp_pa
     changed = run.model.stat().st_mtime_ns
     assert train_ensemble(*arguments).model.stat().st_mtime_ns == changed  # done: nothing is
     with pytest.raises(RunError, match="of another count"):
-        train_ensemble(data, recipe, 3, tmp_path / "both", train_into, Silent())
+        train_ensemble(data, recipe, 3, tmp_path / "both", train_into, ProgressReporter())
 
 
 def _check_sizes(run, members):
     paths = {"ensemble": run.path, **{each.path.name: each.path for each in members}}
-    rows = sizes.compare(paths, run, seconds=0.05)
+    rows = compare(paths, run, seconds=0.05)
     assert [row.name for row in rows] == ["ensemble", "seed-4", "seed-5"]
     assert rows[0].parameters > 1.9 * rows[1].parameters > 0
     assert rows[0].bytes == run.model.stat().st_size
@@ -70,13 +70,13 @@ def _check_sizes(run, members):
 
 def test_a_folder_of_a_single_run_is_not_taken(trained, data):
     with pytest.raises(RunError, match="holds the run of a single network"):
-        train_ensemble(data, RECIPE, 2, trained.path, train, Silent())
+        train_ensemble(data, RECIPE, 2, trained.path, train, ProgressReporter())
 
 
 @pytest.mark.parametrize("count", [1, 101])
 def test_an_ensemble_has_two_to_a_hundred(data, tmp_path, count):
     with pytest.raises(RecipeError, match=f"--ensemble {count}: expected 2 to 100"):
-        train_ensemble(data, RECIPE, count, tmp_path / "none", train, Silent())
+        train_ensemble(data, RECIPE, count, tmp_path / "none", train, ProgressReporter())
     assert not (tmp_path / "none").exists()
 
 
@@ -89,5 +89,5 @@ def test_the_newest_unfinished_folder_is_gone_on_with(tmp_path):
     assert next_folder(tmp_path, "set-fast-ensemble").name == "set-fast-ensemble-2"
     Run(tmp_path / "set-fast-ensemble-2").write_info(RunInfo(state="done"))
     assert next_folder(tmp_path, "set-fast-ensemble").name == "set-fast-ensemble-3"
-    (tmp_path / "set-fast-ensemble-4" / ensembles.MEMBERS).mkdir(parents=True)
+    (tmp_path / "set-fast-ensemble-4" / ensemble.MEMBERS).mkdir(parents=True)
     assert next_folder(tmp_path, "set-fast-ensemble").name == "set-fast-ensemble-4"

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from tinylens import SmallImageClassifier
-from tinylens.data.synthetic import shapes
+from tinylens.data.readers.synthetic import shapes
 from tinylens.errors import DataError, RecipeError, RunError
 from tinylens.recipe import Recipe
 from tinylens.run import Run
@@ -151,7 +151,7 @@ def test_parameters_go_into_the_recipe():
     ],
 )
 def test_shape_of_pictures(shape, given, expected):
-    from tinylens.estimator import _image_shape
+    from tinylens.training.estimator import _image_shape
 
     assert _image_shape(shape, given) == expected
 
@@ -177,7 +177,7 @@ def test_impossible_shapes_are_refused(shape, given, message):
     st.sampled_from([np.float32, np.float64]),
 )
 def test_whole_numbers_and_fractions_become_the_same_pixels(values, factor, dtype):
-    from tinylens.estimator import _pixel_range
+    from tinylens.training.estimator import _pixel_range
 
     pixels = np.array(values, np.uint8).reshape(1, 2, 2)
     given_as = (pixels * factor).astype(dtype)
@@ -190,7 +190,7 @@ def test_whole_numbers_and_fractions_become_the_same_pixels(values, factor, dtyp
 
 
 def test_other_numbers_are_stretched_and_later_ones_cut_off():
-    from tinylens.estimator import _pixel_range
+    from tinylens.training.estimator import _pixel_range
 
     classifier = SmallImageClassifier()
     classifier.image_shape_ = (1, 3, 1)

@@ -8,9 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders_run import make_run, simulated_parts, simulated_probabilities
-from tinylens import evaluation
 from tinylens.data.dataset import Dataset
 from tinylens.errors import DataError, RunError
+from tinylens.evaluation.evaluate import (
+    assemble,
+    evaluate,
+    in_order_of,
+    record_look,
+    score,
+    worst_mistakes,
+)
 from tinylens.metrics import wilson_interval
 from tinylens.results import OVERALL_FIGURES, Calibration, Evaluation
 
@@ -24,7 +31,7 @@ def test_every_figure_equals_scikit_learns(classes, n, seed):
     labels = np.random.default_rng(seed).integers(0, classes, n)
     probabilities = simulated_probabilities(labels, classes, strength=1.0, seed=seed)
     answers = probabilities.argmax(axis=1)
-    scores = evaluation.score(probabilities, labels, NAMES[:classes])
+    scores = score(probabilities, labels, NAMES[:classes])
     expected = {
         "accuracy": sklearn.metrics.accuracy_score(labels, answers),
         "log_loss": sklearn.metrics.log_loss(labels, probabilities, labels=range(classes)),
@@ -59,7 +66,7 @@ def test_every_figure_equals_scikit_learns(classes, n, seed):
 
 def test_figures_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]], np.float32)
-    scores = evaluation.score(probabilities, np.array([0, 1, 1, 1]), ("cat", "dog"))
+    scores = score(probabilities, np.array([0, 1, 1, 1]), ("cat", "dog"))
     assert scores.n == 4
     assert scores.confusion == ((1, 0), (1, 2))
     assert scores.accuracy.value == 0.75
@@ -77,14 +84,14 @@ def test_figures_by_hand():
 
 def test_top5_counts_the_five_most_probable_classes():
     probabilities = np.tile(np.arange(7, 0, -1, dtype=np.float32) / 28, (7, 1))
-    scores = evaluation.score(probabilities, np.arange(7), NAMES[:7])
+    scores = score(probabilities, np.arange(7), NAMES[:7])
     assert scores.top5.value == pytest.approx(5 / 7)
     assert scores.top5.ci95 == wilson_interval(5, 7)
 
 
 def test_a_class_without_pictures_has_no_roc_auc_and_an_open_recall():
     labels = np.arange(40) % 2
-    scores = evaluation.score(simulated_probabilities(labels, 3), labels, ("a", "b", "c"))
+    scores = score(simulated_probabilities(labels, 3), labels, ("a", "b", "c"))
     assert (scores.roc_auc_macro.value, scores.roc_auc_macro.ci95) == (None, None)
     assert scores.per_class[2].support == 0
     assert (scores.per_class[2].recall.value, scores.per_class[2].recall.ci95) == (0.0, (0.0, 1.0))
@@ -96,8 +103,8 @@ def test_renaming_classes_permutes_the_confusion_matrix_and_changes_no_figure(or
     labels = np.arange(80) % 4
     probabilities = simulated_probabilities(labels, 4, strength=1.0)
     order = np.array(order)
-    plain = evaluation.score(probabilities, labels, NAMES[:4])
-    permuted = evaluation.score(probabilities[:, order], np.argsort(order)[labels], NAMES[:4])
+    plain = score(probabilities, labels, NAMES[:4])
+    permuted = score(probabilities[:, order], np.argsort(order)[labels], NAMES[:4])
     assert np.array_equal(
         np.array(permuted.confusion), np.array(plain.confusion)[np.ix_(order, order)]
     )
@@ -109,8 +116,8 @@ def test_pictures_given_twice_change_no_figure_and_narrow_the_intervals():
     labels = np.arange(90) % 3
     probabilities = simulated_probabilities(labels, 3, strength=1.5) ** 3
     probabilities /= probabilities.sum(axis=1, keepdims=True)  # its calibration error is no noise
-    once = evaluation.score(probabilities, labels, NAMES[:3])
-    twice = evaluation.score(np.repeat(probabilities, 2, axis=0), np.repeat(labels, 2), NAMES[:3])
+    once = score(probabilities, labels, NAMES[:3])
+    twice = score(np.repeat(probabilities, 2, axis=0), np.repeat(labels, 2), NAMES[:3])
     for name in OVERALL_FIGURES:
         first, second = getattr(once, name), getattr(twice, name)
         assert second.value == pytest.approx(first.value)
@@ -120,7 +127,7 @@ def test_pictures_given_twice_change_no_figure_and_narrow_the_intervals():
 
 def test_every_interval_holds_its_figure():
     labels = np.arange(500) % 5
-    scores = evaluation.score(simulated_probabilities(labels, 5, strength=2.0), labels, NAMES[:5])
+    scores = score(simulated_probabilities(labels, 5, strength=2.0), labels, NAMES[:5])
     rows = [figure for row in scores.per_class for figure in (row.precision, row.recall, row.f1)]
     for figure in [*(getattr(scores, name) for name in OVERALL_FIGURES), *rows]:
         assert figure.ci95[0] <= figure.value <= figure.ci95[1]
@@ -129,13 +136,13 @@ def test_every_interval_holds_its_figure():
 def test_intervals_hold_the_truth_about_95_times_in_100():
     everything = simulated_probabilities(np.arange(60_000) % 3, 3, strength=2.0)
     labels = np.arange(60_000) % 3
-    truth = evaluation.score(everything, labels, NAMES[:3])
+    truth = score(everything, labels, NAMES[:3])
     random = np.random.default_rng(0)
     names = ("accuracy", "f1_macro", "log_loss", "mcc", "roc_auc_macro")
     hits = dict.fromkeys(names, 0)
     for _ in range(60):
         rows = random.integers(0, 60_000, 400)
-        sample = evaluation.score(everything[rows], labels[rows], NAMES[:3])
+        sample = score(everything[rows], labels[rows], NAMES[:3])
         for name in names:
             low, high = getattr(sample, name).ci95
             hits[name] += low <= getattr(truth, name).value <= high
@@ -143,7 +150,7 @@ def test_intervals_hold_the_truth_about_95_times_in_100():
 
 
 def test_evaluation_survives_json():
-    judged = evaluation.assemble(simulated_parts(), ("cat", "dog", "owl"), NO_CALIBRATION)
+    judged = assemble(simulated_parts(), ("cat", "dog", "owl"), NO_CALIBRATION)
     tree = json.loads(json.dumps(judged.to_json()))
     assert Evaluation.from_json(tree) == judged
     assert list(tree["splits"]) == ["train", "val", "test"]
@@ -151,7 +158,7 @@ def test_evaluation_survives_json():
 
 
 def test_assemble_measures_the_gap_of_its_parts():
-    judged = evaluation.assemble(simulated_parts(), ("cat", "dog", "owl"), NO_CALIBRATION)
+    judged = assemble(simulated_parts(), ("cat", "dog", "owl"), NO_CALIBRATION)
     train, test = judged.splits["train"].accuracy.value, judged.splits["test"].accuracy.value
     assert judged.gap.value == pytest.approx(train - test)
     assert judged.gap.words.startswith(f"Train {train:.3f}, test {test:.3f}: the gap is")
@@ -159,7 +166,7 @@ def test_assemble_measures_the_gap_of_its_parts():
 
 def test_without_train_there_is_no_gap():
     parts = {"test": simulated_parts()["test"]}
-    assert evaluation.assemble(parts, ("cat", "dog", "owl"), NO_CALIBRATION).gap is None
+    assert assemble(parts, ("cat", "dog", "owl"), NO_CALIBRATION).gap is None
 
 
 def brightness_is_the_class(images):
@@ -177,13 +184,13 @@ def test_evaluate_asks_the_classifier_in_batches():
         sizes.append(len(batch))
         return brightness_is_the_class(batch)
 
-    assert evaluation.evaluate(classify, data, batch_size=10).accuracy.value == 1.0
+    assert evaluate(classify, data, batch_size=10).accuracy.value == 1.0
     assert sizes == [10, 10, 5]
 
 
 def test_classes_in_another_order_are_matched_by_name():
     data = Dataset(np.zeros((3, 8, 8, 1), np.uint8), [0, 1, 2], ("a", "b", "c"), source="letters")
-    ordered = evaluation.in_order_of(("c", "a", "b"), data)
+    ordered = in_order_of(("c", "a", "b"), data)
     assert ordered.class_names == ("c", "a", "b")
     assert ordered.labels.tolist() == [1, 2, 0]
 
@@ -191,7 +198,7 @@ def test_classes_in_another_order_are_matched_by_name():
 def test_other_classes_are_refused_with_the_difference():
     data = Dataset(np.zeros((2, 8, 8, 1), np.uint8), [0, 1], ("cat", "owl"), source="pets")
     with pytest.raises(DataError) as refusal:
-        evaluation.in_order_of(("cat", "dog", "emu"), data)
+        in_order_of(("cat", "dog", "emu"), data)
     assert "the model and pets do not have the same classes" in str(refusal.value)
     assert "only the model has dog, emu; only the data have owl" in str(refusal.value)
 
@@ -209,14 +216,12 @@ def test_other_classes_are_refused_with_the_difference():
 )
 def test_what_are_not_probabilities_is_refused(probabilities, labels, message):
     with pytest.raises(DataError, match=message):
-        evaluation.score(
-            probabilities.astype(np.float32), np.array(labels, dtype=np.int64), ("a", "b")
-        )
+        score(probabilities.astype(np.float32), np.array(labels, dtype=np.int64), ("a", "b"))
 
 
 def test_worst_mistakes_are_the_most_confident_wrong_answers():
     probabilities = np.array([[0.6, 0.4], [0.1, 0.9], [0.99, 0.01], [0.8, 0.2]], np.float32)
-    worst = evaluation.worst_mistakes(probabilities, np.array([1, 1, 1, 1]), count=2)
+    worst = worst_mistakes(probabilities, np.array([1, 1, 1, 1]), count=2)
     assert worst.tolist() == [2, 3]
     assert worst.dtype == np.int64
 
@@ -224,7 +229,7 @@ def test_worst_mistakes_are_the_most_confident_wrong_answers():
 def test_a_look_at_test_is_recorded_with_time_and_command(tmp_path):
     run = make_run(tmp_path / "run")
     command = shlex.join(["tinylens", "evaluate", str(run.path), "animals"])
-    evaluation.record_look(run, command)
+    record_look(run, command)
     looks = run.info.test_opened
     assert len(looks) == 2
     assert looks[1]["command"] == command
@@ -234,5 +239,5 @@ def test_a_look_at_test_is_recorded_with_time_and_command(tmp_path):
 def test_a_look_is_not_recorded_while_another_process_writes_the_run(tmp_path):
     run = make_run(tmp_path / "run")
     with run.lock(), pytest.raises(RunError, match="is being written by"):
-        evaluation.record_look(run, "tinylens evaluate")
+        record_look(run, "tinylens evaluate")
     assert len(run.info.test_opened) == 1

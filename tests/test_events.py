@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tinylens import events
+from tinylens import tensorboard
 
 ROWS = [
     {"epoch": 1.0, "loss": 0.5, "val_accuracy": 0.75, "seconds": 3.0},
@@ -42,7 +42,7 @@ EXPECTED = [
 
 
 def test_rows_come_back_as_tensorboard_reads_them(tmp_path):
-    with events.writer(tmp_path / "events", []) as write:
+    with tensorboard.writer(tmp_path / "events", []) as write:
         for row in ROWS:
             write(row)
         assert read(tmp_path / "events") == EXPECTED  # at once, for whoever watches
@@ -50,18 +50,18 @@ def test_rows_come_back_as_tensorboard_reads_them(tmp_path):
 
 
 def test_a_resumed_run_has_one_whole_curve_in_one_file(tmp_path):
-    with events.writer(tmp_path, []) as write:
+    with tensorboard.writer(tmp_path, []) as write:
         write(ROWS[0])
         write({"epoch": 2.0, "loss": 9.0})  # of an epoch that was not saved
-    with events.writer(tmp_path, ROWS[:1]) as write:
+    with tensorboard.writer(tmp_path, ROWS[:1]) as write:
         write(ROWS[1])
     assert read(tmp_path) == EXPECTED
 
 
 def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert not events.available()
-    with events.writer(tmp_path, ROWS) as write:
+    assert not tensorboard.available()
+    with tensorboard.writer(tmp_path, ROWS) as write:
         write(ROWS[0])
     assert list(tmp_path.iterdir()) == []
 
@@ -69,7 +69,7 @@ def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_writing_events_does_not_import_tensorflow(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from tinylens import events\n"
+        "import sys; from pathlib import Path; from tinylens import tensorboard as events\n"
         "with events.writer(Path(sys.argv[1]), [{'epoch': 1.0, 'loss': 1.0}]): pass\n"
         "print('tensorflow' in sys.modules)"
     )

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from tinylens import models
-from tinylens.embedding import open_network
 from tinylens.errors import DataError, ModelError
-from tinylens.explaining import GradCam
+from tinylens.explaining.gradcam import GradCam
 from tinylens.heatmaps import Line, highest_one, upsampled
-from tinylens.models.shape import NetworkShape
+from tinylens.models.build import build_network, ship
+from tinylens.models.embedding import open_network
+from tinylens.models.spec import NetworkShape
 
 pytestmark = pytest.mark.backend
 
@@ -31,7 +31,7 @@ def shape_for(pictures):
 
 def classic(pictures):
     """Return a small network whose norms and biases are not those that it starts with."""
-    network = models.build("classic", shape_for(pictures), {"widths": [4], "dense": [8]})
+    network = build_network("classic", shape_for(pictures), {"widths": [4], "dense": [8]})
     random = np.random.default_rng(2)
     for variable in network.variables:
         if variable.path.endswith(("beta", "moving_mean", "bias")):
@@ -107,7 +107,7 @@ def test_maps_are_those_of_a_float64_reference(pictures):
 def test_before_global_pooling_it_is_the_class_activation_map(name, pictures):
     # Zhou et al. 2016, arXiv:1512.04150: the kernel of the last layer weighs the channels
     options = {"width": 4, "blocks": 1} if name == "resnet20" else {"grey_widths": [8, 8]}
-    network = models.build(name, shape_for(pictures), options)
+    network = build_network(name, shape_for(pictures), options)
     grad_cam = GradCam(network)
     last = network.get_layer(grad_cam.layer)
     maps = keras.ops.convert_to_numpy(keras.Model(network.input, last.output)(pictures))
@@ -123,7 +123,7 @@ def test_before_global_pooling_it_is_the_class_activation_map(name, pictures):
 def test_what_ships_has_the_maps_of_the_network_in_it(views, pictures, tmp_path):
     network = classic(pictures)
     path = tmp_path / "model.keras"
-    models.ship(network, temperature=1.5, views=views).save(path)
+    ship(network, temperature=1.5, views=views).save(path)
     found = GradCam(open_network(path))(pictures, LABELS)
     assert np.abs(found - GradCam(network)(pictures, LABELS)).max() < 1e-5
 

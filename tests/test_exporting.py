@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinylens import metrics, strangers
-from tinylens.classifier import Classifier
+from tinylens import metrics
 from tinylens.data.images import ImageRule
-from tinylens.deciding import Deciding
 from tinylens.errors import ModelError
-from tinylens.modelfile import ModelCard, unseal
+from tinylens.evaluation import out_of_distribution
+from tinylens.inference.classifier import Classifier
+from tinylens.inference.model_file import ModelCard, unseal
+from tinylens.inference.selective_prediction import Deciding
 
 keras = pytest.importorskip("keras")
 
@@ -24,11 +25,20 @@ import onnx  # noqa: E402 - these need Keras or come with it
 import onnxruntime  # noqa: E402
 from keras import layers  # noqa: E402
 
-from tinylens import finishing, models  # noqa: E402
-from tinylens.exporting import _compare, choose_golden, export_onnx  # noqa: E402
-from tinylens.exporting.direct import onnx_model  # noqa: E402
-from tinylens.exporting.graph import UnknownLayer  # noqa: E402
-from tinylens.verification import TIE  # noqa: E402
+from tinylens.exporting.onnx import (
+    _compare,
+    choose_golden,
+    export_onnx,
+)
+from tinylens.exporting.onnx_layers import UnknownLayer  # noqa: E402
+from tinylens.exporting.onnx_writer import onnx_model  # noqa: E402
+from tinylens.exporting.verify import TIE  # noqa: E402
+from tinylens.models.build import (
+    build_network,  # noqa: E402
+    ship,
+)
+from tinylens.models.spec import NetworkShape
+from tinylens.training import finalize
 
 pytestmark = pytest.mark.backend
 
@@ -188,7 +198,7 @@ def strangeness_of(model: Any) -> Any:
     """Return strangeness fitted on some answers, and the model that gives logits."""
     logits = keras.Model(model.input, model.get_layer("logits").output)
     answers = answers_of(logits, images_of(model, 200, seed=2))
-    return strangers.fit(answers, np.arange(200) % CLASSES, answers), logits
+    return out_of_distribution.fit(answers, np.arange(200) % CLASSES, answers), logits
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "foreign"])
@@ -197,7 +207,7 @@ def test_strangeness_is_a_second_output(name, tmp_path):
     model = network(shape, body)
     known, logits = strangeness_of(model)
     of_checked = known.of(answers_of(logits, images_of(model, 40)))
-    deciding = Deciding(ordinary=strangers.quantiles(of_checked))
+    deciding = Deciding(ordinary=out_of_distribution.quantiles(of_checked))
     export(
         model,
         tmp_path / "m.onnx",
@@ -214,14 +224,14 @@ def test_strangeness_is_a_second_output(name, tmp_path):
 
 
 def test_a_bent_network_is_exported_with_its_strangeness(tmp_path):
-    wanted = models.NetworkShape((16, 16, 3), CLASSES, mean=(120,) * 3, std=(60,) * 3)
-    trained = randomized(models.build("classic", wanted, {}))
-    shipped = models.ship(trained, temperature=1.4, bend=0.3, views=2)
-    answering = finishing.with_logits(shipped)
+    wanted = NetworkShape((16, 16, 3), CLASSES, mean=(120,) * 3, std=(60,) * 3)
+    trained = randomized(build_network("classic", wanted, {}))
+    shipped = ship(trained, temperature=1.4, bend=0.3, views=2)
+    answering = finalize.with_logits(shipped)
     images = images_of(shipped, 200, seed=3)
     probabilities, logits = answering.predict(images, verbose=0)
-    known = strangers.fit(logits, np.arange(200) % CLASSES, logits)
-    deciding = Deciding(ordinary=strangers.quantiles(known.of(logits)))
+    known = out_of_distribution.fit(logits, np.arange(200) % CLASSES, logits)
+    deciding = Deciding(ordinary=out_of_distribution.quantiles(known.of(logits)))
     card = card_of(shipped, temperature=1.4, bend=0.3, deciding=deciding)
     check = export_onnx(
         shipped,
@@ -243,7 +253,7 @@ def test_a_strangeness_that_the_file_tells_otherwise_is_left_out(tmp_path):
     model = network(*NETWORKS["plain grey"])
     known, logits = strangeness_of(model)
     of_checked = known.of(answers_of(logits, images_of(model, 40)))
-    deciding = Deciding(ordinary=strangers.quantiles(of_checked))
+    deciding = Deciding(ordinary=out_of_distribution.quantiles(of_checked))
     check = export(
         model,
         tmp_path / "m.onnx",

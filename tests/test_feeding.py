@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tinylens.feeding import in_batches
+from tinylens.models.batching import in_batches
 
 
 @pytest.mark.backend

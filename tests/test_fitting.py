@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from conformance import tiny_dataset, tiny_splits
-from tinylens import compiling, fitting
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import RecipeError, TrainingDiverged
+from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.silent import Silent
+from tinylens.training import loop
+from tinylens.training import trainer as compiling
 
 pytestmark = pytest.mark.backend
 
@@ -53,7 +54,7 @@ VARIANTS = {
 }
 
 
-class Recorder(Silent):
+class Recorder(ProgressReporter):
     """Keeps what it is told."""
 
     def __init__(self):
@@ -67,7 +68,7 @@ class Recorder(Silent):
         self.rows.append(dict(row))
 
 
-class Untouchable(Silent):
+class Untouchable(ProgressReporter):
     """Must not be told of any step."""
 
     def step(self, progress):
@@ -86,7 +87,7 @@ def never():
 
 def fit(folder, splits, recipe, asked_to_stop=never, watcher=None):
     trainer = compiling.build(splits, recipe, "float32")
-    state = fitting.fit(trainer, Run(folder), watcher or Silent(), asked_to_stop)
+    state = loop.fit(trainer, Run(folder), watcher or ProgressReporter(), asked_to_stop)
     return trainer, state
 
 
@@ -106,7 +107,7 @@ class Finished:
     trainer: compiling.Trainer
     start: dict[str, np.ndarray]
     weights: list[np.ndarray]
-    state: fitting.State
+    state: loop.State
 
     def fit(self, folder, asked_to_stop=never, watcher=None):
         """Train in `folder` with the built trainer, whose variables hold an earlier training's.
@@ -115,8 +116,8 @@ class Finished:
         """
         run = Run(folder)
         if run.read_checkpoint() is None:
-            run.write_checkpoint(self.start, asdict(fitting.State()))
-        return fitting.fit(self.trainer, run, watcher or Silent(), asked_to_stop)
+            run.write_checkpoint(self.start, asdict(loop.State()))
+        return loop.fit(self.trainer, run, watcher or ProgressReporter(), asked_to_stop)
 
     def logits(self, part):
         """Logits of the finished network for the pictures of a part."""
@@ -138,7 +139,7 @@ def finished(splits, tmp_path_factory):
                 for name, value in trainer.arrays().items()
             }
             run = Run(tmp_path_factory.mktemp("run"))
-            state = fitting.fit(trainer, run, Silent(), never)
+            state = loop.fit(trainer, run, ProgressReporter(), never)
             done[variant] = Finished(trainer, start, trainer.network.get_weights(), state)
         return done[variant]
 
@@ -205,7 +206,7 @@ def test_a_finished_training_is_not_trained_again(finished, tmp_path):
     expected = finished("plain")
     first = expected.fit(tmp_path)
     Run(tmp_path).write_history(first.history[:1])  # as a kill leaves it that came before it
-    again = fitting.fit(expected.trainer, Run(tmp_path), Untouchable(), never)
+    again = loop.fit(expected.trainer, Run(tmp_path), Untouchable(), never)
     assert again == first
     assert Run(tmp_path).history == first.history
     assert_ended_the_same(expected.trainer.network.get_weights(), again, expected)
@@ -259,9 +260,9 @@ def test_the_running_mean_is_what_is_judged_and_kept(tmp_path, splits):
     """With a momentum near 1 the means hardly leave the weights of the first step."""
     recipe = RECIPE.override({"train.ema": 0.9999, "train.best_weights": False})
     trainer = compiling.build(splits, recipe, "float32")
-    fitting.fit(trainer, Run(tmp_path), Silent(), lambda: True)
+    loop.fit(trainer, Run(tmp_path), ProgressReporter(), lambda: True)
     first = [variable.numpy() for variable in trainer.network.trainable_variables]
-    fitting.fit(trainer, Run(tmp_path), Silent(), never)
+    loop.fit(trainer, Run(tmp_path), ProgressReporter(), never)
     for variable, start in zip(trainer.network.trainable_variables, first, strict=True):
         np.testing.assert_allclose(variable.numpy(), start, atol=5e-4)
 
@@ -279,19 +280,19 @@ def test_weights_make_every_class_count_about_the_same():
 
 
 def test_a_later_epoch_is_kept_unless_its_macro_f1_is_surely_worse():
-    state = fitting.State()
+    state = loop.State()
     kept = []
     for score in (0.5, 0.7, 0.66, 0.64, 0.66):
         row = {"val_accuracy": 0.1, "val_macro_f1": score, "val_macro_f1_error": 0.05}
-        kept.append(fitting._is_best(row, state))
+        kept.append(loop._is_best(row, state))
     assert kept == [True, True, True, False, True]
     assert state.best_accuracy == 0.7
 
 
 def test_without_balance_the_epoch_with_the_highest_accuracy_is_kept():
-    state = fitting.State()
+    state = loop.State()
     rows = [{"val_accuracy": 0.5}, {"val_accuracy": 0.5}, {}, {"val_accuracy": 0.6}]
-    assert [fitting._is_best(row, state) for row in rows] == [True, False, False, True]
+    assert [loop._is_best(row, state) for row in rows] == [True, False, False, True]
 
 
 def test_logits_with_priors_raise_the_recall_of_a_rare_class(tmp_path):
@@ -334,7 +335,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_rate(tmp_path, splits):
         {"optimizer.name": "sgd", "optimizer.learning_rate": 10, "optimizer.schedule": "constant"}
     )
     trainer = compiling.build(splits, recipe, "float32")
-    fitting.fit(trainer, Run(tmp_path), Silent(), stop_after(STEPS + 2))
+    loop.fit(trainer, Run(tmp_path), ProgressReporter(), stop_after(STEPS + 2))
     kernel = trainer.network.trainable_variables[-2]
     poison_checkpoint(Run(tmp_path), trainer, kernel)
     with pytest.raises(TrainingDiverged) as caught:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import keras
 import pytest
 
-from tinylens import models
 from tinylens.errors import ModelError
-from tinylens.layers import FusedBatchNorm
+from tinylens.models.build import build_network
 from tinylens.models.flops import forward_flops, training_flops
+from tinylens.models.layers import FusedBatchNorm
+from tinylens.models.spec import NetworkShape
 
 FIRST = 2 * 3 * 3 * 3 * 4 * 8 * 8  # 3×3 from 3 to 4 channels, at 8×8 places
 SECOND = 2 * 3 * 3 * 4 * 6 * 4 * 4  # 3×3 from 4 to 6 channels, at 4×4 places
@@ -82,8 +83,8 @@ def test_a_layer_whose_work_is_not_known_is_an_error_and_not_left_out():
 
 
 def test_the_textbook_network_on_grey_28_pixels_takes_what_its_layers_add_up_to():
-    shape = models.NetworkShape((28, 28, 1), 10, (120.0,), (60.0,))
-    network = models.build("classic", shape, {"widths": [16, 32, 64], "dense": [256]})
+    shape = NetworkShape((28, 28, 1), 10, (120.0,), (60.0,))
+    network = build_network("classic", shape, {"widths": [16, 32, 64], "dense": [256]})
     blocks = 9 * (28 * 28 * (16 + 256) + 14 * 14 * (512 + 1024) + 7 * 7 * (2048 + 4096))
     forward = 2 * (blocks + 4 * 4 * 64 * 256 + 256 * 10)
     assert forward_flops(network) == forward

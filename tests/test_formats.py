@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from tinylens.errors import MissingExtra, RecipeError
-from tinylens.exporting.every import EXPORTERS
-from tinylens.formats import FORMATS, asked_for, check_installed
-from tinylens.runtimes import OPENERS
+from tinylens.exporting.export import EXPORTERS
+from tinylens.exporting.formats import FORMATS, asked_for, check_installed
+from tinylens.exporting.runtimes import OPENERS
 
 
 def test_formats_come_once_and_in_the_tables_order():

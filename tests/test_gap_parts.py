@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders_gap import audit_of, confusion_of, evaluation_of, predictions_of
-from tinylens.gap_parts import DOUBTED, OTHER_MIX, take_apart
+from tinylens.evaluation.diagnosis import DOUBTED, OTHER_MIX, take_apart
 from tinylens.results import Evaluation
 
 COUNT = st.integers(0, 40)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from tinylens.layers import (
+from tinylens.models.layers import (
     CountedDropout,
     FusedBatchNorm,
     HostHeUniform,

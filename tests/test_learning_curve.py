@@ -8,12 +8,19 @@ import pytest
 from builders_curve import errors_of, few_shapes, simulated
 from builders_run import make_run
 from conformance import tiny_splits
-from tinylens import learning_curve
 from tinylens.data.dataset import Splits
 from tinylens.errors import DataError
-from tinylens.learning_curve import SEEDS, Size, assemble, choose_sizes, nested_rows, train_sizes
+from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
-from tinylens.silent import Silent
+from tinylens.training import learning_curve
+from tinylens.training.learning_curve import (
+    SEEDS,
+    Size,
+    assemble,
+    choose_sizes,
+    nested_rows,
+    train_sizes,
+)
 
 LABELS = np.repeat(np.arange(4), (4000, 2000, 1000, 80))
 SIZES = [Size(n, n / 64, 3 / (n / 64) ** 0.5) for n in (8, 16, 32, 64)]
@@ -68,7 +75,7 @@ class Trained:
         return np.arange(100) < 80 // len(part) + recipe.train.seed
 
 
-class Told(Silent):
+class Told(ProgressReporter):
     def __init__(self):
         self.lines = []
 
@@ -77,7 +84,7 @@ class Told(Silent):
 
 
 def trained(run, train, trainer, watcher=None, settings=None):
-    recipe, watcher = Recipe.load("fast"), watcher or Silent()
+    recipe, watcher = Recipe.load("fast"), watcher or ProgressReporter()
     return train_sizes(run, train, recipe, SIZES, settings or {"data": "a"}, trainer, watcher)
 
 

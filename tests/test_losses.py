@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tinylens import losses
+from tinylens.models import losses
 from tinylens.recipe import Recipe
 
 pytestmark = pytest.mark.backend

@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 
 from conformance import tiny_splits
-from tinylens import compiling, fitting
 from tinylens.errors import TrainingDiverged
+from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.silent import Silent
+from tinylens.training import trainer as compiling
+from tinylens.training.loop import fit
 
 if keras.backend.backend() != "jax":
     pytest.skip("JAX alone takes many steps in a call", allow_module_level=True)
 
 import jax
 
-from tinylens import many_steps
+from tinylens.training import many_steps
 
 pytestmark = pytest.mark.backend
 
@@ -47,7 +48,7 @@ RECIPES = {"classic": (CLASSIC, (12, 12, 1)), "fast": (FAST, (32, 32, 1))}
 STEPS = 4  # an epoch of all 64 pictures
 
 
-class Calls(Silent):
+class Calls(ProgressReporter):
     """Notes after how many steps of an epoch it was told."""
 
     def __init__(self):
@@ -59,7 +60,7 @@ class Calls(Silent):
 
 def trained(recipe, shape, folder, watcher=None, asked_to_stop=lambda: False):
     trainer = compiling.build(tiny_splits(shape), recipe, "float32")
-    state = fitting.fit(trainer, Run(folder), watcher or Silent(), asked_to_stop)
+    state = fit(trainer, Run(folder), watcher or ProgressReporter(), asked_to_stop)
     return trainer, state
 
 

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from tinylens import memory
+from tinylens import system
 
 GIB = 2**30
 MEMINFO = "MemTotal:       16777216 kB\nMemFree: 1024 kB\nMemAvailable:    8388608 kB\n"
@@ -42,7 +42,7 @@ def version_1(maximum, used, cached=0):
 
 def test_without_limits_it_is_the_machines(tmp_path):
     root = machine(tmp_path, "0::/\n", {})
-    assert memory.available(root) == 8 * GIB
+    assert system.available(root) == 8 * GIB
 
 
 @pytest.mark.parametrize(
@@ -60,26 +60,26 @@ def test_without_limits_it_is_the_machines(tmp_path):
 )
 def test_a_control_group_limits_and_what_it_keeps_of_files_counts_as_free(tmp_path, cgroup, groups):
     root = machine(tmp_path, cgroup, groups)
-    assert memory.available(root) == 3 * GIB
+    assert system.available(root) == 3 * GIB
 
 
 def test_a_group_without_a_limit_is_none(tmp_path):
     root = machine(tmp_path, "0::/mine\n", {"mine": version_2("max", GIB)})
-    assert memory.available(root) == 8 * GIB
+    assert system.available(root) == 8 * GIB
 
 
 def test_a_machine_that_tells_nothing_has_no_limit(tmp_path):
-    assert memory.available(tmp_path) > 2**60
+    assert system.available(tmp_path) > 2**60
 
 
 def test_a_limit_of_addresses_counts(tmp_path, monkeypatch):
     root = machine(tmp_path, "0::/\n", {})
     (root / "proc/self/statm").write_text("1000 200 3 4 0 5 0\n")
     monkeypatch.setattr(resource, "getrlimit", lambda which: (GIB, GIB))
-    assert memory.available(root) == GIB - 1000 * resource.getpagesize()
+    assert system.available(root) == GIB - 1000 * resource.getpagesize()
 
 
 def test_pictures_may_take_half_of_what_is_available(monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda: 100)
-    assert memory.fits(50)
-    assert not memory.fits(51)
+    monkeypatch.setattr(system, "available", lambda: 100)
+    assert system.fits(50)
+    assert not system.fits(51)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinylens import mistakes
-from tinylens.mistakes import PICTURES_A_CONFUSION, PIXEL_BYTES, confused
+from tinylens.evaluation import evaluate
+from tinylens.evaluation.evaluate import PICTURES_A_CONFUSION, PIXEL_BYTES, confused
 
 
 def answered(pairs, confidence):
@@ -25,7 +25,7 @@ def test_every_confusion_is_there_and_the_surest_of_it_come_first():
 
 
 def test_a_budget_is_shared_out_by_how_often_a_confusion_occurs(monkeypatch):
-    monkeypatch.setattr(mistakes, "PIXEL_BYTES", 4 * 28 * 28)
+    monkeypatch.setattr(evaluate, "PIXEL_BYTES", 4 * 28 * 28)
     pairs = [(0, 1)] * 6 + [(1, 2)] * 2 + [(2, 0)]
     rows = confused(*answered(pairs, np.full(len(pairs), 0.6)), (28, 28, 1))
     assert rows.tolist() == [0, 1, 2, 6]  # quotients 6, 3, 2 against 2, 1 and 1

@@ -14,7 +14,7 @@ from builders_doctor import reference
 from shipped import RULE, card, linear_graph, model_bytes
 from tinylens.data.images import ImageRule
 from tinylens.errors import DataError, ModelError
-from tinylens.modelfile import ModelCard, seal, unseal
+from tinylens.inference.model_file import ModelCard, seal, unseal
 
 WHOLE = model_bytes()
 

@@ -6,18 +6,19 @@ import keras
 import numpy as np
 import pytest
 
-from tinylens import models
 from tinylens.errors import RecipeError
+from tinylens.models.build import build_network, ship
+from tinylens.models.spec import NetworkShape
 
 
 def shape(image_shape=(32, 32, 3), num_classes=10):
     channels = image_shape[2]
-    return models.NetworkShape(image_shape, num_classes, (120.0,) * channels, (60.0,) * channels)
+    return NetworkShape(image_shape, num_classes, (120.0,) * channels, (60.0,) * channels)
 
 
 def mistakes_of(name, options):
     with pytest.raises(RecipeError) as caught:
-        models.build(name, shape(), options)
+        build_network(name, shape(), options)
     return str(caught.value)
 
 
@@ -34,13 +35,13 @@ def mistakes_of(name, options):
     ],
 )
 def test_trainable_weights_are_counted(name, options, image_shape, trainable):
-    network = models.build(name, shape(image_shape), options)
+    network = build_network(name, shape(image_shape), options)
     assert sum(np.prod(weight.shape) for weight in network.trainable_variables) == trainable
 
 
 @pytest.mark.parametrize("blocks", [1, 3, 5])
 def test_a_residual_network_has_6_layers_a_block_and_2_more(blocks):
-    network = models.build("resnet20", shape(), {"blocks": blocks})
+    network = build_network("resnet20", shape(), {"blocks": blocks})
     weighted = [
         layer
         for layer in network.layers
@@ -51,8 +52,8 @@ def test_a_residual_network_has_6_layers_a_block_and_2_more(blocks):
 
 
 def test_pixels_are_brought_to_mean_0_and_deviation_1_by_channel():
-    spec = models.NetworkShape((8, 8, 3), 2, mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0))
-    normalize = models.build("resnet20", spec, {"width": 1, "blocks": 1}).get_layer("normalize")
+    spec = NetworkShape((8, 8, 3), 2, mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0))
+    normalize = build_network("resnet20", spec, {"width": 1, "blocks": 1}).get_layer("normalize")
     pixels = np.array([[[[12.0, 16.0, 46.0]]]], np.float32)
     found = keras.ops.convert_to_numpy(normalize(pixels))
     np.testing.assert_allclose(found, [[[[1.0, -1.0, 2.0]]]], atol=1e-6)
@@ -83,12 +84,12 @@ def test_an_option_is_not_converted_since_the_builder_gets_it_as_it_is(value):
 
 
 def test_what_ships_carries_the_weights_of_each_layer():
-    network = models.build("classic", shape(), {"widths": [4], "dense": [8]})
+    network = build_network("classic", shape(), {"widths": [4], "dense": [8]})
     random = np.random.default_rng(0)
     for variable in network.variables:
         if variable.dtype == "float32":
             variable.assign(random.uniform(0.5, 1.5, variable.shape))
-    shipped = models.ship(network)
+    shipped = ship(network)
     ours = {variable.path: variable.numpy() for variable in network.variables}
     theirs = {variable.path: variable.numpy() for variable in shipped.weights}
     counters = {path for path in ours if path.endswith("counter")}
@@ -101,8 +102,8 @@ def test_what_ships_is_float32_whatever_the_network_computes_in():
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        network = models.build("resnet20", shape(), {"width": 2, "blocks": 1})
-        shipped = models.ship(network)
+        network = build_network("resnet20", shape(), {"width": 2, "blocks": 1})
+        shipped = ship(network)
     finally:
         keras.config.set_dtype_policy(before)
     computing = [layer for layer in shipped.layers if layer.name != "image"]

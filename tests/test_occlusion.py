@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import shipped
-from tinylens.classifier import Classifier
 from tinylens.errors import DataError
-from tinylens.occlusion import occlusion
+from tinylens.inference.classifier import Classifier
+from tinylens.inference.occlusion import occlusion
 
 
 def by_one_corner(images):

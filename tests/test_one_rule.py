@@ -21,15 +21,13 @@ from PIL import Image
 from builders_data import encoded, noise
 from served import Server
 from shipped import CLASS_NAMES, linear_answers, model_bytes
-from tinylens.classifier import Classifier
 from tinylens.data.dataset import Splits
 from tinylens.data.images import ImageRule, rule_of
-from tinylens.data.sources import load
-from tinylens.evaluation import load_part
+from tinylens.data.load import load, reopen
+from tinylens.evaluation.evaluate import load_part
+from tinylens.inference.classifier import Classifier
 from tinylens.recipe import Recipe
-from tinylens.reopening import reopen
-from tinylens.run import Run
-from tinylens.run_info import RunInfo
+from tinylens.run import Run, RunInfo
 
 RULES = [
     ImageRule(12, 12, 3, aspect="pad"),

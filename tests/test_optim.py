@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tinylens import optim
-from tinylens.optim import Schedule
-from tinylens.recipe_sections import OptimizerSection
+from tinylens.models.optimizers import Schedule, build
+from tinylens.recipe import OptimizerSection
 
 pytestmark = pytest.mark.backend
 
@@ -72,7 +71,7 @@ def test_a_schedule_survives_its_config():
     [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "NesterovSGD"), ("muon", "Muon")],
 )
 def test_every_optimizer_can_be_built_with_its_defaults(name, expected):
-    optimizer = optim.build(OptimizerSection(name=name), steps=10)
+    optimizer = build(OptimizerSection(name=name), steps=10)
     assert type(optimizer).__name__ == expected  # each backend has its own of that name
     assert not optimizer.use_ema
     assert optimizer.global_clipnorm is None
@@ -80,7 +79,7 @@ def test_every_optimizer_can_be_built_with_its_defaults(name, expected):
 
 def test_momentum_clipping_and_decay_arrive():
     spec = OptimizerSection(name="sgd", momentum=0.7, weight_decay=0.01, clip_norm=2.0)
-    optimizer = optim.build(spec, steps=10)
+    optimizer = build(spec, steps=10)
     assert optimizer.momentum == 0.7
     assert (optimizer.weight_decay, optimizer.global_clipnorm) == (0.01, 2.0)
 
@@ -89,7 +88,7 @@ def test_decay_is_decoupled_from_the_gradient():
     """A step without a gradient shrinks the weight by rate · decay, whatever the moments say."""
     for name in ("adamw", "sgd"):
         spec = OptimizerSection(name=name, learning_rate=0.5, weight_decay=0.1, schedule="constant")
-        optimizer = optim.build(spec, steps=10)
+        optimizer = build(spec, steps=10)
         weight = keras.Variable(np.array([2.0], np.float32))
         optimizer.apply([ops.zeros(1)], [weight])
         np.testing.assert_allclose(weight.numpy(), [2.0 * (1 - 0.5 * 0.1)], rtol=1e-6)
@@ -97,7 +96,7 @@ def test_decay_is_decoupled_from_the_gradient():
 
 def test_the_running_mean_follows_its_formula():
     spec = OptimizerSection(name="sgd", learning_rate=1.0, momentum=0.0, schedule="constant")
-    optimizer = optim.build(spec, steps=10, ema=0.9)
+    optimizer = build(spec, steps=10, ema=0.9)
     weight = keras.Variable(np.array([0.0], np.float32))
     optimizer.build([weight])
     expected = None
@@ -111,7 +110,7 @@ def test_the_running_mean_follows_its_formula():
 
 
 def test_the_end_of_fit_leaves_the_weights_beside_their_means():
-    optimizer = optim.build(OptimizerSection(), steps=10, ema=0.5)
+    optimizer = build(OptimizerSection(), steps=10, ema=0.5)
     weight = keras.Variable(np.array([1.0], np.float32))
     optimizer.build([weight])
     weight.assign([3.0])

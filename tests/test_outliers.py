@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinylens.outliers import NEIGHBOURS, fence, flat, grey_among_coloured, unlikeness
+from tinylens.auditing.outliers import NEIGHBOURS, fence, flat, grey_among_coloured, unlikeness
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 
 from conformance import tiny_splits
-from tinylens import models
 from tinylens.backend import BACKENDS
-from tinylens.models.shape import NetworkShape
+from tinylens.models.build import build_network, ship
+from tinylens.models.spec import NetworkShape
 
 TRAINING = Path(__file__).with_name("parity_run.py")
 EXPLAINING = Path(__file__).with_name("parity_explain.py")
@@ -73,7 +73,7 @@ def test_every_backend_sees_a_class_in_the_same_places(tmp_path):
     path = tmp_path / "model.keras"
     files = {}
     for name, views in (("classic", 1), ("resnet20", 2), ("whitened", 6)):
-        models.ship(models.build(name, shape, {}), views=views).save(path)
+        ship(build_network(name, shape, {}), views=views).save(path)
         files[name] = np.frombuffer(path.read_bytes(), np.uint8)
     labels = np.arange(120) % 10
     np.savez(tmp_path / "in.npz", pictures=pictures, labels=labels, **files)

@@ -9,20 +9,23 @@ import numpy as np
 import pytest
 
 from conformance import tiny_splits
-from tinylens import compiling, fitting, planning, strangers
 from tinylens.cli.train import parse_seconds
 from tinylens.errors import RecipeError
-from tinylens.planning import Pace
+from tinylens.evaluation import out_of_distribution
+from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.silent import Silent
-from tinylens.training import train
+from tinylens.training import time_budget
+from tinylens.training import trainer as compiling
+from tinylens.training.loop import fit
+from tinylens.training.time_budget import Pace
+from tinylens.training.train import train
 
 FAST = Recipe.load("fast")
 PLAIN = FAST.override({"train.hard_share": 1.0})  # every epoch sees every picture
 
 
-class Listener(Silent):
+class Listener(ProgressReporter):
     def __init__(self):
         self.said = []
 
@@ -39,13 +42,13 @@ PACE = Pace(train=1e-3, answer=1e-4, start=1.0, busy=1.5)
 
 
 def fitted(splits, seconds):
-    return planning._fitted(PLAIN, splits, PACE, seconds)
+    return time_budget._fitted(PLAIN, splits, PACE, seconds)
 
 
 def test_a_plan_fills_the_time_that_is_left(splits):
     made = fitted(splits, 20.0)
     # 600 pictures of val, 600 of train, test twice, strangers, at 0.1 ms; then two compilations
-    finish = (2400 + strangers.MOST_SHOWN) * 1e-4 + 1.5 * planning.REPORT_SECONDS
+    finish = (2400 + out_of_distribution.MOST_SHOWN) * 1e-4 + 1.5 * time_budget.REPORT_SECONDS
     assert made.finish_seconds == pytest.approx(finish)
     assert made.seconds == pytest.approx(20.0)
     a_pass = 600 * 1e-3 + 600 * 1e-4 / FAST.train.val_every  # 16 pixels are not made smaller
@@ -57,7 +60,7 @@ def test_a_plan_fills_the_time_that_is_left(splits):
 
 def test_more_time_than_can_be_used_is_left_over(splits):
     made = fitted(splits, 1e6)
-    assert (made.passes, made.recipe.train.epochs) == (planning.MOST_EPOCHS, 40)
+    assert (made.passes, made.recipe.train.epochs) == (time_budget.MOST_EPOCHS, 40)
     assert made.seconds < 100
 
 
@@ -69,7 +72,7 @@ def test_long_trainings_cut_squares_out_and_short_ones_do_not(splits):
     assert long.recipe.augment.cutout == 5  # of 16 pixels
     assert ", squares of 5 pixels cut out ·" in long.words
     own = PLAIN.override({"augment.cutout": 3})
-    assert planning._fitted(own, splits, PACE, 60.0).recipe.augment.cutout == 3
+    assert time_budget._fitted(own, splits, PACE, 60.0).recipe.augment.cutout == 3
 
 
 @pytest.mark.parametrize(("passes", "widest"), [(3, 0.25), (10, 0.5), (30, 1.0), (100, 2.0)])
@@ -81,23 +84,23 @@ def test_the_widest_network_with_enough_passes_left_is_taken(splits, monkeypatch
         tried.append(recipe.model.options["widths"][0] / 64)
         return Pace(train=tried[-1] / 0.25 * 1e-3, answer=1e-9, start=0, busy=0)
 
-    monkeypatch.setattr(planning, "probe", paced)
-    seconds = passes * 600 * 1e-3 / (1 - planning.RESERVE)
+    monkeypatch.setattr(time_budget, "probe", paced)
+    seconds = passes * 600 * 1e-3 / (1 - time_budget.RESERVE)
     recipe = PLAIN.override({"model.options": {"widths": [64, 128], "grey_widths": []}})
-    made = planning.plan(splits, recipe, seconds, "float32", Silent())
+    made = time_budget.plan(splits, recipe, seconds, "float32", ProgressReporter())
     assert made.recipe.model.options["widths"][0] == 64 * widest
     assert tried == sorted(tried)
 
 
 def test_too_little_time_has_no_plan(splits):
-    assert fitted(splits, 1.5 * planning.REPORT_SECONDS + 2.0) is None
+    assert fitted(splits, 1.5 * time_budget.REPORT_SECONDS + 2.0) is None
     with pytest.raises(RecipeError, match="5 s are too few for 600 pictures"):
-        planning.plan(splits, FAST, 5.0, "float32", Silent())
+        time_budget.plan(splits, FAST, 5.0, "float32", ProgressReporter())
 
 
 def test_other_networks_are_refused(splits):
     with pytest.raises(RecipeError, match=r"recipe classic has classic: take --recipe fast"):
-        planning.plan(splits, Recipe.load("classic"), 60.0, "float32", Silent())
+        time_budget.plan(splits, Recipe.load("classic"), 60.0, "float32", ProgressReporter())
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_widths_are_scaled_by_whole_steps(channels, share, widths):
     recipe = FAST.override(
         {"model.options": {"widths": [64, 192, 256], "grey_widths": [32, 64, 128]}}
     )
-    scaled = planning._scaled(recipe, channels, share)
+    scaled = time_budget._scaled(recipe, channels, share)
     assert scaled.model.options == {"widths": widths, "grey_widths": []}
 
 
@@ -125,7 +128,7 @@ SMALL = FAST.override(
 )
 
 
-class Slow(Silent):
+class Slow(ProgressReporter):
     """A watcher that makes every step take longer than it should."""
 
     def __init__(self, seconds):
@@ -143,11 +146,11 @@ class Slow(Silent):
 def test_epochs_without_time_are_dropped_and_the_rate_still_falls_to_its_end(tmp_path):
     splits = tiny_splits((16, 16, 1), count=200)
     trainer = compiling.build(splits, SMALL, "float32")
-    fitting.fit(trainer, Run(tmp_path / "warm"), Silent(), lambda: False)  # nothing to compile
+    fit(trainer, Run(tmp_path / "warm"), ProgressReporter(), lambda: False)  # nothing to compile
     trainer.model.optimizer.iterations.assign(0)
     watcher = Slow(0.2)  # 10 steps an epoch: 2 seconds and a little more
     deadline = time.monotonic() + 8.5
-    state = fitting.fit(trainer, Run(tmp_path / "cut"), watcher, lambda: False, deadline)
+    state = fit(trainer, Run(tmp_path / "cut"), watcher, lambda: False, deadline)
     assert time.monotonic() < deadline + 3  # the last look at val, on a busy machine
     assert state.finished
     assert state.epoch + state.dropped == 6
@@ -162,7 +165,7 @@ def test_an_epoch_amid_which_the_deadline_comes_is_cut_short(tmp_path):
     trainer = compiling.build(splits, SMALL, "float32")
     steps = -(-len(splits.train) // SMALL.train.batch_size)
     deadline = time.monotonic() + 3
-    state = fitting.fit(trainer, Run(tmp_path / "run"), Slow(2), lambda: False, deadline)
+    state = fit(trainer, Run(tmp_path / "run"), Slow(2), lambda: False, deadline)
     assert state.finished
     assert time.monotonic() < deadline - 3 + 0.75 * 2 * steps  # one epoch alone sleeps for longer
     assert state.history and np.isfinite(state.history[-1]["val_accuracy"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from builders_curve import SIZES, errors_of, simulated
-from tinylens.power_law import fit, measure_noise
+from tinylens.training.learning_curve import fit, measure_noise
 
 LAWS = [(b, floor) for b in (0.1, 0.2, 0.35, 0.5) for floor in (0.0, 0.3, 0.6)]
 

@@ -17,13 +17,14 @@ from typer.testing import CliRunner, Result
 
 from builders_doctor import photo, pictures, reference
 from shipped import CLASS_NAMES, RULE, linear_answers, model_bytes, some_images
-from tinylens import cli, predicting
-from tinylens.classifier import Classifier, Prediction
-from tinylens.data.image_folder import PICTURE_SUFFIXES
+from tinylens import cli
 from tinylens.data.images import ImageRule
-from tinylens.deciding import Deciding, Level, SetLevel
+from tinylens.data.readers.folder import PICTURE_SUFFIXES
 from tinylens.errors import DataError, MissingExtra, ModelError, RecipeError
-from tinylens.predicting import expand, printable
+from tinylens.inference import batch_predict
+from tinylens.inference.batch_predict import expand, printable
+from tinylens.inference.classifier import Classifier, Prediction
+from tinylens.inference.selective_prediction import Deciding, Level, SetLevel
 
 NOTHING = io.BytesIO(b"")
 
@@ -113,7 +114,7 @@ def test_nothing_at_all_is_an_error_that_says_what_is_expected(folder):
 
 
 def test_training_and_predicting_take_the_same_files_of_a_folder():
-    assert predicting.PICTURE_SUFFIXES == PICTURE_SUFFIXES
+    assert batch_predict.PICTURE_SUFFIXES == PICTURE_SUFFIXES
 
 
 @given(st.text())
@@ -160,14 +161,14 @@ predictions = st.builds(
 @given(st.lists(predictions, max_size=4))
 def test_a_json_list_gives_back_every_row(given_rows):
     file = io.BytesIO()
-    rows(predicting.json_list(file), given_rows)
+    rows(batch_predict.json_list(file), given_rows)
     assert json.loads(file.getvalue()) == [prediction.to_json() for prediction in given_rows]
 
 
 @given(st.lists(predictions, max_size=4))
 def test_a_csv_file_gives_back_every_row(tmp_path_factory, given_rows):
     path = tmp_path_factory.getbasetemp() / "rows.csv"
-    rows(predicting.csv_file(path, top=2), given_rows)
+    rows(batch_predict.csv_file(path, top=2), given_rows)
     with path.open(newline="", encoding="utf-8") as file:
         header, *read = csv.reader(file)
     assert header == [
@@ -192,7 +193,7 @@ def utf8(text: str | None) -> str:
 def test_a_parquet_file_gives_back_every_row(tmp_path_factory, given_rows):
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path_factory.getbasetemp() / "rows.parquet"
-    rows(predicting.parquet_file(path), given_rows)
+    rows(batch_predict.parquet_file(path), given_rows)
     expected = [
         {**row, "path": utf8(row["path"]), "error": row["error"] and utf8(row["error"])}
         for row in (prediction.to_json() for prediction in given_rows)
@@ -202,8 +203,8 @@ def test_a_parquet_file_gives_back_every_row(tmp_path_factory, given_rows):
 
 def test_many_rows_of_parquet_come_in_groups(tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(predicting, "ROWS_A_GROUP", 3)
-    rows(predicting.parquet_file(tmp_path / "rows.parquet"), [ANSWERED, BROKEN] * 4)
+    monkeypatch.setattr(batch_predict, "ROWS_A_GROUP", 3)
+    rows(batch_predict.parquet_file(tmp_path / "rows.parquet"), [ANSWERED, BROKEN] * 4)
     read = parquet.ParquetFile(tmp_path / "rows.parquet")
     assert [read.metadata.row_group(i).num_rows for i in range(3)] == [3, 3, 2]
     assert read.read()["path"].to_pylist() == ["a.png", "b.png"] * 4
@@ -215,7 +216,9 @@ def test_a_file_of_rows_appears_whole_or_not_at_all(tmp_path, name):
         pytest.importorskip("pyarrow")
     path = tmp_path / f"rows.{name}"
     path.write_bytes(b"of before")
-    writer = predicting.csv_file(path, top=2) if name == "csv" else predicting.parquet_file(path)
+    writer = (
+        batch_predict.csv_file(path, top=2) if name == "csv" else batch_predict.parquet_file(path)
+    )
     with pytest.raises(KeyboardInterrupt), writer as keep:
         keep(ANSWERED)
         raise KeyboardInterrupt
@@ -228,7 +231,7 @@ def test_parquet_without_pyarrow_says_what_to_type(tmp_path, monkeypatch):
     words = "writing Parquet needs pyarrow; type: pip install pyarrow"
     with (
         pytest.raises(MissingExtra, match=words),
-        predicting.parquet_file(tmp_path / "rows.parquet"),
+        batch_predict.parquet_file(tmp_path / "rows.parquet"),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -237,7 +240,7 @@ def test_parquet_without_pyarrow_says_what_to_type(tmp_path, monkeypatch):
 def test_a_line_for_people_says_what_a_picture_is_and_what_else_it_could_be():
     file = io.BytesIO()
     unsure = Prediction("c.png", "coat", 0.985, (("coat", 0.985), ("bag", 0.009)))
-    rows(predicting.lines_for_people(file, CLASS_NAMES), [ANSWERED, BROKEN, unsure])
+    rows(batch_predict.lines_for_people(file, CLASS_NAMES), [ANSWERED, BROKEN, unsure])
     assert file.getvalue().decode().splitlines() == [
         "confidence  label       path",
         "     75.0%  bag         a.png  (or coat 25%; animated)",
@@ -251,7 +254,7 @@ def test_an_unknown_picture_and_a_set_of_classes_are_shown_as_such():
     two = (("coat", 0.5), ("bag", 0.4))
     unknown = Prediction("a.png", "coat", 0.5, two, unknown=True, reason="its confidence …")
     either = Prediction("b.png", "coat", 0.5, two, label_set=("coat", "bag"))
-    rows(predicting.lines_for_people(file, CLASS_NAMES), [unknown, either])
+    rows(batch_predict.lines_for_people(file, CLASS_NAMES), [unknown, either])
     assert file.getvalue().decode().splitlines()[1:] == [
         "     50.0%  unknown     a.png  (perhaps coat; or bag 40%)",
         "     50.0%  coat        b.png  (one of coat, bag)",

@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinylens import reasons
 from tinylens.data.dataset import Dataset
-from tinylens.reasons import NearestPictures, confused_pairs, explain_mistakes, explain_pictures
+from tinylens.explaining import explain
+from tinylens.explaining.explain import (
+    NearestPictures,
+    confused_pairs,
+    explain_mistakes,
+    explain_pictures,
+)
 
 NAMES = ("cat", "dog", "owl")
 
@@ -63,7 +68,7 @@ def test_pairs_come_by_how_often_and_their_pictures_by_how_sure(test_part):
 
 
 def test_a_mistake_is_explained_for_its_class_and_for_its_answer(test_part, find, monkeypatch):
-    monkeypatch.setattr(reasons, "MISTAKES", 3)
+    monkeypatch.setattr(explain, "MISTAKES", 3)
     dogs, owls = explain_mistakes(test_part, ANSWERS, look, find)
     assert (dogs.title, dogs.count, owls.title, owls.count) == ("dog → cat", 4, "owl → dog", 1)
     assert [each.index for each in dogs.pictures] == [2, 4, 3]
@@ -94,7 +99,7 @@ def test_no_mistakes_are_no_sheets(test_part, find):
 
 
 def test_named_pictures_are_explained_for_their_answer_or_for_one_class(test_part, monkeypatch):
-    monkeypatch.setattr(reasons, "PICTURES_A_SHEET", 5)
+    monkeypatch.setattr(explain, "PICTURES_A_SHEET", 5)
     paths = [f"{row}.png" for row in range(8)]
     first, second = explain_pictures(test_part.images, paths, ANSWERS, NAMES, look)
     assert (first.title, first.count, second.title, second.count) == (
@@ -114,7 +119,7 @@ def test_named_pictures_are_explained_for_their_answer_or_for_one_class(test_par
 
 
 def test_embedding_tells_how_far_it_is(monkeypatch):
-    monkeypatch.setattr(reasons, "STRETCH", 4)
+    monkeypatch.setattr(explain, "STRETCH", 4)
     train = Dataset(np.zeros((10, 8, 8, 1), np.uint8), [0] * 10, NAMES, source="made")
     told = []
     NearestPictures(

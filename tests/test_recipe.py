@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.strategies import builds, from_type, none
 
 from tinylens.errors import RecipeError
-from tinylens.recipe import Recipe, builtin_recipes
-from tinylens.recipe_sections import (
+from tinylens.recipe import (
     AugmentSection,
     DataSection,
     ModelSection,
     OptimizerSection,
+    Recipe,
     TrainSection,
+    builtin_recipes,
 )
 
 MINE = Recipe(name="mine")

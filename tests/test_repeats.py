@@ -15,7 +15,8 @@ from conformance import tiny_splits
 from tinylens.data.dataset import Dataset
 from tinylens.errors import DataError, RecipeError, RunError
 from tinylens.recipe import Recipe
-from tinylens.repeats import (
+from tinylens.results import Score
+from tinylens.training.series import (
     fold_numbers,
     mean_answers,
     out_of_fold,
@@ -24,7 +25,6 @@ from tinylens.repeats import (
     train_folds,
     train_seeds,
 )
-from tinylens.results import Score
 
 RECIPE = Recipe(name="classic")
 

@@ -7,11 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from tinylens.corruptions import CORRUPTIONS
 from tinylens.data.dataset import Dataset
 from tinylens.errors import RecipeError
+from tinylens.evaluation.robustness import CORRUPTIONS, measure, shifted, turned
 from tinylens.results import Robustness
-from tinylens.robustness import measure, shifted, turned
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ from tinylens import files
 from tinylens.errors import RunError
 from tinylens.recipe import Recipe
 from tinylens.results import Calibration, Evaluation
-from tinylens.run import Run
-from tinylens.run_info import RunInfo
+from tinylens.run import Run, RunInfo
 
 HOLD_THE_LOCK = """
 import sys, time

@@ -12,7 +12,7 @@ import pytest
 
 import shipped
 from tinylens.errors import ModelError
-from tinylens.runtimes import kind_of, open_model
+from tinylens.exporting.runtimes import kind_of, open_model
 
 
 def test_a_format_is_known_by_name_and_content(tmp_path):
@@ -54,8 +54,8 @@ def test_a_damaged_file_is_refused_in_a_sentence(name, tmp_path):
 
 
 RUNTIMES = {
-    "onnxruntime": "import tinylens.classifier",
-    "openvino": "from tinylens.runtimes import openvino_module; openvino_module().Core()",
+    "onnxruntime": "import tinylens.inference.classifier",
+    "openvino": "from tinylens.exporting.runtimes import openvino_module; openvino_module().Core()",
 }
 
 

@@ -7,10 +7,10 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinylens import strangers
-from tinylens.data import synthetic
-from tinylens.deciding import SHARES, Deciding
+from tinylens.data.readers import synthetic
 from tinylens.errors import RecipeError
+from tinylens.evaluation import out_of_distribution
+from tinylens.inference.selective_prediction import SHARES, Deciding
 
 CLASSES = 4
 
@@ -27,7 +27,7 @@ def the_long_way(logits, labels, ordinary, asked):
     """Return the strangeness by the papers' formulas, picture by picture."""
     logits, ordinary, asked = (each.astype(np.float64) for each in (logits, ordinary, asked))
 
-    ridge = strangers.RIDGE * logits.var(axis=0).mean()
+    ridge = out_of_distribution.RIDGE * logits.var(axis=0).mean()
 
     def precision(centred):
         covariance = np.cov(centred.T, bias=True)
@@ -53,7 +53,7 @@ def test_strangeness_is_the_papers_formula(seed, spread):
     logits, labels = drawn(seed=seed, spread=spread)
     ordinary, _ = drawn(100, seed + 1, spread)
     asked = np.random.default_rng(seed).normal(0, 5, (20, CLASSES)).astype(np.float32)
-    found = strangers.fit(logits, labels, ordinary)
+    found = out_of_distribution.fit(logits, labels, ordinary)
     expected = the_long_way(logits, labels, ordinary, asked)
     np.testing.assert_allclose(found.of(asked), expected, rtol=1e-6, atol=1e-6)
     assert np.median(found.of(ordinary)) == pytest.approx(0, abs=1e-9)
@@ -61,7 +61,7 @@ def test_strangeness_is_the_papers_formula(seed, spread):
 
 def test_faint_and_mixed_answers_are_strange():
     logits, labels = drawn()
-    found = strangers.fit(logits, labels, logits)
+    found = out_of_distribution.fit(logits, labels, logits)
     known = np.array([[8, 0, 0, 0]], np.float32)
     faint, mixed = np.zeros((1, 4), np.float32), np.array([[8, 8, 8, 0]], np.float32)
     assert found.of(faint) > found.of(known) + 3
@@ -72,7 +72,7 @@ def test_classes_that_lie_far_apart_stay_within_float32():
     random = np.random.default_rng(0)
     labels = random.integers(0, CLASSES, 500)
     logits = (300 * np.eye(CLASSES)[labels] + random.normal(0, 0.01, (500, CLASSES))).astype("f4")
-    found = strangers.fit(logits, labels, logits)
+    found = out_of_distribution.fit(logits, labels, logits)
     terms = np.abs([found.quadratic.max(), found.towards.max(), found.offsets.max()])
     largest = np.abs(logits - found.centre).max() ** 2 * terms[0] + 300 * terms[1] + terms[2]
     spread = np.ptp(found.of(logits))
@@ -82,14 +82,14 @@ def test_classes_that_lie_far_apart_stay_within_float32():
 def test_a_class_without_pictures_does_no_harm():
     logits, labels = drawn()
     kept = labels != 2
-    found = strangers.fit(logits[kept], labels[kept], logits[kept])
+    found = out_of_distribution.fit(logits[kept], labels[kept], logits[kept])
     assert found.towards.shape == (CLASSES, CLASSES - 1)
     assert np.isfinite(found.of(logits)).all()
 
 
 def test_a_network_that_answers_all_alike_tells_nothing():
     alike = np.tile(np.array([1, 2, 3, 4], np.float32), (50, 1))
-    assert strangers.fit(alike, np.arange(50) % CLASSES, alike) is None
+    assert out_of_distribution.fit(alike, np.arange(50) % CLASSES, alike) is None
 
 
 @settings(max_examples=50)
@@ -98,7 +98,7 @@ def test_the_area_is_scikit_learns_and_lies_in_its_interval(n, m, seed):
     random = np.random.default_rng(seed)
     low, high = random.integers(0, 9, n) * 1.0, random.integers(2, 11, m) * 1.0
     truth = np.concatenate([np.zeros(n), np.ones(m)])
-    score = strangers.area(low, high)
+    score = out_of_distribution.area(low, high)
     expected = sklearn.metrics.roc_auc_score(truth, np.concatenate([low, high]))
     assert score.value == pytest.approx(expected)
     assert 0 <= score.ci95[0] <= score.value <= score.ci95[1] <= 1
@@ -110,19 +110,21 @@ def test_the_areas_interval_covers_the_true_area():
     truth = scipy.special.ndtr(1.2 / np.sqrt(2))
     inside = 0
     for _ in range(1000):
-        low, high = strangers.area(random.normal(0, 1, 200), random.normal(1.2, 1, 100)).ci95
+        low, high = out_of_distribution.area(
+            random.normal(0, 1, 200), random.normal(1.2, 1, 100)
+        ).ci95
         inside += low <= truth <= high
     assert 0.935 <= inside / 1000 <= 0.965
 
 
 def test_the_threshold_refuses_as_many_ordinary_pictures_as_said():
     ours = np.arange(10_000) / 100
-    known = Deciding(ordinary=strangers.quantiles(ours))
+    known = Deciding(ordinary=out_of_distribution.quantiles(ours))
     for refused in (0.002, 0.01, 0.05):
         assert (ours > known.strangest(refused)).mean() == pytest.approx(refused, abs=2e-4)
     assert known.less_strange(50.0) == pytest.approx(0.5, abs=1e-3)
     assert known.less_strange(1e9) == 1.0 and known.less_strange(-5.0) == 0.0
-    scores = strangers.judge("far away", ours + 98.5, ours, known.ordinary)
+    scores = out_of_distribution.judge("far away", ours + 98.5, ours, known.ordinary)
     assert scores.refused.value == pytest.approx(0.995, abs=1e-3) and scores.at == 0.01
 
 
@@ -134,7 +136,7 @@ def test_a_model_that_cannot_tell_strangers_says_so():
 
 def test_scrambling_moves_whole_tiles_and_loses_no_pixel():
     pictures = np.arange(2 * 30 * 28 * 3).reshape(2, 30, 28, 3).astype(np.uint8)
-    result = strangers.scrambled(pictures, np.random.default_rng(0))
+    result = out_of_distribution.scrambled(pictures, np.random.default_rng(0))
     assert result.shape == pictures.shape and not np.array_equal(result, pictures)
     np.testing.assert_array_equal(result[:, 28:], pictures[:, 28:])  # what makes no whole tile
     tiles = {
@@ -149,7 +151,7 @@ def test_scrambling_moves_whole_tiles_and_loses_no_pixel():
 @pytest.mark.parametrize("shape", [(28, 28, 1), (33, 40, 3)])
 def test_strangers_have_the_shape_of_the_networks_pictures(shape):
     ours = np.random.default_rng(0).integers(0, 256, (30, *shape), dtype=np.uint8)
-    kinds = dict(strangers.strangers(ours, ["cat", "dog"]))
+    kinds = dict(out_of_distribution.strangers(ours, ["cat", "dog"]))
     assert list(kinds) == [
         "noise",
         "its own pictures, cut up and scrambled",
@@ -157,15 +159,17 @@ def test_strangers_have_the_shape_of_the_networks_pictures(shape):
         "handwritten digits",
     ]
     assert all(each.shape[1:] == shape and each.dtype == np.uint8 for each in kinds.values())
-    assert sum(map(len, kinds.values())) <= strangers.MOST_SHOWN
+    assert sum(map(len, kinds.values())) <= out_of_distribution.MOST_SHOWN
     assert kinds["handwritten digits"].max() == 255 and kinds["handwritten digits"].min() == 0
 
 
 def test_what_was_trained_on_is_no_stranger():
     ours = np.zeros((5, 8, 8, 3), np.uint8)
-    names = [name for name, _ in strangers.strangers(ours, [*synthetic.CLASS_NAMES, "cat"])]
+    names = [
+        name for name, _ in out_of_distribution.strangers(ours, [*synthetic.CLASS_NAMES, "cat"])
+    ]
     assert "drawn shapes" not in names and "handwritten digits" in names
-    names = [name for name, _ in strangers.strangers(ours, list("0123456789"))]
+    names = [name for name, _ in out_of_distribution.strangers(ours, list("0123456789"))]
     assert "handwritten digits" not in names and "drawn shapes" in names
 
 

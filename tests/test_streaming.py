@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance import tiny_splits
-from tinylens import compiling, fitting, memory
+from tinylens import system
+from tinylens.data.prefetch import Stream
+from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.silent import Silent
-from tinylens.streaming import Stream
+from tinylens.training import trainer as compiling
+from tinylens.training.loop import fit
 
 RECIPE = Recipe(name="test").override(
     {
@@ -90,10 +92,10 @@ def test_streamed_and_resident_pictures_train_the_same_weights(
 
     def trained(folder, fits):
         keras.utils.set_random_seed(0)
-        monkeypatch.setattr(memory, "fits", lambda size: fits)
+        monkeypatch.setattr(system, "fits", lambda size: fits)
         trainer = compiling.build(splits, recipe, "float32")
         assert (trainer.stream is None) == fits
-        state = fitting.fit(trainer, Run(folder), Silent(), lambda: False)
+        state = fit(trainer, Run(folder), ProgressReporter(), lambda: False)
         return trainer.network.get_weights(), state.history
 
     resident, rows = trained(tmp_path / "resident", fits=True)

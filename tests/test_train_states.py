@@ -8,11 +8,11 @@ import keras
 import pytest
 
 from conformance import tiny_splits
-from tinylens import reporting
 from tinylens.errors import RunError, TrainingDiverged
 from tinylens.recipe import Recipe
+from tinylens.reporting import write
 from tinylens.run import Run
-from tinylens.training import train
+from tinylens.training.train import train
 
 RECIPE = Recipe(name="states").override(
     {
@@ -47,7 +47,7 @@ def test_a_run_whose_report_could_not_be_written_is_not_done_and_goes_on(tmp_pat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
-        patched.setattr(reporting, "write", full)
+        patched.setattr(write, "write", full)
         train(SPLITS, RECIPE, out=tmp_path)
     assert Run(tmp_path).info.state == "running"
     run = train(SPLITS, RECIPE, out=tmp_path)

@@ -11,8 +11,9 @@ from sklearn import metrics as sk
 
 import tinylens as tl
 from conformance import tiny_splits
-from tinylens import doctor, strangers
 from tinylens.errors import RecipeError, RunError
+from tinylens.evaluation import out_of_distribution
+from tinylens.inference.input_checks.study import study
 from tinylens.results import OVERALL_FIGURES
 
 SMALL = {
@@ -57,7 +58,7 @@ def figures_of_scikit_learn(probabilities: np.ndarray, labels: np.ndarray) -> di
 
 
 def test_the_file_knows_what_its_training_pictures_are_like(run: tl.Run, splits: tl.Splits) -> None:
-    assert tl.Classifier.open(run.model).card.doctor == doctor.study(splits.train.images)
+    assert tl.Classifier.open(run.model).card.doctor == study(splits.train.images)
 
 
 @pytest.mark.backend
@@ -101,10 +102,10 @@ def test_strangers_are_judged_and_the_file_tells_them(run: tl.Run, splits: tl.Sp
     classifier = tl.Classifier.open(run.model)
     known = classifier.card.deciding
     assert known.ordinary == tuple(sorted(known.ordinary)) and known.refused is None
-    noise = dict(strangers.strangers(splits.test.images, splits.class_names))["noise"]
+    noise = dict(out_of_distribution.strangers(splits.test.images, splits.class_names))["noise"]
     _, theirs = classifier.judged(noise)
     _, ours = classifier.judged(splits.test.images)
-    area = strangers.area(ours.astype(np.float64), theirs.astype(np.float64))
+    area = out_of_distribution.area(ours.astype(np.float64), theirs.astype(np.float64))
     assert judged[0].roc_auc.value == pytest.approx(area.value, abs=1e-3)
     refused = (theirs > known.strangest(0.01)).mean()
     assert judged[0].refused.value == pytest.approx(refused, abs=4e-3)

@@ -11,17 +11,16 @@ import pytest
 from PIL import Image
 
 from conformance import tiny_splits
-from tinylens import probing
-from tinylens.classifier import Classifier
 from tinylens.data.dataset import Dataset, Splits
-from tinylens.embedding import Embedding, open_network
 from tinylens.errors import RecipeError, RunError
-from tinylens.models import body
-from tinylens.optim.apart import set_apart
+from tinylens.inference.classifier import Classifier
+from tinylens.models import pretrained
+from tinylens.models.embedding import Embedding, open_network
+from tinylens.models.optimizers import set_apart
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.training import train
-from tinylens.transferring import source_of
+from tinylens.training.train import train
+from tinylens.training.transfer import STRENGTHS, fit, source_of
 
 CHANGES = {"train.epochs": 2, "train.batch_size": 40, "train.precision": "float32"}
 
@@ -70,7 +69,7 @@ def test_a_probe_is_a_run_and_answers_as_its_regression(trained, tmp_path, cache
     assert run.info.source["sha256"] == hashlib.sha256(trained.keras_model.read_bytes()).hexdigest()
     assert run.info.source["used"] == "probe"
     assert run.recipe.model.name == "whitened"  # the source's, not the recipe's
-    head = probing.fit(data, trained.keras_model, run.info.source["sha256"])
+    head = fit(data, trained.keras_model, run.info.source["sha256"])
     assert head.bias is None and head.kernel.shape == (16, 3)
     expected = (Embedding(trained.keras_model)(data.test.images) @ head.kernel).argmax(axis=1)
     answers = Classifier.open(run.model).probabilities(data.test.images).argmax(axis=1)
@@ -82,10 +81,10 @@ def test_a_probe_is_a_run_and_answers_as_its_regression(trained, tmp_path, cache
 
 def test_embeddings_are_taken_from_the_cache(trained, cache):
     data, sha256 = other_classes(), "0" * 64
-    first = probing.fit(data, trained.keras_model, sha256)
+    first = fit(data, trained.keras_model, sha256)
     for kept in (cache / "embeddings").glob("*.npy"):
         np.save(kept, np.load(kept)[:, ::-1])
-    again = probing.fit(data, trained.keras_model, sha256)
+    again = fit(data, trained.keras_model, sha256)
     assert np.allclose(again.kernel, first.kernel[::-1], atol=1e-3)
 
 
@@ -94,8 +93,8 @@ def test_without_val_the_strength_is_cross_validated(trained, classes):
     data = other_classes()
     rows = np.flatnonzero(data.train.labels < classes)
     part = Dataset(data.train.images[rows], data.train.labels[rows], ("a", "b", "c"), "some")
-    head = probing.fit(Splits(part, None, data.test), trained.keras_model, "1" * 64)
-    assert head.strength in probing.STRENGTHS
+    head = fit(Splits(part, None, data.test), trained.keras_model, "1" * 64)
+    assert head.strength in STRENGTHS
     assert head.log_loss < np.log(classes)
     assert (head.kernel[:, classes:] == 0).all()
 
@@ -117,7 +116,7 @@ def test_what_cannot_be_is_refused(trained, tmp_path):
 
 def test_deeper_layers_have_lower_rates(trained):
     network = open_network(trained.keras_model)
-    found = body.rates(network, 0.5, 0.1)
+    found = pretrained.rates(network, 0.5, 0.1)
     assert len(found) == len(network.trainable_variables)
     assert found[-1] == 1.0 and found[-2] == 0.5
     kernels = [
@@ -190,7 +189,7 @@ def test_a_body_of_another_build_is_refused(trained):
     pixels = keras.Input((16, 16, 3))
     other = keras.Model(pixels, keras.layers.Dense(3, name="logits")(pixels))
     with pytest.raises(ModelError, match="does not fit the network"):
-        body.take(other, network, np.zeros((3, 3), np.float32), None)
+        pretrained.take(other, network, np.zeros((3, 3), np.float32), None)
     assert replace(source_of(trained), name="x").to_json()["name"] == "x"
 
 

@@ -12,12 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shipped
+from tinylens.data.load import reopen
 from tinylens.errors import ModelError, RecipeError
-from tinylens.formats import FORMATS
-from tinylens.reopening import reopen
+from tinylens.exporting.formats import FORMATS
+from tinylens.exporting.runtimes import Opened
+from tinylens.exporting.verify import (
+    BATCH,
+    Limits,
+    Reference,
+    judge,
+    reference,
+    time_together,
+    verify,
+)
 from tinylens.results import Difference, FormatRow, Scorecard, Speed
-from tinylens.runtimes import Opened
-from tinylens.verification import BATCH, Limits, Reference, judge, reference, time_together, verify
 
 COUNT = 10_000
 IMAGES = np.zeros((COUNT, 8, 6, 3), np.uint8)

@@ -33,7 +33,7 @@ import importlib.util, json, sys
 import numpy as np
 names = ("keras", "tensorflow", "jax", "torch", "onnx")
 present = [name for name in names if importlib.util.find_spec(name)]
-from tinylens.classifier import Classifier
+from tinylens.inference.classifier import Classifier
 classifier = Classifier.open(sys.argv[1])
 golden = classifier.card.golden
 given = classifier.probabilities(golden.images)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from builders_run import simulated_probabilities
-from tinylens.wrong_labels import doubted_labels
+from tinylens.auditing.label_errors import doubted_labels
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import pytest
 
 import builders_data as build
 from tinylens import cli
-from tinylens.modelfile import unseal
+from tinylens.inference.model_file import unseal
 
 CAFE = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
 Case = Callable[[Path], Path]  # makes a set in a folder

@@ -11,21 +11,21 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Audit": "tinylens.results",
-    "Classifier": "tinylens.classifier",
-    "Comparison": "tinylens.comparison",
+    "Classifier": "tinylens.inference.classifier",
+    "Comparison": "tinylens.evaluation.compare",
     "Dataset": "tinylens.data.dataset",
     "Evaluation": "tinylens.results",
     "Recipe": "tinylens.recipe",
     "Run": "tinylens.run",
-    "SmallImageClassifier": "tinylens.estimator",
+    "SmallImageClassifier": "tinylens.training.estimator",
     "Splits": "tinylens.data.dataset",
-    "audit": "tinylens.auditing",
-    "compare": "tinylens.comparison",
-    "evaluate": "tinylens.evaluation",
-    "export": "tinylens.exporting.every",
-    "load": "tinylens.data.sources",
-    "train": "tinylens.training",
-    "verify": "tinylens.verification",
+    "audit": "tinylens.auditing.audit",
+    "compare": "tinylens.evaluation.compare",
+    "evaluate": "tinylens.evaluation.evaluate",
+    "export": "tinylens.exporting.export",
+    "load": "tinylens.data.load",
+    "train": "tinylens.training.train",
+    "verify": "tinylens.exporting.verify",
 }
 
 __all__ = [

@@ -376,7 +376,7 @@ class Twin(Record):
     Attributes:
         a: the row of one in its part.
         b: the row of the other in its part.
-        distance: 0 for equal pixels; see `tinylens.duplicates.Duplicate`.
+        distance: 0 for equal pixels; see `tinylens.auditing.duplicates.Duplicate`.
         splits: the part of each.
         labels: the class of each.
     """

@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from conformance.datasets import tiny_dataset
-from tinylens import compiling, fitting, metrics, models
+from tinylens import metrics
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.errors import RecipeError
+from tinylens.models.build import BUILDERS, build_network, check_options, ship
+from tinylens.models.spec import NetworkShape
+from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.silent import Silent
+from tinylens.training import trainer as compiling
+from tinylens.training.loop import fit
 
 CLASSES = 4
 PICTURES = 64
@@ -53,7 +57,7 @@ class ModelCase:
     """A network to check.
 
     Attributes:
-        name: in `tinylens.models.BUILDERS`.
+        name: in `tinylens.models.build.BUILDERS`.
         image_shape: height, width and channels of the pictures it is trained on.
         options: of its builder; small ones make the checks quick.
     """
@@ -68,7 +72,7 @@ class ModelCase:
         """Return the network for pictures of a shape, untrained."""
         shape = image_shape or self.image_shape
         channels = shape[2]
-        network_shape = models.NetworkShape(
+        network_shape = NetworkShape(
             shape,
             CLASSES,
             mean=(120.0,) * channels,
@@ -76,7 +80,7 @@ class ModelCase:
             sample=tiny_dataset(shape, CLASSES, PICTURES).images,
             seed=seed,
         )
-        return models.build(self.name, network_shape, self.options)
+        return build_network(self.name, network_shape, self.options)
 
     @cached_property
     def pictures(self) -> Dataset:
@@ -129,7 +133,7 @@ def check_options_out_of_range_are_refused(case: ModelCase) -> None:
     for name, values in wrong.items():
         for value in values:
             with pytest.raises(RecipeError, match=name):
-                models.check_options(case.name, {name: value})
+                check_options(case.name, {name: value})
 
 
 def check_gradients_reach_every_weight(case: ModelCase) -> None:
@@ -175,14 +179,14 @@ def check_what_ships_answers_as_what_was_trained(case: ModelCase) -> None:
     """The shipped network gives the softmax of the trained network's logits."""
     pictures = case.pictures.images
     expected = _softmax(_answers(case.trained.network, pictures))
-    _require_close(_answers(models.ship(case.trained.network), pictures), expected)
+    _require_close(_answers(ship(case.trained.network), pictures), expected)
 
 
 def check_temperature_divides_the_logits(case: ModelCase) -> None:
     """A temperature is in the shipped weights: probabilities are softmax(logits / temperature)."""
     pictures = case.pictures.images
     expected = _softmax(_answers(case.trained.network, pictures) / 2.5)
-    shipped = models.ship(case.trained.network, temperature=2.5)
+    shipped = ship(case.trained.network, temperature=2.5)
     _require_close(_answers(shipped, pictures), expected)
 
 
@@ -192,7 +196,7 @@ def check_a_bend_changes_no_answer(case: ModelCase) -> None:
     logits = _answers(case.trained.network, pictures)
     # pictures known by heart get answers of 0 and 1 alone, in which no fault shows: divide further
     heat = float(np.ptp(logits, axis=1).max())
-    found = _answers(models.ship(case.trained.network, temperature=heat, bend=0.3), pictures)
+    found = _answers(ship(case.trained.network, temperature=heat, bend=0.3), pictures)
     _require_close(found, metrics.calibrated(logits, heat, 0.3))
     same = bool(np.array_equal(found.argmax(axis=1), logits.argmax(axis=1)))
     assert same, "some answers are other ones"
@@ -200,7 +204,7 @@ def check_a_bend_changes_no_answer(case: ModelCase) -> None:
 
 def check_what_ships_is_plain_keras(case: ModelCase) -> None:
     """What ships takes uint8, gives probabilities, and has no layer that Keras does not bring."""
-    shipped = models.ship(case.trained.network, bend=0.1)
+    shipped = ship(case.trained.network, bend=0.1)
     foreign = [layer.name for layer in shipped.layers if not _is_keras(layer)]
     assert not foreign, f"not layers of Keras: {', '.join(foreign)}"
     assert shipped.inputs[0].dtype == "uint8", f"the input is {shipped.inputs[0].dtype}"
@@ -212,7 +216,7 @@ def check_what_ships_is_plain_keras(case: ModelCase) -> None:
 
 def check_saved_and_loaded_is_equal(case: ModelCase) -> None:
     """The shipped network, saved as .keras and loaded, gives the same answers, bit for bit."""
-    shipped = models.ship(case.trained.network)
+    shipped = ship(case.trained.network)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         shipped.save(path)
@@ -250,16 +254,16 @@ def _train(case: ModelCase, precision: str) -> Trained:
     before: Weights = trainer.network.get_weights()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
-        fitting.fit(trainer, run, Silent(), lambda: True)
+        fit(trainer, run, ProgressReporter(), lambda: True)
         after_one_step: Weights = trainer.network.get_weights()
-        state = fitting.fit(trainer, run, Silent(), lambda: False)
+        state = fit(trainer, run, ProgressReporter(), lambda: False)
     losses = [row["loss"] for row in state.history]
     return Trained(trainer.network, before, after_one_step, losses)
 
 
 def _options(name: str) -> dict[str, Any]:
     """Return the JSON schema of every option of a builder."""
-    parameters = inspect.signature(models.BUILDERS[name], eval_str=True).parameters
+    parameters = inspect.signature(BUILDERS[name], eval_str=True).parameters
     return {
         key: TypeAdapter(parameter.annotation).json_schema()
         for key, parameter in parameters.items()

@@ -11,11 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from conformance.datasets import tiny_splits
-from tinylens import compiling, fitting, models
 from tinylens.errors import RecipeError
+from tinylens.models.build import check_options
+from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
 from tinylens.run import Run
-from tinylens.silent import Silent
+from tinylens.training import trainer as compiling
+from tinylens.training.loop import State, fit
 
 QUICK = {"train.epochs": 2, "train.batch_size": 8}  # 16 steps
 
@@ -38,7 +40,7 @@ def check_names_an_unknown_key(recipe: Recipe) -> None:
 
 def check_network_takes_its_options(recipe: Recipe) -> None:
     """The network exists and has the options that the recipe gives it."""
-    models.check_options(recipe.model.name, recipe.model.options)
+    check_options(recipe.model.name, recipe.model.options)
 
 
 def check_learns_and_resumes_to_the_same_weights(recipe: Recipe) -> None:
@@ -61,14 +63,14 @@ RECIPE_CHECKS: tuple[Callable[[Recipe], None], ...] = (
 )
 
 
-def _train(recipe: Recipe, stop_after: int | None) -> tuple[list[NDArray[Any]], fitting.State]:
+def _train(recipe: Recipe, stop_after: int | None) -> tuple[list[NDArray[Any]], State]:
     """Train on tiny pictures, stopping once on the way where asked; return the last weights."""
     trainer = compiling.build(tiny_splits((16, 16, 3)), recipe, "float32")
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
         if stop_after is not None:
             steps = iter(range(stop_after))
-            fitting.fit(trainer, run, Silent(), lambda: next(steps, None) is None)
+            fit(trainer, run, ProgressReporter(), lambda: next(steps, None) is None)
             trainer = compiling.build(tiny_splits((16, 16, 3)), recipe, "float32")
-        state = fitting.fit(trainer, run, Silent(), lambda: False)
+        state = fit(trainer, run, ProgressReporter(), lambda: False)
     return trainer.network.get_weights(), state

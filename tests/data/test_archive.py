@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders_data import archive_of, encoded, files_of_pets, noise, packed, plain, two_classes
-from tinylens.data import archive, image_folder, members
 from tinylens.data.encoded import Options
-from tinylens.data.sources import load
+from tinylens.data.load import load
+from tinylens.data.readers import archive, members
+from tinylens.data.readers.folder import read
 from tinylens.errors import DataError
 
 NAMES = ("pets.zip", "pets.tar", "pets.tar.gz", "pets.tgz")
@@ -35,7 +36,7 @@ def around(files, folder):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_archive_is_what_its_folder_is(tmp_path, options, name):
-    expected = image_folder.read(two_classes(tmp_path / "pets"), options)
+    expected = read(two_classes(tmp_path / "pets"), options)
     data = archive.read(packed(tmp_path / name, files_of_pets()), options)
     assert data.fingerprint == expected.fingerprint and data.class_names == ("cat", "dog")
     assert sorted(data.paths)[0] == f"{tmp_path}/{name}/cat/0.png"

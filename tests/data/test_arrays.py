@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders_data import noise
-from tinylens.data import arrays
 from tinylens.data.dataset import Dataset, Splits
+from tinylens.data.readers import arrays
 from tinylens.errors import DataError
 
 

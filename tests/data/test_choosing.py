@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinylens.data.choosing import Facts, Wanted, choose, facts_of
 from tinylens.data.images import ImageRule
+from tinylens.data.resize_policy import Facts, Wanted, choose, facts_of
 
 counted = st.tuples(st.integers(1, 9000), st.integers(1, 9000), st.booleans(), st.integers(1, 50))
 some_sizes = st.lists(counted, min_size=1, max_size=8, unique_by=lambda one: one[:3])

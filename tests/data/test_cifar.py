@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import builders_data as build
-from tinylens.data import cifar
+from tinylens.data.readers import cifar
 from tinylens.errors import DataError
 
 MAKERS = {
@@ -182,7 +182,7 @@ def test_a_pickle_of_something_else_is_named(tmp_path, name):
 @settings(max_examples=80, deadline=None)
 @given(content=st.binary(max_size=80))
 def test_no_pickle_raises_anything_but_bad_data(content):
-    from tinylens.data.cifar_pickle import unpickled
+    from tinylens.data.readers.cifar import unpickled
 
     try:
         unpickled("here", content)

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 import builders_data as build
 from conformance import tiny_dataset
-from tinylens.data import arrays, groups
+from tinylens.data import groups
 from tinylens.data.convert import FORMS, convert
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.encoded import Options
-from tinylens.data.parts import Parts
-from tinylens.data.sources import load_parts
+from tinylens.data.load import load_parts
+from tinylens.data.readers import arrays
+from tinylens.data.splits import Parts
 from tinylens.errors import DataError, RecipeError
 
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinylens.data import arrays, corrections
+from tinylens.data import corrections
 from tinylens.data.corrections import Fix, picture_mark
 from tinylens.data.dataset import Dataset
-from tinylens.data.parts import Parts
+from tinylens.data.readers import arrays
+from tinylens.data.splits import Parts
 from tinylens.errors import DataError
 
 NAMES = ("cat", "dog", 'a, "b"')

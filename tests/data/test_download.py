@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from builders_data import noise
-from tinylens.data.download import Patience, Remote, fetch
+from tinylens.data.builtin import Patience, Remote, fetch
 from tinylens.errors import DataError
 
 CONTENT = noise(300_000).tobytes()
@@ -207,7 +207,7 @@ def test_two_processes_that_fetch_at_once_both_succeed_and_ask_once(server, tmp_
 
     server.behave = slowly
     script = (
-        "from pathlib import Path; from tinylens.data.download import *; "
+        "from pathlib import Path; from tinylens.data.builtin import *; "
         f"fetch(Remote('file', {SHA256!r}, [{server.url!r}]), Path({str(tmp_path)!r}))"
     )
     processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 import tinylens as tl
 from builders_data import encoded, parquet
-from tinylens.data import arrays, groups
+from tinylens.data import groups
 from tinylens.data.convert import FORMS, convert
 from tinylens.data.dataset import Dataset, Splits
+from tinylens.data.readers import arrays
 from tinylens.errors import DataError, RecipeError
 
 PRODUCTS = 24

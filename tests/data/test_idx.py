@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from builders_data import idx_bytes, idx_folder, noise
-from tinylens.data import idx
 from tinylens.data.dataset import Dataset
+from tinylens.data.readers import idx
 from tinylens.errors import DataError
 
 

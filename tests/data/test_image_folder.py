@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from builders_data import encoded, folder, noise, plain, two_classes
-from tinylens.data import cache, canonical, image_folder
+from tinylens.data import canonical
 from tinylens.data import encoded as encoded_sets
+from tinylens.data.cache import settle
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.encoded import Options
 from tinylens.data.images import ImageRule, decode
+from tinylens.data.readers.folder import read, read_parts
 from tinylens.errors import DataError
 
 
@@ -31,7 +33,7 @@ def root(tmp_path):
 
 def test_a_folder_of_classes_is_read_in_order_of_code_points(root, options):
     folder(root, {"b": [plain()], "a": [plain()], "Z": [plain(), plain()], "é": [plain()]})
-    data = image_folder.read(root, options)
+    data = read(root, options)
     assert isinstance(data, Dataset)
     assert data.class_names == ("Z", "a", "b", "é")
     assert data.counts.tolist() == [2, 1, 1, 1]
@@ -47,7 +49,7 @@ def test_a_folder_of_classes_is_read_in_order_of_code_points(root, options):
 def test_parts_are_known_by_their_usual_names(root, options, name):
     for part in ("train", name, "test"):
         two_classes(root / part)
-    splits = image_folder.read(root, options)
+    splits = read(root, options)
     assert isinstance(splits, Splits)
     assert [(part, len(data)) for part, data in splits.items()] == [
         ("train", 6),
@@ -58,27 +60,27 @@ def test_parts_are_known_by_their_usual_names(root, options, name):
 
 def test_a_class_called_train_is_a_class(root, options):
     folder(root, {"car": [plain()], "train": [plain()], "boat": [plain()]})
-    assert image_folder.read(root, options).class_names == ("boat", "car", "train")
+    assert read(root, options).class_names == ("boat", "car", "train")
 
 
 def test_parts_beside_classes_are_refused(root, options):
     two_classes(root / "train")
     two_classes(root / "extra")
     with pytest.raises(DataError, match="found the folders extra, train; expected classes alone"):
-        image_folder.read(root, options)
+        read(root, options)
 
 
 def test_a_part_twice_is_refused(root, options):
     for part in ("train", "val", "valid"):
         two_classes(root / part)
     with pytest.raises(DataError, match="each once"):
-        image_folder.read(root, options)
+        read(root, options)
 
 
 def test_a_class_missing_in_test_keeps_its_number(root, options):
     folder(root / "train", {name: [plain()] for name in ("ant", "bee", "cow")})
     folder(root / "test", {name: [plain()] for name in ("cow", "ant")})
-    splits = image_folder.read(root, options)
+    splits = read(root, options)
     assert splits.test.class_names == ("ant", "bee", "cow")
     assert splits.test.labels.tolist() == [0, 2]
 
@@ -87,14 +89,14 @@ def test_a_class_that_train_lacks_is_refused_with_the_difference(root, options):
     two_classes(root / "train")
     folder(root / "test", {"cat": [plain()], "fox": [plain()], "owl": [plain()]})
     with pytest.raises(DataError, match=r"test has classes that train lacks: fox, owl; train has"):
-        image_folder.read(root, options)
+        read(root, options)
 
 
 def test_the_class_of_a_picture_is_its_folder_in_every_part(root, options):
     """Parts are put together by name: the same folder has the same number in all."""
     folder(root / "train", {"b": [plain(RED)], "a": [plain(BLUE)]})
     folder(root / "test", {"b": [plain(RED)]})
-    splits = image_folder.read(root, options)
+    splits = read(root, options)
     number = splits.class_names.index("b")
     assert splits.test.labels.tolist() == [number]
     assert splits.train.images[splits.train.labels == number][0, 0, 0].tolist() == list(RED)
@@ -107,14 +109,14 @@ def test_an_empty_class_is_named(root, options):
     two_classes(root)
     (root / "owl").mkdir()
     with pytest.raises(DataError, match=r"pets/owl: no pictures of class owl; expected at least"):
-        image_folder.read(root, options)
+        read(root, options)
 
 
 def test_whatever_lies_deeper_is_of_the_class_at_the_top(root, options):
     two_classes(root)
     two_classes(root / "owl")
     folder(root, {"owl/cat/young": [plain(RED)]})
-    data = image_folder.read(root, options)
+    data = read(root, options)
     assert data.class_names == ("cat", "dog", "owl")
     assert data.counts.tolist() == [3, 3, 7]
 
@@ -122,7 +124,7 @@ def test_whatever_lies_deeper_is_of_the_class_at_the_top(root, options):
 def test_one_folder_around_all_of_it_is_looked_through(root, options):
     two_classes(root / "pets-master" / "train")
     two_classes(root / "pets-master" / "test")
-    splits = image_folder.read(root, options)
+    splits = read(root, options)
     assert splits.class_names == ("cat", "dog") and len(splits.test) == 6
 
 
@@ -130,21 +132,21 @@ def test_parts_inside_the_classes_are_refused(root, options):
     for name in ("cat", "dog"):
         folder(root / name, {"train": [plain()], "test": [plain()]})
     with pytest.raises(DataError, match="class cat holds the parts test, train; expected the par"):
-        image_folder.read(root, options)
+        read(root, options)
 
 
 def test_classes_that_are_numbers_are_ordered_by_value(root, options):
     folder(root, {name: [plain()] for name in ("10", "9", "2")})
-    assert image_folder.read(root, options).class_names == ("2", "9", "10")
+    assert read(root, options).class_names == ("2", "9", "10")
 
 
 def test_a_file_of_class_names_gives_their_order(root, options):
     folder(root, {name: [plain()] for name in ("large", "small")})
     (root / "classnames.txt").write_text("small\nlarge\n")
-    assert image_folder.read(root, options).class_names == ("small", "large")
+    assert read(root, options).class_names == ("small", "large")
     (root / "classnames.txt").write_text("small\nmedium\nlarge\n")
     with pytest.raises(DataError, match="the file of class names differ by medium"):
-        image_folder.read(root, options)
+        read(root, options)
 
 
 def test_links_in_circles_end(root, options):
@@ -153,7 +155,7 @@ def test_links_in_circles_end(root, options):
     (root / "cat" / "deeper" / "up").symlink_to(root / "cat")
     (root / "cat" / "across").symlink_to(root / "dog")
     (root / "dog" / "across").symlink_to(root / "cat")
-    data = image_folder.read(root, options)
+    data = read(root, options)
     assert data.counts.tolist() == [6, 6]
 
 
@@ -161,7 +163,7 @@ def test_a_metadata_csv_as_hugging_face_has_it_goes_before_folders(root, options
     for part in ("train", "test"):
         folder(root, {part: [plain(RED), plain(BLUE)]})
         (root / part / "metadata.csv").write_text("file_name,label\n0.png,cat\n1.png,dog\n")
-    parts = image_folder.read_parts(root, options)
+    parts = read_parts(root, options)
     assert parts.train.class_names == ("cat", "dog") and len(parts.test) == 2
     red = parts.train.labels[parts.train.images[:, 0, 0, 0] == 255]
     assert red.tolist() == [0]
@@ -171,7 +173,7 @@ def test_a_metadata_csv_as_hugging_face_has_it_goes_before_folders(root, options
 def test_a_metadata_csv_without_classes_leaves_them_to_the_folders(root, options):
     two_classes(root)
     (root / "metadata.csv").write_text("file_name,photographer\ncat/0.png,Ann\n")
-    assert image_folder.read(root, options).counts.tolist() == [3, 3]
+    assert read(root, options).counts.tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("names", [[], ["cat"]])
@@ -179,12 +181,12 @@ def test_fewer_than_two_classes_are_refused(root, options, names):
     root.mkdir()
     folder(root, {name: [plain()] for name in names})
     with pytest.raises(DataError, match=f"found {len(names)} class folders"):
-        image_folder.read(root, options)
+        read(root, options)
 
 
 def test_a_folder_that_is_not_there_is_named(root, options):
     with pytest.raises(DataError, match="pets: cannot be read: No such file"):
-        image_folder.read(root, options)
+        read(root, options)
 
 
 # --- what is left out
@@ -196,16 +198,16 @@ def test_files_that_are_no_pictures_by_name_are_left_out_and_counted(root, optio
         (root / "cat" / name).write_bytes(b"?")
     (root / "README.md").write_text("?")
     (root / ".git").mkdir()
-    parts = image_folder.read_parts(root, options)
+    parts = read_parts(root, options)
     assert len(parts.train) == 6
     assert parts.notes == ("6 files or folders, no pictures by name, were left out",)
 
 
 def test_what_is_left_out_is_counted_anew_at_each_start(root, options):
     two_classes(root)
-    assert image_folder.read_parts(root, options).notes == ()
+    assert read_parts(root, options).notes == ()
     (root / "cat" / "notes.txt").write_text("?")
-    notes = image_folder.read_parts(root, options).notes
+    notes = read_parts(root, options).notes
     assert notes == ("1 files or folders, no pictures by name, were left out",)
 
 
@@ -214,13 +216,13 @@ def test_a_broken_picture_is_set_aside_with_its_reason(root, options):
         root,
         {"cat": [plain(), b"no picture", plain()], "dog": [plain(), encoded(noise(8, 8, 3))[:80]]},
     )
-    parts = image_folder.read_parts(root, options)
+    parts = read_parts(root, options)
     assert parts.train.labels.tolist() == [0, 0, 1]
     skipped = {one.path.removeprefix(f"{root}{os.sep}"): one.reason for one in parts.train.skipped}
     assert skipped["cat/1.png"].startswith("not a picture: starts with b'no pictu'")
     assert skipped["dog/1.png"].startswith("broken PNG")
     assert parts.notes == ("2 pictures could not be read and were set aside",)
-    again = image_folder.read_parts(root, options)  # from the cache
+    again = read_parts(root, options)  # from the cache
     assert again.train.skipped == parts.train.skipped
     assert again.train.fingerprint == parts.train.fingerprint
     assert again.train.paths == parts.train.paths
@@ -235,7 +237,7 @@ def test_strict_names_the_first_five_broken_pictures(root, options):
     strict = Options(data_dir=options.data_dir, strict=True)
     for _ in range(2):  # decoded, and from the cache
         with pytest.raises(DataError, match="7 pictures cannot be read") as raised:
-            image_folder.read_parts(root, strict)
+            read_parts(root, strict)
         assert str(raised.value).count(".png: not a picture") == 5
         assert "and 2 more" in str(raised.value)
 
@@ -243,13 +245,13 @@ def test_strict_names_the_first_five_broken_pictures(root, options):
 def test_a_class_without_any_picture_to_read_is_named(root, options):
     folder(root, {"cat": [b"?"], "dog": [plain()]})
     with pytest.raises(DataError, match=r"no picture to train on of class cat; .*cat/0.png: not a"):
-        image_folder.read_parts(root, options)
+        read_parts(root, options)
 
 
 def test_nothing_to_read_at_all_is_an_error_and_leaves_nothing(root, options):
     folder(root, {"cat": [b"?"], "dog": [b"?"]})
     with pytest.raises(DataError, match="none of 2 files is a picture"):
-        image_folder.read_parts(root, options)
+        read_parts(root, options)
     assert list(options.data_dir.rglob("*")) == []
 
 
@@ -262,7 +264,7 @@ def test_links_out_of_the_folder_are_not_followed(root, options, tmp_path):
     (root / "cat" / "within.png").symlink_to(root / "dog" / "0.png")
     (root / "elsewhere").symlink_to(tmp_path)
     (root / "loop").symlink_to(root / "loop")
-    parts = image_folder.read_parts(root, options)
+    parts = read_parts(root, options)
     assert parts.train.class_names == ("cat", "dog")
     assert parts.train.counts.tolist() == [4, 3]
     assert parts.notes == ("2 links that lead out of the folder were not followed",)
@@ -275,13 +277,13 @@ def test_names_that_differ_in_unicode_form_alone_are_refused(root, options):
     for form in ("NFC", "NFD"):
         folder(root, {unicodedata.normalize(form, "café"): [plain()]})
     with pytest.raises(DataError, match=r"differ in Unicode form alone; .*to join the two"):
-        image_folder.read(root, options)
+        read(root, options)
 
 
 def test_names_that_differ_in_case_alone_are_refused(root, options):
     folder(root, {"Cat": [plain()], "cat": [plain()]})
     with pytest.raises(DataError, match="'Cat' and 'cat' differ in upper and lower case alone"):
-        image_folder.read(root, options)
+        read(root, options)
 
 
 def test_names_that_cannot_be_printed_are_escaped(root, options):
@@ -293,7 +295,7 @@ def test_names_that_cannot_be_printed_are_escaped(root, options):
             file.write(plain())
     except OSError:
         pytest.skip("this file system has no such names")
-    paths = [path.rpartition("/")[2] for path in image_folder.read(root, options).paths]
+    paths = [path.rpartition("/")[2] for path in read(root, options).paths]
     assert r"new\nline.png" in paths and r"\udcff.png" in paths
 
 
@@ -302,19 +304,19 @@ def test_names_that_cannot_be_printed_are_escaped(root, options):
 
 def test_pictures_of_many_sizes_are_brought_to_one_that_is_explained(root, options):
     folder(root, {"cat": [plain(side=20)], "dog": [plain(side=30), plain(side=41)]})
-    parts = image_folder.read_parts(root, options)
+    parts = read_parts(root, options)
     assert parts.train.image_shape == (24, 24, 3)
     assert parts.notes == (
         "pictures of 3 sizes were stretched to 24×24",
         "size 24: half the pictures have a shorter side of 30 pixels or more; --size N sets "
         "another",
     )
-    assert image_folder.read_parts(root, options).notes == parts.notes  # from the cache
+    assert read_parts(root, options).notes == parts.notes  # from the cache
 
 
 def test_large_pictures_of_one_size_are_stretched_and_small_ones_kept(root, options):
     folder(root, {"cat": [plain(side=200)], "dog": [plain(side=200)]})
-    parts = image_folder.read_parts(root, options)
+    parts = read_parts(root, options)
     assert parts.train.image_shape == (64, 64, 3)
     assert parts.notes == (
         "pictures of 200×200 pixels were stretched to 64×64",
@@ -329,13 +331,13 @@ def test_pictures_are_brought_to_their_size_by_the_aspect_asked_for(root, option
     content = [encoded(noise(20 + 9 * n, 60 - 5 * n, 3, seed=n)) for n in range(6)]
     folder(root, {"cat": content[:3], "dog": content[3:]})
     asked = replace(options, aspect=aspect, workers=workers)
-    data = image_folder.read(root, asked)
+    data = read(root, asked)
     resolved = "pad" if aspect == "auto" else aspect
     side = 56 if resolved == "pad" else 32
     rule = ImageRule(side, side, 3, aspect=resolved)
     assert data.aspect == resolved
     assert np.array_equal(data.images, as_decoded(data, rule))
-    again = image_folder.read(root, asked)
+    again = read(root, asked)
     assert (again.aspect, again.fingerprint) == (resolved, data.fingerprint)
 
 
@@ -348,14 +350,14 @@ def test_a_rule_that_is_given_decides_all(root, options):
     content = [encoded(noise(20 + 9 * n, 60, 3, seed=n)) for n in range(4)]
     folder(root, {"cat": content[:2], "dog": content[2:]})
     rule = ImageRule(24, 16, 1, aspect="crop")
-    data = image_folder.read(root, replace(options, rule=rule))
+    data = read(root, replace(options, rule=rule))
     assert np.array_equal(data.images, as_decoded(data, rule))
 
 
 def test_grey_pictures_among_coloured_ones_are_told(root, options):
     deep = noise(8, 8).astype(np.uint16) * 257  # 16 bits a pixel
     folder(root, {"cat": [encoded(deep)], "dog": [plain(), plain((1, 2, 3))]})
-    parts = image_folder.read_parts(root, options)
+    parts = read_parts(root, options)
     assert np.array_equal(parts.train.images[0], np.repeat(noise(8, 8)[..., None], 3, axis=2))
     assert parts.notes == (
         "channels 3: 1 of 3 pictures have no colour and were made RGB as the others are",
@@ -365,15 +367,15 @@ def test_grey_pictures_among_coloured_ones_are_told(root, options):
 def test_a_size_asked_for_is_given(root, options):
     two_classes(root)
     sized = Options(data_dir=options.data_dir, size=16)
-    assert image_folder.read_parts(root, sized).train.image_shape == (16, 16, 3)
-    assert image_folder.read_parts(root, options).train.image_shape == (8, 8, 3)
+    assert read_parts(root, sized).train.image_shape == (16, 16, 3)
+    assert read_parts(root, options).train.image_shape == (8, 8, 3)
 
 
 def test_grey_alone_stays_grey_and_one_colour_picture_makes_all_colour(root, options):
     folder(root, {"cat": [encoded(noise(8, 8))], "dog": [encoded(noise(8, 8))]})
-    assert image_folder.read(root, options).image_shape == (8, 8, 1)
+    assert read(root, options).image_shape == (8, 8, 1)
     folder(root, {"dog": [plain()]})
-    assert image_folder.read(root, options).image_shape == (8, 8, 3)
+    assert read(root, options).image_shape == (8, 8, 3)
 
 
 def test_animated_and_tiny_pictures_are_noted(root, options):
@@ -384,7 +386,7 @@ def test_animated_and_tiny_pictures_are_noted(root, options):
         encoded(frames[0], "GIF", save_all=True, append_images=rest)
     )
     (root / "cat" / "b.png").write_bytes(plain(side=1))
-    notes = image_folder.read_parts(root, options).notes
+    notes = read_parts(root, options).notes
     assert "1 animated pictures: the first frame is used" in notes
     assert "1 pictures with a side under 4 pixels: look whether they are meant" in notes
 
@@ -417,9 +419,9 @@ def decodings(monkeypatch):
 
 def test_a_second_start_reads_no_picture(root, options, decodings):
     two_classes(root)
-    first = image_folder.read(root, options)
+    first = read(root, options)
     assert decodings.taken() == ["survey"]
-    second = image_folder.read(root, options)
+    second = read(root, options)
     assert decodings.taken() == []
     assert isinstance(second.images.base, np.memmap) or isinstance(second.images, np.memmap)
     assert second.fingerprint == first.fingerprint and second.paths == first.paths
@@ -433,14 +435,14 @@ def kept_sets(options) -> list[tuple[str, int]]:
 
 def test_a_touched_file_is_read_again_and_the_set_is_kept_once(root, options, decodings):
     two_classes(root)
-    image_folder.read(root, options)
+    read(root, options)
     before = kept_sets(options)
     os.utime(root / "cat" / "0.png", ns=(1, 1))
     decodings.taken()
-    image_folder.read(root, options)
+    read(root, options)
     assert decodings.taken() == ["survey"]
     assert kept_sets(options) == before and len(before) == 1
-    image_folder.read(root, options)
+    read(root, options)
     assert decodings.taken() == []
 
 
@@ -448,11 +450,11 @@ def test_a_copied_folder_is_read_again_kept_once_and_has_its_own_paths(
     root, options, decodings, tmp_path
 ):
     two_classes(root)
-    image_folder.read(root, options)
+    read(root, options)
     root.rename(tmp_path / "moved")
     before = kept_sets(options)
     decodings.taken()
-    data = image_folder.read(tmp_path / "moved", options)
+    data = read(tmp_path / "moved", options)
     assert decodings.taken() == ["survey"]
     assert str(tmp_path / "moved" / "cat" / "0.png") in data.paths
     assert kept_sets(options) == before and len(before) == 1
@@ -460,9 +462,9 @@ def test_a_copied_folder_is_read_again_kept_once_and_has_its_own_paths(
 
 def test_a_changed_picture_is_decoded_anew(root, options, decodings):
     two_classes(root)
-    before = image_folder.read(root, options)
+    before = read(root, options)
     (root / "cat" / "0.png").write_bytes(plain((1, 2, 3)))
-    after = image_folder.read(root, options)
+    after = read(root, options)
     assert decodings.taken() == ["survey"] * 2
     row = after.paths.index(str(root / "cat" / "0.png"))
     assert after.images[row, 0, 0].tolist() == [1, 2, 3]
@@ -471,11 +473,11 @@ def test_a_changed_picture_is_decoded_anew(root, options, decodings):
 
 def test_a_damaged_cache_is_made_anew(root, options, decodings):
     two_classes(root)
-    before = image_folder.read(root, options).fingerprint
+    before = read(root, options).fingerprint
     (images,) = options.data_dir.rglob("images.npy")
     images.write_bytes(images.read_bytes()[:-1])
     decodings.taken()
-    assert image_folder.read(root, options).fingerprint == before
+    assert read(root, options).fingerprint == before
     assert decodings.taken() == ["survey"]
 
 
@@ -490,7 +492,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(root, options, monkeyp
 
     monkeypatch.setattr(encoded_sets, "_decode_all", changing)
     with pytest.raises(DataError, match="files changed while they were read"):
-        image_folder.read(root, options)
+        read(root, options)
 
 
 def test_a_file_that_is_being_written_is_an_error(root, options, monkeypatch):
@@ -506,7 +508,7 @@ def test_a_file_that_is_being_written_is_an_error(root, options, monkeypatch):
 
     monkeypatch.setattr(os, "fstat", before_the_last_byte_came)
     with pytest.raises(DataError, match="files changed while they were read"):
-        image_folder.read(root, options)
+        read(root, options)
     assert not list(options.data_dir.iterdir())
 
 
@@ -525,7 +527,7 @@ def test_pictures_unlike_the_first_ones_are_decoded_like_all_others(
     """The sample that the guess rests on is every eighth of 64 pictures; the last is none of it."""
     first = [encoded(noise(8, 8, 3, seed=n)[..., shown]) for n in range(32)]
     folder(root, {"a": first, "b": [*first[:-1], encoded(late)]})
-    data = image_folder.read(root, replace(options, workers=workers))
+    data = read(root, replace(options, workers=workers))
     expected = [decode(Path(path).read_bytes(), rule).image for path in data.paths]
     assert np.array_equal(data.images, expected)
     assert decodings.taken() == ["survey", "decode"]
@@ -536,7 +538,7 @@ def test_jpegs_come_out_as_pillow_shows_them(root, options):
         return [encoded(noise(16, 12, 3, seed=start + n), "JPEG") for n in range(6)]
 
     folder(root, {"a": jpegs(0), "b": jpegs(6)})  # their names say PNG
-    data = image_folder.read(root, options)
+    data = read(root, options)
     expected = [np.asarray(Image.open(path)) for path in data.paths]
     assert np.array_equal(data.images, expected)
 
@@ -544,10 +546,10 @@ def test_jpegs_come_out_as_pillow_shows_them(root, options):
 def test_a_large_set_is_whole_on_the_disk_after_a_while(root, options, monkeypatch, decodings):
     monkeypatch.setattr(encoded_sets, "SMALL_SET", 2)
     two_classes(root)
-    first = image_folder.read(root, options)
-    cache.settle()
+    first = read(root, options)
+    settle()
     assert len(kept_sets(options)) == 1
-    assert first.fingerprint == image_folder.read(root, options).fingerprint
+    assert first.fingerprint == read(root, options).fingerprint
     assert decodings.taken() == ["survey"]
 
 
@@ -560,7 +562,7 @@ def test_one_process_and_many_read_the_same(root, tmp_path, workers):
         workers=workers,
         progress=lambda done, total: steps.append((done, total)),
     )
-    data = image_folder.read(root, options)
+    data = read(root, options)
     named = [int(Path(path).stem) for path in data.paths]
     assert data.images[:, 0, 0, 0].tolist() == named and sorted(named) == sorted([*range(20)] * 2)
     assert [Path(path).parent.name for path in data.paths] == ["ab"[n] for n in data.labels]
@@ -584,12 +586,12 @@ def test_a_large_set_is_put_into_order_before_it_is_decoded(
 ):
     pictures = [plain((n, 0, 0)) for n in range(20)]
     folder(root, {"a": [b"?", *pictures], "b": [*pictures, encoded(noise(8, 8, 3))[:90]]})
-    small = image_folder.read(root, options)
+    small = read(root, options)
     decodings.taken()
     monkeypatch.setattr(encoded_sets, "LARGE_BYTES", 100)
     for name in ("keep", "again"):  # decoded, and from the cache
         there = replace(options, workers=workers, data_dir=options.data_dir / "large")
-        large = image_folder.read(root, there)
+        large = read(root, there)
         assert large.fingerprint == small.fingerprint, name
         assert large.paths == small.paths
         assert sorted(large.skipped, key=str) == sorted(small.skipped, key=str)

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
 from builders_data import encoded, noise, png_chunk, raw_png
-from tinylens.data import images
-from tinylens.data.images import Decoded, ImageRule, Probed, convert, decode, probe
+from tinylens.data.images import Decoded, ImageRule, Probed, _fitted, convert, decode, probe
 from tinylens.errors import DataError
 
 RGB = ImageRule(2, 2, 3)
@@ -229,14 +228,14 @@ def test_16_bit_colour_keeps_the_upper_byte():
 @pytest.mark.parametrize("mode", ["F", "LAB", "HSV"])
 def test_modes_without_a_known_range_are_refused(mode):
     with pytest.raises(DataError, match=f"pixels of mode {mode} have no known range"):
-        images._fitted(Image.new(mode, (2, 2)), RGB)
+        _fitted(Image.new(mode, (2, 2)), RGB)
 
 
 def test_32_bit_whole_numbers_are_taken_for_16_bit_and_refused_beyond():
-    assert images._fitted(Image.new("I", (2, 2), 25_700), GREY)[0, 0, 0] == 100
+    assert _fitted(Image.new("I", (2, 2), 25_700), GREY)[0, 0, 0] == 100
     for value in (-1, 65_536):
         with pytest.raises(DataError, match="mode I have no known range"):
-            images._fitted(Image.new("I", (2, 2), value), GREY)
+            _fitted(Image.new("I", (2, 2), value), GREY)
 
 
 # --- orientation
@@ -270,7 +269,7 @@ def test_damaged_exif_is_no_reason_to_refuse_a_picture_nor_to_warn():
     "exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0II*\0\xff\xff\xff\xff"]
 )
 def test_exif_that_says_nothing_means_upright(exif):
-    from tinylens.data.image_headers import orientation
+    from tinylens.data.images import orientation
 
     assert orientation(exif) == 1
 

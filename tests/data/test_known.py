@@ -13,10 +13,22 @@ import pytest
 
 from builders_data import archive as packed
 from builders_data import cifar10_binary, cifar10_python, idx_folder, noise
-from tinylens.data import cifar, debian, idx, known
+from tinylens.data import builtin
+from tinylens.data.builtin import (
+    CIFAR10,
+    CIFAR100,
+    FASHION_MNIST,
+    MNIST,
+    CifarSet,
+    IdxSet,
+    Patience,
+    Places,
+    Remote,
+    read_known,
+    usual_places,
+)
 from tinylens.data.cache import cache_root
-from tinylens.data.download import Patience, Remote
-from tinylens.data.known import CIFAR10, CIFAR100, FASHION_MNIST, MNIST, CifarSet, IdxSet, Places
+from tinylens.data.readers import cifar, idx
 from tinylens.errors import DataError
 
 NOWHERE = ("http://127.0.0.1:9/",)  # the port of discard: nobody listens
@@ -59,7 +71,7 @@ def test_files_are_taken_from_wherever_they_are(tmp_path, places, where):
     shutil.copytree(source, tmp_path / where, dirs_exist_ok=True)
     if where.startswith("given"):
         places = replace(places, given=tmp_path / "given")
-    parts = known.read_known(tiny, places)
+    parts = read_known(tiny, places)
     assert parts.train.class_names == tuple("abcde")
     assert parts.train.source == parts.test.source == "tiny"
     assert parts.notes == (f"files: {tmp_path / where}",)
@@ -70,8 +82,8 @@ def test_the_nearest_place_goes_first(tmp_path, places):
     for where in ("given", "keras/tiny", "system/usr/share/tiny"):
         shutil.copytree(source, tmp_path / where)
     given = replace(places, given=tmp_path / "given")
-    assert known.read_known(tiny, given).notes == (f"files: {tmp_path / 'given'}",)
-    assert known.read_known(tiny, places).notes == (f"files: {tmp_path / 'keras/tiny'}",)
+    assert read_known(tiny, given).notes == (f"files: {tmp_path / 'given'}",)
+    assert read_known(tiny, places).notes == (f"files: {tmp_path / 'keras/tiny'}",)
 
 
 def test_damaged_files_are_passed_over_and_noted(tmp_path, places):
@@ -82,7 +94,7 @@ def test_damaged_files_are_passed_over_and_noted(tmp_path, places):
     cut.write_bytes(cut.read_bytes()[:-50])  # as Keras leaves it when it is killed
     other = tmp_path / "keras/tiny/t10k-labels-idx1-ubyte.gz"
     idx.write_file(other, np.zeros(10, np.uint8))
-    notes = known.read_known(tiny, places).notes
+    notes = read_known(tiny, places).notes
     assert notes[0] == f"files: {tmp_path / 'system/usr/share/tiny'}"
     assert notes[1].startswith("passed over: ") and "train-images-idx3-ubyte.gz" in notes[1]
 
@@ -90,7 +102,7 @@ def test_damaged_files_are_passed_over_and_noted(tmp_path, places):
 def test_offline_and_nowhere_says_which_file_to_put_where(tmp_path, places):
     tiny, _ = tiny_idx(tmp_path)
     with pytest.raises(DataError, match=r"tiny: cannot fetch [a-z0-9-]+\.gz: ") as raised:
-        known.read_known(tiny, places)
+        read_known(tiny, places)
     assert "By hand: put the file from http://127.0.0.1:9/" in str(raised.value)
     assert str(raised.value).endswith(str(tmp_path / "cache" / "tiny"))
 
@@ -98,9 +110,9 @@ def test_offline_and_nowhere_says_which_file_to_put_where(tmp_path, places):
 def test_files_that_are_served_are_fetched_into_the_cache(tmp_path, places, serve):
     tiny, source = tiny_idx(tmp_path)
     tiny = replace(tiny, mirrors=(*NOWHERE, serve(source)))
-    parts = known.read_known(tiny, places)
+    parts = read_known(tiny, places)
     assert parts.notes == (f"files: {tmp_path / 'cache/tiny'}",)
-    assert known.read_known(replace(tiny, mirrors=NOWHERE), places).train.fingerprint == (
+    assert read_known(replace(tiny, mirrors=NOWHERE), places).train.fingerprint == (
         parts.train.fingerprint
     )
 
@@ -113,8 +125,8 @@ def test_a_package_is_the_last_way(tmp_path, places, monkeypatch):
         asked.append((package, sorted(inner)[0]))
         shutil.copytree(source, folder, dirs_exist_ok=True)
 
-    monkeypatch.setattr(debian, "fetch_files", fetch_files)
-    parts = known.read_known(tiny, replace(places, packages=True))
+    monkeypatch.setattr(builtin, "fetch_files", fetch_files)
+    parts = read_known(tiny, replace(places, packages=True))
     assert len(parts.train) == 20
     assert asked == [("tiny-package", "usr/share/tiny/t10k-images-idx3-ubyte.gz")]
 
@@ -125,9 +137,9 @@ def test_a_package_of_something_else_is_refused(tmp_path, places, monkeypatch):
     def fetch_files(package, inner, folder):
         idx_folder(folder, n_train=11)
 
-    monkeypatch.setattr(debian, "fetch_files", fetch_files)
+    monkeypatch.setattr(builtin, "fetch_files", fetch_files)
     with pytest.raises(DataError, match="hash mismatch: expected"):
-        known.read_known(tiny, replace(places, packages=True))
+        read_known(tiny, replace(places, packages=True))
 
 
 def test_kerass_npz_of_mnist_is_taken_when_it_is_the_published_one(tmp_path, places):
@@ -137,10 +149,10 @@ def test_kerass_npz_of_mnist_is_taken_when_it_is_the_published_one(tmp_path, pla
     arrays = {"x_train": noise(5, 8, 8), "y_train": [0, 1, 2, 3, 4], "x_test": noise(2, 8, 8)}
     np.savez(packed_by_keras, **arrays, y_test=[0, 1])
     sha256 = hashlib.sha256(packed_by_keras.read_bytes()).hexdigest()
-    parts = known.read_known(replace(tiny, keras=sha256), places)
+    parts = read_known(replace(tiny, keras=sha256), places)
     assert parts.train.class_names == tuple("abcde") and len(parts.test) == 2
     with pytest.raises(DataError, match=r"passed over: .*tiny.npz: hash mismatch"):
-        known.read_known(replace(tiny, keras="0" * 64), places)
+        read_known(replace(tiny, keras="0" * 64), places)
 
 
 # --- CIFAR
@@ -161,7 +173,7 @@ def test_an_archive_is_taken_from_wherever_it_is(tmp_path, places, where):
     shutil.copy(target, tmp_path / where)
     if where.startswith("given"):
         places = replace(places, given=tmp_path / "given")
-    parts = known.read_known(tiny, places)
+    parts = read_known(tiny, places)
     assert (len(parts.train), parts.train.source) == (50, "tiny")
 
 
@@ -170,14 +182,14 @@ def test_an_archive_with_another_hash_is_not_believed(tmp_path, places):
     places.keras.mkdir()
     (places.keras / "tiny.tar.gz").write_bytes(target.read_bytes() + b"\0")
     with pytest.raises(DataError, match=r"passed over: .*tiny\.tar\.gz: hash mismatch: expected"):
-        known.read_known(tiny, places)
+        read_known(tiny, places)
 
 
 def test_an_archive_is_fetched(tmp_path, places, serve):
     tiny, target = tiny_cifar(tmp_path, cifar10_binary)
     url = serve(target.parent) + "tiny.tar.gz"
     tiny = replace(tiny, archive=replace(tiny.archive, urls=(url,)))
-    assert len(known.read_known(tiny, places).test) == 10
+    assert len(read_known(tiny, places).test) == 10
     assert (tmp_path / "cache" / "tiny" / "tiny.tar.gz").is_file()
 
 
@@ -185,11 +197,11 @@ def test_an_archive_is_fetched(tmp_path, places, serve):
 def test_an_unpacked_folder_is_believed_for_each_files_hash(tmp_path, places, monkeypatch, inner):
     place = cifar10_python(places.keras / inner)
     with pytest.raises(DataError, match=r"passed over: .*hash mismatch: expected 54636561"):
-        known.read_known(replace(CIFAR10, archive=Remote("x", "", NOWHERE)), places)
+        read_known(replace(CIFAR10, archive=Remote("x", "", NOWHERE)), places)
     hashes = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in place.iterdir()}
     layouts = (replace(cifar.LAYOUTS[0], sha256=hashes), *cifar.LAYOUTS[1:])
     monkeypatch.setattr(cifar, "LAYOUTS", layouts)
-    assert len(known.read_known(CIFAR10, places).train) == 50
+    assert len(read_known(CIFAR10, places).train) == 50
 
 
 # --- what is pinned
@@ -222,18 +234,18 @@ def test_every_pinned_hash_is_a_sha256_and_stands_once():
 def test_keras_home_is_looked_at_and_a_missing_home_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras home"))
-    assert known.usual_places(None).keras == tmp_path / "keras home" / "datasets"
+    assert usual_places(None).keras == tmp_path / "keras home" / "datasets"
     monkeypatch.delenv("KERAS_HOME")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    assert not known.usual_places(None).keras.exists()
+    assert not usual_places(None).keras.exists()
 
 
 def test_with_a_folder_named_an_unusable_cache_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "file"))
-    assert known.usual_places(tmp_path).cache is None
+    assert usual_places(tmp_path).cache is None
     with pytest.raises(DataError, match="cannot keep data in"):
-        known.usual_places(None)
+        usual_places(None)
 
 
 _SHARED = Path(os.environ.get("TINYLENS_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
@@ -243,7 +255,7 @@ REAL = next((place for place in _PLACES if place.is_dir()), _PLACES[1])
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="Fashion-MNIST is not installed on this machine")
 def test_the_real_fashion_mnist_has_the_pinned_contents(places):
-    parts = known.read_known(FASHION_MNIST, replace(places, given=REAL))
+    parts = read_known(FASHION_MNIST, replace(places, given=REAL))
     assert parts.notes == (f"files: {REAL}",)
     assert parts.train.counts.tolist() == [6000] * 10
     assert parts.test.counts.tolist() == [1000] * 10
@@ -280,26 +292,26 @@ esac
 def test_a_package_is_unpacked_without_being_installed(tmp_path, monkeypatch, script):
     fake_programs(tmp_path / "bin", script)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-    assert debian.can_fetch_packages()
-    debian.fetch_files("tiny", ["usr/share/tiny/a.gz"], tmp_path / "out")
+    assert builtin.can_fetch_packages()
+    builtin.fetch_files("tiny", ["usr/share/tiny/a.gz"], tmp_path / "out")
     assert (tmp_path / "out" / "a.gz").read_text() == "hello\n"
     with pytest.raises(DataError, match="the Debian package tiny has no usr/share/tiny/b"):
-        debian.fetch_files("tiny", ["usr/share/tiny/b"], tmp_path / "out")
+        builtin.fetch_files("tiny", ["usr/share/tiny/b"], tmp_path / "out")
 
 
 def test_a_package_that_cannot_be_had_is_told_in_the_programs_words(tmp_path, monkeypatch):
     fake_programs(tmp_path / "bin", "#!/bin/sh\necho 'E: no network' >&2; exit 100\n")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     with pytest.raises(DataError, match="apt-get ended with code 100: E: no network"):
-        debian.fetch_files("tiny", ["a"], tmp_path / "out")
+        builtin.fetch_files("tiny", ["a"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_without_the_programs_no_package_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not debian.can_fetch_packages()
+    assert not builtin.can_fetch_packages()
     with pytest.raises(DataError, match="apt-get did not run"):
-        debian.fetch_files("tiny", ["a"], tmp_path / "out")
+        builtin.fetch_files("tiny", ["a"], tmp_path / "out")
 
 
 def test_nobody_listens_on_the_port_of_discard():

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from builders_data import noise
-from tinylens import memory
-from tinylens.data import arrays, large
+from tinylens import system
+from tinylens.data import cache
 from tinylens.data.dataset import Dataset, joined
-from tinylens.data.sources import load
+from tinylens.data.load import load
+from tinylens.data.readers import arrays
 from tinylens.errors import DataError
 
 COUNT = 40
@@ -21,8 +22,8 @@ COUNT = 40
 @pytest.fixture
 def short(monkeypatch):
     """Let nothing fit into memory, and blocks hold three pictures."""
-    monkeypatch.setattr(memory, "fits", lambda size: False)
-    monkeypatch.setattr(large, "BLOCK", 3 * 8 * 8 * 3)
+    monkeypatch.setattr(system, "fits", lambda size: False)
+    monkeypatch.setattr(cache, "BLOCK", 3 * 8 * 8 * 3)
 
 
 def left_in(folder):
@@ -31,20 +32,20 @@ def left_in(folder):
 
 def test_gathered_pictures_are_those_asked_for_and_their_file_has_no_name(tmp_path, short):
     images, rows = noise(COUNT, 8, 8, 3), np.random.default_rng(0).permutation(COUNT)[:31]
-    found = large.gathered(images, rows, tmp_path)
+    found = cache.gathered(images, rows, tmp_path)
     assert isinstance(found, np.memmap)
     assert np.array_equal(found, images[rows])
     assert left_in(tmp_path) == []
 
 
 def test_what_fits_is_gathered_in_memory(tmp_path):
-    found = large.gathered(noise(COUNT, 8, 8, 3), np.arange(5), tmp_path)
+    found = cache.gathered(noise(COUNT, 8, 8, 3), np.arange(5), tmp_path)
     assert not isinstance(found, np.memmap)
 
 
 def test_changed_pictures_are_the_same_block_by_block(tmp_path, short):
     images = noise(COUNT, 8, 8, 3)
-    found = large.changed(images, lambda some: 255 - some[:, ::2], (4, 8, 3), tmp_path)
+    found = cache.changed(images, lambda some: 255 - some[:, ::2], (4, 8, 3), tmp_path)
     assert isinstance(found, np.memmap)
     assert np.array_equal(found, 255 - images[:, ::2])
 
@@ -55,7 +56,7 @@ def test_a_full_disk_is_told(tmp_path, short, monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(DataError, match="No space left on device; expected a folder"):
-        large.gathered(noise(COUNT, 8, 8, 3), np.arange(5), tmp_path)
+        cache.gathered(noise(COUNT, 8, 8, 3), np.arange(5), tmp_path)
 
 
 @pytest.mark.parametrize("size", [None, 4])
@@ -65,7 +66,7 @@ def test_a_set_larger_than_memory_is_loaded_as_one_that_fits(tmp_path, monkeypat
     np.save(folder / "x_train.npy", noise(COUNT, 8, 8, 3))
     np.save(folder / "y_train.npy", np.arange(COUNT) % 2)
     fitting = load(folder, size=size, data_dir=tmp_path / "cache")
-    monkeypatch.setattr(memory, "fits", lambda size: False)
+    monkeypatch.setattr(system, "fits", lambda size: False)
     mapped = load(folder, size=size, data_dir=tmp_path / "cache")
     assert mapped.fingerprint == fitting.fingerprint
     assert mapped.notes == fitting.notes

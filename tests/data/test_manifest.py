@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders_data import plain
-from tinylens.data import manifest
 from tinylens.data.encoded import Options
-from tinylens.data.manifest_rows import SUFFIXES, parse_manifest, rows_of
-from tinylens.data.parts import Columns
+from tinylens.data.readers.manifest import SUFFIXES, parse_manifest, read, read_parts, rows_of
+from tinylens.data.splits import Columns
 from tinylens.errors import DataError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -64,19 +63,19 @@ ROWS = "p/0.png,red\np/1.png,blue\np/2.png,red\np/3.png,blue\n"
     ids=["plain", "bom-crlf", "semicolons", "quotes", "tabs", "backslashes", "json"],
 )  # fmt: skip
 def test_usual_columns_are_known_in_every_kind_of_list(pets, options, name, text):
-    data = manifest.read(written(pets, text, name), options)
+    data = read(written(pets, text, name), options)
     assert data.class_names == ("blue", "red")
     assert [label_of(data, f"{n}.png") for n in range(4)] == ["red", "blue"] * 2
 
 
 def test_labels_that_are_numbers_are_names_in_the_order_of_their_values(pets, options):
     text = "path,label\np/0.png,10\np/1.png,9\np/2.png,10\np/3.png,2\n"
-    assert manifest.read(written(pets, text), options).class_names == ("2", "9", "10")
+    assert read(written(pets, text), options).class_names == ("2", "9", "10")
 
 
 def test_a_column_says_the_parts(pets, options):
     text = "path,label,split\np/0.png,a,Train\np/1.png,b,training\np/2.png,a,dev\np/3.png,b,test\n"
-    parts = manifest.read_parts(written(pets, text), options)
+    parts = read_parts(written(pets, text), options)
     assert [(name, len(part)) for name, part in parts.items()] == [
         ("train", 2), ("val", 1), ("test", 1)]  # fmt: skip
 
@@ -84,41 +83,41 @@ def test_a_column_says_the_parts(pets, options):
 def test_other_columns_are_read_when_they_are_named(pets, options):
     path = written(pets, "where,what\n" + ROWS)
     with pytest.raises(DataError, match=r"found the columns where, what; .*--image-column"):
-        manifest.read(path, options)
+        read(path, options)
     named = replace(options, columns=Columns("where", "what"))
-    assert manifest.read(path, named).class_names == ("blue", "red")
+    assert read(path, named).class_names == ("blue", "red")
     with pytest.raises(DataError, match=r"expected wat, did you mean what\?.*--label-column"):
-        manifest.read(path, replace(options, columns=Columns("where", "wat")))
+        read(path, replace(options, columns=Columns("where", "wat")))
 
 
 def test_the_cache_tells_columns_apart(pets, options):
     path = written(pets, "path,label,kind\np/0.png,a,x\np/1.png,b,x\np/2.png,a,y\np/3.png,b,y\n")
-    assert manifest.read(path, options).class_names == ("a", "b")
+    assert read(path, options).class_names == ("a", "b")
     kinds = replace(options, columns=Columns("", "kind"))
-    assert manifest.read(path, kinds).class_names == ("x", "y")
+    assert read(path, kinds).class_names == ("x", "y")
 
 
 def test_a_file_of_class_names_beside_it_gives_their_order(pets, options):
     written(pets, "red\nblue\n", "classes.txt")
-    assert manifest.read(written(pets, "path,label\n" + ROWS), options).class_names == (
+    assert read(written(pets, "path,label\n" + ROWS), options).class_names == (
         "red", "blue")  # fmt: skip
     written(pets, "red\ngreen\n", "classes.txt")
     with pytest.raises(DataError, match="has classes that the file of class names lacks: blue"):
-        manifest.read(pets / "list.csv", options)
+        read(pets / "list.csv", options)
 
 
 def test_a_file_of_class_names_names_numbers(pets, options):
     written(pets, "red\nblue\n", "classnames.txt")
     text = "path,label\np/0.png,0\np/1.png,1\np/2.png,0\np/3.png,1\n"
-    data = manifest.read(written(pets, text), options)
+    data = read(written(pets, text), options)
     assert data.class_names == ("red", "blue") and label_of(data, "1.png") == "blue"
     with pytest.raises(DataError, match="the file of class names lacks: 0, 1, 2"):
-        manifest.read(written(pets, text + "p/4.png,2\n"), options)
+        read(written(pets, text + "p/4.png,2\n"), options)
 
 
 def test_rows_without_a_label_and_files_that_are_missing_are_set_aside(pets, options):
     text = "path,label\n" + ROWS + "p/9.png,red\np/8.png,\n,red\n"
-    data = manifest.read(written(pets, text), options)
+    data = read(written(pets, text), options)
     assert len(data) == 4
     reasons = sorted(each.reason for each in data.skipped)
     assert reasons == ["cannot be read: No such file or directory", "no label", "no path"]
@@ -147,7 +146,7 @@ def test_rows_without_a_label_and_files_that_are_missing_are_set_aside(pets, opt
 )
 def test_lists_that_cannot_be_used_are_told_with_the_row(pets, options, text, reason):
     with pytest.raises(DataError, match=reason) as raised:
-        manifest.read(written(pets, text), options)
+        read(written(pets, text), options)
     assert "list.csv" in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -163,7 +162,7 @@ def test_lists_that_cannot_be_used_are_told_with_the_row(pets, options, text, re
 )
 def test_json_lines_that_cannot_be_used_are_named(pets, options, text, reason):
     with pytest.raises(DataError, match=reason):
-        manifest.read(written(pets, text, "list.jsonl"), options)
+        read(written(pets, text, "list.jsonl"), options)
 
 
 def test_links_that_lead_out_of_the_folder_are_refused(pets, options, tmp_path):
@@ -174,9 +173,9 @@ def test_links_that_lead_out_of_the_folder_are_refused(pets, options, tmp_path):
     for name in ("p/5.png", "q/secret.png"):
         path = written(pets, f"path,label\n{ROWS}{name},red\n")
         with pytest.raises(DataError, match=f"{name} is a link that leads out of the folder"):
-            manifest.read(path, options)
+            read(path, options)
     path = written(pets, "path,label\n" + ROWS.replace("p/", "inside/"))
-    assert len(manifest.read(path, options)) == 4
+    assert len(read(path, options)) == 4
 
 
 TEXT = st.text(st.sampled_from('path,label;\t\n\r"{}[]:1\u00e9\\'), max_size=60).map(str.encode)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from builders_data import encoded, noise
-from tinylens.data import image_folder, plain_jpeg
+from tinylens.data import plain_jpeg
 from tinylens.data.encoded import Options
 from tinylens.data.images import ImageRule, decode
 from tinylens.data.plain_jpeg import agrees_with_pillow, decode_into, read_frame
+from tinylens.data.readers.folder import read
 
 ROOT = Path(__file__).parents[2]
 CIFAR10 = Path(os.environ.get("TINYLENS_TEST_DATA", ROOT / "../shared/data")) / "cifar10"
@@ -175,7 +176,7 @@ def test_with_and_without_simplejpeg_a_folder_is_read_alike(tmp_path):
     script = (
         "import sys, json; sys.modules['simplejpeg'] = None\n"
         "from pathlib import Path\n"
-        "from tinylens.data import image_folder\n"
+        "from tinylens.data.readers import folder as image_folder\n"
         "from tinylens.data.encoded import Options\n"
         f"data = image_folder.read({str(tmp_path / 'pets')!r}, "
         f"Options(data_dir=Path({str(tmp_path / 'without')!r})))\n"
@@ -187,5 +188,5 @@ def test_with_and_without_simplejpeg_a_folder_is_read_alike(tmp_path):
         text=True,
         check=True,
     )
-    data = image_folder.read(tmp_path / "pets", Options(data_dir=tmp_path / "with"))
+    data = read(tmp_path / "pets", Options(data_dir=tmp_path / "with"))
     assert json.loads(done.stdout) == [data.fingerprint, None]

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import builders_data as build
-from tinylens.data import arrays, cifar, sources
 from tinylens.data.dataset import Dataset, joined
 from tinylens.data.images import ImageRule, convert, rule_of
 from tinylens.data.kinds import KINDS
-from tinylens.data.sources import KNOWN_NAMES, load
+from tinylens.data.load import _KNOWN, KNOWN_NAMES, load
+from tinylens.data.readers import arrays
+from tinylens.data.readers.cifar import read
 from tinylens.errors import DataError, RecipeError
 
 
@@ -139,7 +140,7 @@ def test_every_format_is_recognised(tmp_path):
 def test_a_cifar_pickle_of_ones_own_is_refused_by_load(tmp_path):
     with pytest.raises(DataError, match="it is a pickle and not the published one"):
         load(build.cifar10_python(tmp_path))
-    assert len(cifar.read(tmp_path, trusted=True).train) == 50
+    assert len(read(tmp_path, trusted=True).train) == 50
 
 
 def test_a_name_that_is_nearly_known_is_proposed():
@@ -236,7 +237,7 @@ def test_strict_and_progress_reach_the_decoder(tmp_path):
 
 def test_every_known_name_has_a_reader():
     assert set(KNOWN_NAMES) == {"fashion-mnist", "mnist", "cifar10", "cifar100", "shapes"}
-    assert set(sources._KNOWN) == set(KNOWN_NAMES) - {"shapes"}
+    assert set(_KNOWN) == set(KNOWN_NAMES) - {"shapes"}
 
 
 # --- how it lies in memory

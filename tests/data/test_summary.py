@@ -8,8 +8,8 @@ from PIL import Image
 
 from tinylens.data import summary
 from tinylens.data.dataset import Dataset, Skipped, Splits
+from tinylens.data.readers.synthetic import shapes
 from tinylens.data.summary import CELL, GAP, channel_statistics, contact_sheet, summarize
-from tinylens.data.synthetic import shapes
 
 NAMES = ("cat", "dog", "hen")
 

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from tinylens.data.synthetic import CLASS_NAMES, shapes
+from tinylens.data.readers.synthetic import CLASS_NAMES, shapes
 
 
 def test_the_same_seed_draws_the_same_pictures_and_they_are_these():

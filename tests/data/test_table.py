@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders_data import encoded, noise, parquet, plain
-from tinylens.data import card, table
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.encoded import Options
-from tinylens.data.parts import Columns
+from tinylens.data.readers import parquet as card
+from tinylens.data.readers import parquet as table
+from tinylens.data.splits import Columns
 from tinylens.errors import DataError, MissingExtra
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -362,4 +363,4 @@ def test_class_names_may_be_in_the_card_of_a_hugging_face_folder(tmp_path, optio
 def test_a_card_that_is_written_is_read_back(tmp_path):
     names = ["cat", "it's", 'say "é"', "a: b", "# c", "- d", "\\n", "07"]
     (tmp_path / "README.md").write_text(card.write(names, {"train": "9"}))
-    assert card.class_names(tmp_path / "README.md") == tuple(names)
+    assert card.names_in_card(tmp_path / "README.md") == tuple(names)

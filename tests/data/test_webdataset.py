@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from builders_data import packed, plain, two_classes
-from tinylens.data import archive, webdataset
 from tinylens.data.encoded import Options
-from tinylens.data.parts import Columns
-from tinylens.data.sources import load
+from tinylens.data.load import load
+from tinylens.data.readers import archive, webdataset
+from tinylens.data.splits import Columns
 from tinylens.errors import DataError
 
 

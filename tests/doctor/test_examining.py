@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from builders_doctor import enlarged, photo, pictures, reference, scenes
-from tinylens.doctor import UNJUDGED, examine, study
+from tinylens.inference.input_checks.examine import UNJUDGED, examine
+from tinylens.inference.input_checks.study import study
 
 PICTURES = pictures(40, seed=9)
 

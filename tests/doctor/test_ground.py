@@ -5,8 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
-from tinylens.doctor import ground
-from tinylens.doctor.ground import Ground, Window, box_of, difference, fit_ground, thing
+from tinylens.inference.input_checks.background import (
+    LEAST_CONTRAST,
+    Ground,
+    Window,
+    box_of,
+    difference,
+    filled,
+    fit_ground,
+    reduced,
+    spread,
+    thing,
+    without_specks,
+)
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=3, max_side=9))
 
@@ -21,7 +32,7 @@ def test_a_lit_ground_is_found_to_a_grey_level():
     found = fit_ground(np.rint(lit()).astype(np.uint8))
     assert np.abs(found.at(60, 80) - lit()).max() < 1
     assert found.roughness < 1
-    assert found.contrast == ground.LEAST_CONTRAST
+    assert found.contrast == LEAST_CONTRAST
 
 
 def test_what_touches_the_border_does_not_pull_the_ground():
@@ -64,7 +75,7 @@ def test_parts_of_a_thing_that_hang_apart_are_kept():
 def test_values_spread_round_corners_and_not_through_walls():
     inside = np.array([[1, 1, 1, 0, 1], [0, 0, 1, 0, 1], [1, 1, 1, 0, 0], [1, 0, 0, 1, 1]], bool)
     values = np.arange(20).reshape(4, 5)
-    assert ground.spread(values, inside).tolist() == [
+    assert spread(values, inside).tolist() == [
         [15, 15, 15, 0, 9],
         [0, 0, 15, 0, 9],
         [15, 15, 15, 0, 0],
@@ -74,20 +85,20 @@ def test_values_spread_round_corners_and_not_through_walls():
 
 @given(MASKS)
 def test_filling_adds_only_what_is_enclosed_and_happens_once(mask):
-    closed = ground.filled(mask)
+    closed = filled(mask)
     assert (closed >= mask).all()
-    assert (ground.filled(closed) == closed).all()
+    assert (filled(closed) == closed).all()
     assert (closed[0] == mask[0]).all() and (closed[:, -1] == mask[:, -1]).all()
 
 
 @given(MASKS)
 def test_specks_are_taken_away_and_nothing_is_added(mask):
-    kept = ground.without_specks(mask)
+    kept = without_specks(mask)
     assert (kept <= mask).all()
     assert kept.any() == mask.any()
 
 
 def test_a_small_picture_is_not_made_smaller():
     picture = np.zeros((20, 30, 1), np.uint8)
-    assert ground.reduced(picture, 30) is picture
-    assert ground.reduced(picture, 15).shape == (10, 15, 1)
+    assert reduced(picture, 30) is picture
+    assert reduced(picture, 15).shape == (10, 15, 1)

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 
 from builders_doctor import pictures
-from tinylens.doctor import polarity
+from tinylens.inference.input_checks import background
 
 
 def looks(images: np.ndarray) -> np.ndarray:
     return np.stack(
-        [polarity.looks(each[..., 0].astype(float), each[..., 0] > 0) for each in images]
+        [background.looks(each[..., 0].astype(float), each[..., 0] > 0) for each in images]
     )
 
 
@@ -17,22 +17,22 @@ def test_brightness_is_counted_within_and_along_the_outline():
     grey[6:22, 6:22] = 200
     where = np.zeros((28, 28), bool)
     where[4:24, 4:24] = True
-    found = polarity.looks(grey, where)
-    inner, rim = found[: polarity.LEVELS], found[polarity.LEVELS : 2 * polarity.LEVELS]
+    found = background.looks(grey, where)
+    inner, rim = found[: background.LEVELS], found[background.LEVELS : 2 * background.LEVELS]
     assert inner[200 // 16] == 1 and rim[90 // 16] == 1 and found[-1] == 1
     assert inner.sum() == rim.sum() == 1
 
 
 def test_the_edge_of_the_picture_is_no_outline():
     everything = np.ones((28, 28), bool)
-    found = polarity.looks(np.full((28, 28), 90.0), everything)
-    assert found[polarity.LEVELS : 2 * polarity.LEVELS].sum() == 0
+    found = background.looks(np.full((28, 28), 90.0), everything)
+    assert found[background.LEVELS : 2 * background.LEVELS].sum() == 0
 
 
 def test_pictures_are_told_from_their_negatives():
     as_they_are = pictures(100, seed=3)
     negatives = np.where(as_they_are > 0, 255 - as_they_are, 0)
-    weights = polarity.learn(looks(as_they_are), looks(negatives))
+    weights = background.learn(looks(as_they_are), looks(negatives))
     assert (looks(pictures(50, seed=4)) @ weights > 0).all()
     unseen = pictures(50, seed=5)
     assert (looks(np.where(unseen > 0, 255 - unseen, 0)) @ weights < 0).all()
@@ -40,5 +40,5 @@ def test_pictures_are_told_from_their_negatives():
 
 def test_what_cannot_be_told_apart_is_not_and_stays_finite():
     rows = looks(pictures(20))
-    weights = polarity.learn(rows, rows)
+    weights = background.learn(rows, rows)
     assert np.abs(rows @ weights).max() < 1e-6

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from builders_doctor import pictures, reference, scenes
-from tinylens.doctor import Reference, study
-from tinylens.doctor.reference import VERSION
+from tinylens.inference.input_checks.reference import VERSION, Reference
+from tinylens.inference.input_checks.study import study
 
 
 def test_pictures_on_black_have_that_ground_and_things_that_fill_them():

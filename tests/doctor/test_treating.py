@@ -11,8 +11,10 @@ from hypothesis.extra import numpy as hnp
 
 from builders_doctor import enlarged, photo, pictures, reference, scenes
 from tinylens.data.images import ImageRule, convert
-from tinylens.doctor import KINDS, Doctor, allowed_kinds, examine, study, treat
 from tinylens.errors import RecipeError
+from tinylens.inference.input_checks.examine import KINDS, examine
+from tinylens.inference.input_checks.fixes import Doctor, allowed_kinds, treat
+from tinylens.inference.input_checks.study import study
 
 PICTURES = pictures(12, seed=9)
 ALL = allowed_kinds("all")

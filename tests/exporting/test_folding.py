@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tinylens.exporting.folding import folded
+from tinylens.exporting.int8 import folded
 
 
 def network(scale: float, behind: tuple[str, ...]) -> onnx.ModelProto:

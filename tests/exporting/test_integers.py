@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from tinylens.classifier import Classifier
-from tinylens.exporting.integers import integer_model, some
-from tinylens.modelfile import INTEGER_TOLERANCE
-from tinylens.reopening import reopen
+from tinylens.data.load import reopen
+from tinylens.exporting.int8 import integer_model, some
+from tinylens.inference.classifier import Classifier
+from tinylens.inference.model_file import INTEGER_TOLERANCE
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:onnxruntime")
 

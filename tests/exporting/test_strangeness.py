@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from shipped import RULE, card, linear_graph, some_images, weights
-from tinylens import strangers
-from tinylens.classifier import Classifier
-from tinylens.deciding import Deciding
-from tinylens.modelfile import seal
+from tinylens.evaluation import out_of_distribution
+from tinylens.inference.classifier import Classifier
+from tinylens.inference.model_file import seal
+from tinylens.inference.selective_prediction import Deciding
 
 pytest.importorskip("keras")
 
 from onnx import helper
 
-from tinylens.exporting.strangeness import add_strangeness
+from tinylens.exporting.ood_output import add_strangeness
 
 
 def logits_of(images: np.ndarray) -> np.ndarray:
@@ -24,14 +24,14 @@ def logits_of(images: np.ndarray) -> np.ndarray:
 
 
 ORDINARY = logits_of(some_images(500, RULE, seed=7))
-KNOWN = strangers.fit(ORDINARY, ORDINARY.argmax(axis=1), ORDINARY)
+KNOWN = out_of_distribution.fit(ORDINARY, ORDINARY.argmax(axis=1), ORDINARY)
 
 
 def telling(refused: float | None = None) -> Classifier:
     assert KNOWN is not None
     graph = linear_graph(RULE)
     assert add_strangeness(graph, KNOWN)
-    deciding = Deciding(ordinary=strangers.quantiles(KNOWN.of(ORDINARY)), refused=refused)
+    deciding = Deciding(ordinary=out_of_distribution.quantiles(KNOWN.of(ORDINARY)), refused=refused)
     content = seal(card(RULE, deciding=deciding), graph.SerializeToString())
     return Classifier.from_bytes(content, "telling", threads=1)
 
@@ -63,7 +63,7 @@ def test_the_graph_says_what_the_formula_says_in_every_version_of_the_operators(
     graph.opset_import.append(helper.make_opsetid("", opset))
     graph.ir_version = 10
     add_strangeness(graph, KNOWN)
-    deciding = Deciding(ordinary=strangers.quantiles(KNOWN.of(ORDINARY)))
+    deciding = Deciding(ordinary=out_of_distribution.quantiles(KNOWN.of(ORDINARY)))
     content = seal(card(RULE, deciding=deciding), graph.SerializeToString())
     images = some_images(100, RULE, seed=9)
     _, given = Classifier.from_bytes(content, "other", threads=1).judged(images)

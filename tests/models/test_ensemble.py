@@ -8,10 +8,12 @@ import pytest
 from onnxruntime import InferenceSession
 
 from conformance import tiny_dataset
-from tinylens import models, strangers
-from tinylens.exporting.direct import onnx_model
-from tinylens.exporting.strangeness import add_strangeness
+from tinylens.evaluation import out_of_distribution
+from tinylens.exporting.onnx_writer import onnx_model
+from tinylens.exporting.ood_output import add_strangeness
 from tinylens.metrics import calibrated
+from tinylens.models.build import build_network, ship, ship_ensemble
+from tinylens.models.spec import NetworkShape
 
 pytestmark = pytest.mark.backend
 
@@ -28,11 +30,11 @@ def members(pictures):
     """One network that ships with a bend and one without."""
     found = []
     for seed, bend in enumerate((0.3, 0.0)):
-        shape = models.NetworkShape(SHAPE, 4, (120.0,) * 3, (60.0,) * 3, seed, pictures)
-        built = models.build("whitened", shape, {"widths": [8, 8]})
+        shape = NetworkShape(SHAPE, 4, (120.0,) * 3, (60.0,) * 3, seed, pictures)
+        built = build_network("whitened", shape, {"widths": [8, 8]})
         head = built.layers[-1]
         head.set_weights([300 * values for values in head.get_weights()])  # answers that differ
-        found.append(models.ship(built, 1.2, bend=bend))
+        found.append(ship(built, 1.2, bend=bend))
     return found
 
 
@@ -45,10 +47,10 @@ def test_an_ensemble_answers_with_the_calibrated_mean(members, pictures, bend, t
     mean = np.mean([answers(member, pictures) for member in members], axis=0)
     expected = calibrated(np.log(mean), 0.7, bend)
     assert np.abs(expected - answers(members[0], pictures)).max() > 0.01  # else nothing was tested
-    ensemble = models.ship_ensemble(members, 0.7, bend)
+    ensemble = ship_ensemble(members, 0.7, bend)
     np.testing.assert_allclose(answers(ensemble, pictures), expected, atol=1e-5)
     proto = onnx_model(ensemble, "0")
-    known = strangers.fit(np.log(mean), mean.argmax(axis=1), np.log(mean))
+    known = out_of_distribution.fit(np.log(mean), mean.argmax(axis=1), np.log(mean))
     assert known is None or add_strangeness(proto, known, bent=bend > 0)
     session = InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     found = session.run(["probabilities"], {"image": pictures})[0]
@@ -66,5 +68,5 @@ def test_a_class_that_all_rule_out_has_a_number(pictures):
     kernel, _ = sure.get_weights()
     sure.set_weights([kernel, np.array([0.0, -200.0], np.float32)])
     model = keras.Model(pixels, keras.layers.Softmax()(values))
-    found = answers(models.ship_ensemble([model, model]), pictures)
+    found = answers(ship_ensemble([model, model]), pictures)
     assert np.isfinite(found).all() and (found[:, 0] == 1).all()

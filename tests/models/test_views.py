@@ -8,9 +8,10 @@ import pytest
 from onnxruntime import InferenceSession
 
 from conformance import tiny_dataset
-from tinylens import models
-from tinylens.exporting.direct import onnx_model
-from tinylens.models.views import averaged
+from tinylens.exporting.onnx_writer import onnx_model
+from tinylens.models.averaging import averaged
+from tinylens.models.build import build_network, ship
+from tinylens.models.spec import NetworkShape
 
 pytestmark = pytest.mark.backend
 
@@ -24,8 +25,8 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def network(pictures):
-    shape = models.NetworkShape(SHAPE, 4, (120.0,) * 3, (60.0,) * 3, 0, pictures)
-    built = models.build("whitened", shape, {"widths": [8, 8]})
+    shape = NetworkShape(SHAPE, 4, (120.0,) * 3, (60.0,) * 3, 0, pictures)
+    built = build_network("whitened", shape, {"widths": [8, 8]})
     head = built.layers[-1]
     head.set_weights([100 * values for values in head.get_weights()])  # answers that differ
     return built
@@ -58,14 +59,14 @@ def test_the_logits_are_the_weighted_mean_of_those_of_the_views(network, picture
 def test_what_ships_answers_with_the_same_mean(network, pictures, views):
     values = expected_logits(network, pictures, views) / 1.5
     expected = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
-    shipped = models.ship(network, temperature=1.5, views=views)
+    shipped = ship(network, temperature=1.5, views=views)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(shipped(pictures)), expected, atol=1e-5)
     session = InferenceSession(onnx_model(shipped, "0").SerializeToString())
     np.testing.assert_allclose(session.run(None, {"image": pictures})[0], expected, atol=1e-5)
 
 
 def test_weights_of_several_views_are_kept_once_in_the_file(network):
-    sizes = [onnx_model(models.ship(network, views=views), "0").ByteSize() for views in (1, 6)]
+    sizes = [onnx_model(ship(network, views=views), "0").ByteSize() for views in (1, 6)]
     weights = 4 * network.count_params()
     assert sizes[1] - sizes[0] < weights / 2 + 20_000
 

@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 
 from conformance import tiny_dataset
-from tinylens import models
-from tinylens.models.whitened import SMALLEST_VARIANCE, whitening_kernel
+from tinylens.models.airbench import SMALLEST_VARIANCE, whitening_kernel
+from tinylens.models.build import build_network
+from tinylens.models.spec import NetworkShape
 
 
 def built(image_shape=(32, 32, 3), **options):
     channels = image_shape[2]
     pictures = tiny_dataset(image_shape, 4, 64).images
-    shape = models.NetworkShape(
-        image_shape, 10, (120.0,) * channels, (60.0,) * channels, 0, pictures
-    )
-    return models.build("whitened", shape, options)
+    shape = NetworkShape(image_shape, 10, (120.0,) * channels, (60.0,) * channels, 0, pictures)
+    return build_network("whitened", shape, options)
 
 
 @pytest.mark.parametrize(("channels", "side"), [(1, 2), (3, 2), (3, 3)])
@@ -83,6 +82,6 @@ def test_the_first_outputs_of_a_convolution_are_its_inputs():
 
 
 def test_it_says_that_it_needs_pictures():
-    shape = models.NetworkShape((32, 32, 3), 10, (120.0,) * 3, (60.0,) * 3)
+    shape = NetworkShape((32, 32, 3), 10, (120.0,) * 3, (60.0,) * 3)
     with pytest.raises(ValueError, match=r"needs NetworkShape\.sample"):
-        models.build("whitened", shape, {})
+        build_network("whitened", shape, {})

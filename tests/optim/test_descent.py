@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tinylens import optim
-from tinylens.optim.descent import ROUNDS, STEEP, Muon, NesterovSGD, orthogonal
-from tinylens.recipe_sections import OptimizerSection
+from tinylens.models.optimizers import ROUNDS, STEEP, Muon, NesterovSGD, build, orthogonal
+from tinylens.recipe import OptimizerSection
 
 pytestmark = pytest.mark.backend
 
@@ -81,7 +80,7 @@ def test_steps_under_a_falling_rate_are_those_of_the_reference(name, problem):
         bias_rate=4.0,
         schedule="linear",
     )
-    found = taken(optim.build(spec, STEPS), *problem)
+    found = taken(build(spec, STEPS), *problem)
     muon = name == "muon"
     expected = reference(
         *problem,
@@ -117,9 +116,7 @@ def test_in_bfloat16_a_turn_points_the_same_way():
     assert rough.dtype == np.float32
     cosine = exact @ rough / np.linalg.norm(exact) / np.linalg.norm(rough)
     assert cosine > 0.999
-    assert optim.build(OptimizerSection(name="muon"), 5, precision="bfloat16").arithmetic == (
-        "bfloat16"
-    )
+    assert build(OptimizerSection(name="muon"), 5, precision="bfloat16").arithmetic == ("bfloat16")
 
 
 def test_a_kernel_has_the_norm_of_its_outputs_before_each_step():

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinylens import reporting
-from tinylens.comparison import compare
 from tinylens.data.cache import cache_root
 from tinylens.data.dataset import Splits
-from tinylens.data.sources import load
-from tinylens.reporting import compare_page
+from tinylens.data.load import load
+from tinylens.evaluation.compare import compare
+from tinylens.reporting import compare_page, write
 from tinylens.results import Audit, Oddity
-from tinylens.training import train
+from tinylens.training.train import train
 
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -189,7 +188,7 @@ def other_pages(run, tmp_path_factory):
     )
     counts = {name: tuple(part.counts.tolist()) for name, part in parts.items()}
     audit = Audit("clothes", names, counts, ("test",), False, (), (), (), odd, ())
-    reporting.write_audit(folder / "audit.html", audit, parts)
+    write.write_audit(folder / "audit.html", audit, parts)
     second = trained(data, folder / "second-1", seed=1)[1]
     found = compare([first, second])
     sides = compare_page.judged([first, second], found)

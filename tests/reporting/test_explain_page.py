@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinylens import reporting
+from tinylens.reporting import write
 from tinylens.reporting.charts import SIDE, overlay
 from tinylens.reporting.explain_page import render
 from tinylens.results import Explained, Explanations, Heat, Neighbour, Sheet
@@ -37,20 +37,20 @@ def mistakes(*titles):
 
 def test_a_page_and_a_plot_a_sheet_are_written_and_old_ones_go(tmp_path):
     run = Run(tmp_path)
-    reporting.write_explanations(run, mistakes("<b>cat → $x^", "a/b → c", "d → e"))
+    write.write_explanations(run, mistakes("<b>cat → $x^", "a/b → c", "d → e"))
     names = sorted(path.name for path in run.plots.iterdir())
     assert names == ["explained-01-b-cat-x.png", "explained-02-a-b-c.png", "explained-03-d-e.png"]
     with Image.open(run.plots / names[0]) as plot:
         assert plot.size[0] > 700
     (run.plots / "curves.png").write_bytes(b"another's")
-    reporting.write_explanations(run, mistakes("d → e"))
+    write.write_explanations(run, mistakes("d → e"))
     names = sorted(path.name for path in run.plots.iterdir())
     assert names == ["curves.png", "explained-01-d-e.png"]
 
 
 def test_the_page_says_what_is_shown_and_names_are_only_text(tmp_path):
     run = Run(tmp_path)
-    reporting.write_explanations(run, mistakes("<b>cat → $x^", "d → e"))
+    write.write_explanations(run, mistakes("<b>cat → $x^", "d → e"))
     page = run.explanations.read_text("utf-8")
     text = " ".join(page.split())
     assert "<b>cat" not in page and "&lt;b&gt;cat" in page
@@ -66,7 +66,7 @@ def test_named_pictures_by_occlusion_have_a_page_too(tmp_path):
     pictures = tuple(explained(n, label=None, neighbours=0, channels=1) for n in range(3))
     found = Explanations("model.onnx", "occlusion", (Sheet("Pictures", 3, pictures),))
     run = Run(tmp_path)
-    reporting.write_explanations(run, found)
+    write.write_explanations(run, found)
     page = run.explanations.read_text("utf-8")
     assert "3 pictures, and what in them speaks for a class" in page
     assert page.count("25.0 %, covered −3.46") == 3
@@ -77,7 +77,7 @@ def test_named_pictures_by_occlusion_have_a_page_too(tmp_path):
 
 def test_a_run_without_mistakes_says_so(tmp_path):
     found = Explanations("runs/one", "grad-cam", (), (3, 3), 0)
-    reporting.write_explanations(Run(tmp_path), found)
+    write.write_explanations(Run(tmp_path), found)
     page = Run(tmp_path).explanations.read_text("utf-8")
     assert "There is no mistake to explain" in page and "<section" not in page
 
@@ -107,7 +107,7 @@ def test_a_large_picture_is_not_made_larger():
 
 def test_the_page_holds_whole_pictures(tmp_path):
     run = Run(tmp_path)
-    reporting.write_explanations(run, mistakes("d → e"))
+    write.write_explanations(run, mistakes("d → e"))
     page = run.explanations.read_text("utf-8")
     first = re.search(r'class="pixels" src="data:image/png;base64,([^"]+)"', page)
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(first[1]))))
@@ -122,9 +122,7 @@ def test_a_browser_shows_the_page_whole_without_an_error(width, tmp_path):
         pytest.skip("no chromium to render with")
     playwright = pytest.importorskip("playwright.sync_api")
     run = Run(tmp_path)
-    reporting.write_explanations(
-        run, mistakes("a long name of a class → another long one", "d → e")
-    )
+    write.write_explanations(run, mistakes("a long name of a class → another long one", "d → e"))
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": width, "height": 900})

@@ -9,9 +9,9 @@ from PIL import Image
 
 import shipped
 from builders_run import make_run, simulated_parts
-from tinylens import reporting
-from tinylens.classifier import Classifier
 from tinylens.errors import ModelError
+from tinylens.inference.classifier import Classifier
+from tinylens.reporting import write
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.model_card import render, yaml_text
 
@@ -51,7 +51,7 @@ def test_names_survive_yaml_and_markdown(tmp_path):
 
 def test_a_card_tells_what_the_report_tells(tmp_path):
     run = make_run(tmp_path / "run")
-    reporting.write(run)
+    write.write(run)
     card = run.model_card.read_text(encoding="utf-8")
     test = run.evaluation.splits["test"]
     value, low, high = (f"{100 * x:.1f}" for x in (test.accuracy.value, *test.accuracy.ci95))
@@ -93,5 +93,5 @@ def test_a_damaged_model_file_is_not_described(tmp_path):
     run = make_run(tmp_path / "run", class_names=names, parts=simulated_parts(names))
     run.model.write_bytes(shipped.model_bytes()[:-100])
     with pytest.raises(ModelError):
-        reporting.write(run)
+        write.write(run)
     assert not run.report.exists()

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from builders_run import make_run, simulated_history, simulated_parts
-from tinylens import reporting
 from tinylens.errors import RunError
+from tinylens.reporting import write
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.document import data_uri
 from tinylens.reporting.report import render
@@ -191,7 +191,7 @@ def test_a_run_without_val_history_or_mistakes_has_a_report(tmp_path):
     sure = np.where(labels[:, None] == [0, 1], 1.0, 0.0).astype(np.float32)
     parts = {"train": (sure, labels), "test": (sure, labels)}
     run, html = report_of(tmp_path / "run", class_names=("a", "b"), parts=parts, history=[])
-    reporting.write(run)
+    write.write(run)
     words = Outline(html).words
     assert "100.0 % of the test pictures answered right" in words
     assert "No picture of test was mistaken." in words
@@ -230,12 +230,12 @@ def test_a_single_epoch_and_a_loss_that_is_not_a_number_are_drawn(tmp_path):
 
 def test_write_leaves_the_report_and_all_plots_and_removes_what_has_no_successor(tmp_path):
     run, html = report_of(tmp_path / "run")
-    reporting.write(run)
+    write.write(run)
     assert run.report.read_text(encoding="utf-8") == html
     plots = {"curves", "confusion_matrix", "per_class", "reliability", "worst_mistakes"}
     assert {path.stem for path in run.plots.iterdir()} == plots
     (run.path / "history.csv").unlink()
-    reporting.write(run)
+    write.write(run)
     assert {path.stem for path in run.plots.iterdir()} == plots - {"curves"}
 
 
@@ -243,7 +243,7 @@ def test_a_run_that_is_not_evaluated_yet_has_no_report(tmp_path):
     run = make_run(tmp_path / "run")
     (run.path / "evaluation.json").unlink()
     with pytest.raises(RunError, match=r"has no evaluation\.json: training has not come that far"):
-        reporting.write(run)
+        write.write(run)
     assert not run.report.exists()
 
 
@@ -251,7 +251,7 @@ def test_files_of_two_trainings_are_refused(tmp_path):
     run, other = make_run(tmp_path / "run"), simulated_parts(sizes={"test": 30})["test"]
     run.write_predictions({"test_probabilities": other[0], "test_labels": other[1]})
     with pytest.raises(RunError, match=r"speaks of 90 test pictures and 3 classes, .* \(30, 3\)"):
-        reporting.write(run)
+        write.write(run)
 
 
 def test_pictures_survive_their_way_into_the_page():

@@ -7,18 +7,18 @@ from rich.console import Console
 from builders_curve import SIZES, errors_of, simulated
 from builders_export_card import CARD
 from builders_run import simulated_parts
-from tinylens import evaluation
 from tinylens.errors import RunError
-from tinylens.gap_parts import take_apart
-from tinylens.learning_curve import Size, assemble
+from tinylens.evaluation import evaluate
+from tinylens.evaluation.diagnosis import take_apart
 from tinylens.reporting import tables
 from tinylens.reporting.wording import groups
 from tinylens.results import Calibration, NetworkSize
+from tinylens.training.learning_curve import Size, assemble
 
 
 def evaluation_of(class_names=("cat", "dog", "owl"), **sizes):
     parts = simulated_parts(class_names, sizes or {"train": 240, "val": 60, "test": 90})
-    return evaluation.assemble(parts, class_names, Calibration(1.0, "none"))
+    return evaluate.assemble(parts, class_names, Calibration(1.0, "none"))
 
 
 def lines_of(table, width=100):

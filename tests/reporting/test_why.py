@@ -11,14 +11,13 @@ from PIL import Image
 
 from builders_curve import curve_of, errors_of, simulated
 from builders_run import make_run, simulated_parts
-from tinylens import reporting
-from tinylens.diagnosis import diagnose
-from tinylens.learning_curve import Size, assemble
-from tinylens.reporting import charts
+from tinylens.evaluation.diagnosis import diagnose
+from tinylens.reporting import charts, write
 from tinylens.reporting.contents import Contents
 from tinylens.reporting.report import render
 from tinylens.reporting.wording import groups
 from tinylens.results import Audit, LearningCurve, Score, Twin
+from tinylens.training.learning_curve import Size, assemble
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_a_learning_curve_is_drawn_to_twice_the_pictures(run, curve):
     assert measured.get_ydata()[0] == pytest.approx(100 * curve.points[0].error.value)
     assert expected.get_xdata()[-1] == pytest.approx(2 * curve.points[-1].pictures)
     assert curve.words in words_of(run)
-    reporting.write(run)
+    write.write(run)
     with Image.open(run.plots / "learning_curve.png") as plot:
         assert plot.size == (768, 480)
 
@@ -80,14 +79,14 @@ def test_a_curve_without_a_power_law_is_drawn_without_one(run, curve):
     run.write_learning_curve(measured)
     series = charts.learning_curve(measured).axes[0].get_legend_handles_labels()[1]
     assert series == ["val"]
-    reporting.write(run)
+    write.write(run)
     assert (run.plots / "learning_curve.png").is_file()
 
 
 def test_a_curve_without_a_mistake_can_be_drawn(run):
     nothing = np.zeros((4, 3, 500), bool)
     run.write_learning_curve(assemble([Size(n, 0, 3) for n in (10, 20, 40, 80)], nothing))
-    reporting.write(run)
+    write.write(run)
     low, high = run.learning_curve.doubled.ci95
     assert 0 <= low < high < 1e-3
     assert (run.plots / "learning_curve.png").is_file()

@@ -20,7 +20,7 @@ import pytest
 
 from served import TOKEN, Server, encoded, form, png, read_all, resident, running, until
 from shipped import RULE, model_bytes
-from tinylens.classifier import Classifier
+from tinylens.inference.classifier import Classifier
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 

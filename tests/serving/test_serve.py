@@ -17,11 +17,11 @@ from PIL import Image
 from builders_doctor import photo, pictures, reference
 from served import encoded, form, png, read_all, running, until
 from shipped import CLASS_NAMES, RULE, model_bytes, some_images
-from tinylens import drift
-from tinylens.classifier import Classifier
 from tinylens.data.images import ImageRule
-from tinylens.deciding import Deciding, Level
-from tinylens.occlusion import occlusion
+from tinylens.inference import drift
+from tinylens.inference.classifier import Classifier
+from tinylens.inference.occlusion import occlusion
+from tinylens.inference.selective_prediction import Deciding, Level
 from tinylens.serving import shapes
 
 CLASSIFIER = Classifier.from_bytes(model_bytes(), "boots", threads=1)

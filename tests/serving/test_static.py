@@ -17,8 +17,8 @@ from PIL import Image
 from builders_doctor import photo, pictures, reference
 from served import TOKEN, encoded, form, png, running, until
 from shipped import CLASS_NAMES, RULE, model_bytes
-from tinylens.classifier import Classifier
 from tinylens.data.images import ImageRule
+from tinylens.inference.classifier import Classifier
 
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip("playwright.sync_api")

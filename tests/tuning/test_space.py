@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tinylens.errors import RecipeError
 from tinylens.recipe import Recipe
-from tinylens.tuning.space import (
+from tinylens.training.tuning.space import (
     borrowed,
     default_space,
     parameters_of,

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from tinylens.tuning.folder import Folder
-from tinylens.tuning.pruning import DEFAULT, Behind, reporting_trial
-from tinylens.tuning.study import (
+from tinylens.training.tuning.folder import Folder
+from tinylens.training.tuning.pruning import DEFAULT, Behind, reporting_trial
+from tinylens.training.tuning.study import (
     CONFIRMED,
     RUN_SHARE,
     near,

@@ -33,9 +33,9 @@ precision = "float32"
 
 @pytest.fixture
 def folder(tmp_path):
-    from tinylens.data import arrays
-    from tinylens.data.parts import Parts
-    from tinylens.data.synthetic import shapes
+    from tinylens.data.readers import arrays
+    from tinylens.data.readers.synthetic import shapes
+    from tinylens.data.splits import Parts
 
     drawn = shapes(n_train=600, n_test=100)
     arrays.write_parts(tmp_path / "small.npz", Parts(drawn.train, drawn.val, drawn.test))

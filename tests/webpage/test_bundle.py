@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tinylens.webpage import bundle
+from tinylens.exporting.webpage import bundle
 
 MINIFIED = """var a=1,b=2;
 export{a as env,b as InferenceSession,b as Tensor};

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import tinylens.webpage
 from tinylens.data.images import MAX_PIXELS, MAX_SIDE, ImageRule, decode
 from tinylens.errors import DataError
+from tinylens.exporting.webpage import page as webpage
 
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium to decode with")
 
-STATIC = Path(tinylens.webpage.__file__).parent / "static"
+STATIC = Path(webpage.__file__).parent / "static"
 SITE = "http://tinylens.test/"
 PIXELS = """async ([content, rule, most]) => {
   const { pixelsOf } = await import("/pixels.js");

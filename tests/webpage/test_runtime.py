@@ -9,7 +9,7 @@ import tarfile
 import pytest
 
 from tinylens.errors import DataError, MissingExtra
-from tinylens.webpage import runtime
+from tinylens.exporting.webpage import runtime
 
 BRING = (
     "on a machine with npm type `npm pack onnxruntime-web@1.30.0 && tar xzf "

@@ -21,16 +21,16 @@ import pytest
 from PIL import Image
 
 from builders_export import RECIPE, trained_run
-from tinylens.classifier import Classifier
 from tinylens.data.cache import cache_root
 from tinylens.data.dataset import Splits
-from tinylens.data.sources import load
+from tinylens.data.load import load
 from tinylens.errors import MissingExtra
-from tinylens.modelfile import GoldenSamples, unseal
-from tinylens.modelfile import seal as sealed
-from tinylens.training import train
-from tinylens.webpage import write_page
-from tinylens.webpage.runtime import runtime_files
+from tinylens.exporting.webpage.page import write_page
+from tinylens.exporting.webpage.runtime import runtime_files
+from tinylens.inference.classifier import Classifier
+from tinylens.inference.model_file import GoldenSamples, unseal
+from tinylens.inference.model_file import seal as sealed
+from tinylens.training.train import train
 
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip("playwright.sync_api")

@@ -19,7 +19,7 @@ from tinylens.cli.frame import (
 from tinylens.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from tinylens.auditing import Embed
+    from tinylens.auditing.audit import Embed
     from tinylens.data.dataset import Dataset, Splits
     from tinylens.data.encoded import Options
     from tinylens.metrics import Probabilities
@@ -48,12 +48,15 @@ def audit(
     as_json: JsonFlag = False,
 ) -> None:
     """Look for leaks, duplicates, wrong labels, outliers and broken files in a data set."""
-    from tinylens import auditing, beginning, files, wrong_labels
+    from tinylens import files
+    from tinylens.auditing import audit as auditing
+    from tinylens.auditing import label_errors
     from tinylens.recipe import Recipe
     from tinylens.run import Run
+    from tinylens.training.train import RUNS
 
     if folds:
-        wrong_labels.finder()  # if it is missing, that is better said before minutes of training
+        label_errors.finder()  # if it is missing, that is better said before minutes of training
     run = Run(target)
     if run.started:
         parts, folder = _parts_of(run, data_dir), out or run.path
@@ -62,7 +65,7 @@ def audit(
         options = frame.options(size, strict, data_dir, image_column, label_column)
         parts = _parts_at(target, options)
         answers, network = {}, None
-        folder = out or beginning.RUNS / f"{files.slug(target)}-audit"
+        folder = out or RUNS / f"{files.slug(target)}-audit"
     if folds:
         runs = _train_folds(parts, Recipe.load(recipe), folds, folder / "folds", backend)
         answers = _answers_of_folds(parts, folder / "folds", runs)
@@ -85,17 +88,17 @@ def audit(
 
 def _parts_of(run: Run, data_dir: Path | None) -> dict[str, Dataset]:
     """Return the parts of a run's data set; that test is looked at goes on record."""
-    from tinylens import evaluation
-    from tinylens.reopening import reopen
+    from tinylens.data.load import reopen
+    from tinylens.evaluation.evaluate import record_look
 
     parts = dict(reopen(run, data_dir=data_dir).items())
-    evaluation.record_look(run, frame.command_line())
+    record_look(run, frame.command_line())
     return parts
 
 
 def _parts_at(source: str, options: Options) -> dict[str, Dataset]:
     """Return the parts that a data set has, none carved out: rows stay where they are."""
-    from tinylens.data.sources import load_parts
+    from tinylens.data.load import load_parts
 
     with frame.progress("decoding") as progress:
         return dict(load_parts(source, replace(options, progress=progress)).items())
@@ -103,10 +106,10 @@ def _parts_at(source: str, options: Options) -> dict[str, Dataset]:
 
 def _own_answers(run: Run, parts: dict[str, Dataset]) -> dict[str, Probabilities]:
     """Return what a run's network answered on the parts that it was not trained on."""
-    from tinylens import wrong_labels
+    from tinylens.auditing import label_errors
 
     try:
-        wrong_labels.finder()
+        label_errors.finder()
     except MissingExtra as error:
         typer.echo(f"labels are not looked at: {error}", err=True)
         return {}
@@ -122,13 +125,15 @@ def _train_folds(
     parts: dict[str, Dataset], recipe: Recipe, count: int, folder: Path, backend: str | None
 ) -> list[Run]:
     """Train a network a fold on train and val together; return the runs."""
-    from tinylens import repeats, training, watching
+    from tinylens.progress import on_terminal
     from tinylens.run import Run
+    from tinylens.training import series as repeats
+    from tinylens.training.train import train
 
-    with watching.on_terminal() as watcher:
+    with on_terminal() as watcher:
 
         def train_into(data: Splits, recipe: Recipe, folder: Path) -> Run:
-            return training.train(
+            return train(
                 data,
                 recipe,
                 out=folder,
@@ -146,7 +151,7 @@ def _answers_of_folds(
     parts: dict[str, Dataset], folder: Path, runs: list[Run]
 ) -> dict[str, Probabilities]:
     """Return each picture's probabilities by networks that were not trained on it."""
-    from tinylens import repeats
+    from tinylens.training import series as repeats
 
     pooled, start = repeats.out_of_fold(folder)["probabilities"], 0
     answers: dict[str, Probabilities] = {}
@@ -160,20 +165,20 @@ def _answers_of_folds(
 
 
 def _embedding(network: Path, backend: str | None) -> Embed:
-    from tinylens import backend as backends
+    from tinylens.backend import activate
 
-    backends.activate(backend)
-    from tinylens.embedding import Embedding
+    activate(backend)
+    from tinylens.models.embedding import Embedding
 
     return Embedding(network)
 
 
 def _write(folder: Path, found: Audit, parts: dict[str, Dataset], run: Run | None) -> None:
     """Write audit.json and the page; the report of a run tells of them too."""
-    from tinylens import reporting
+    from tinylens.reporting import write
     from tinylens.run import Run
 
     Run(folder).write_audit(found)
-    reporting.write_audit(folder / "audit.html", found, parts)
+    write.write_audit(folder / "audit.html", found, parts)
     if run is not None:
-        reporting.write(run)
+        write.write(run)

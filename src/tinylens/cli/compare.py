@@ -12,8 +12,8 @@ from tinylens.cli.frame import DataDirOption, JsonFlag
 from tinylens.errors import DataError
 
 if TYPE_CHECKING:
-    from tinylens.comparison import Comparison
     from tinylens.data.dataset import Dataset
+    from tinylens.evaluation.compare import Comparison
     from tinylens.run import Run
 
 LONGEST_NAME = 100  # of a folder; systems allow 255
@@ -34,14 +34,15 @@ def compare(
     as_json: JsonFlag = False,
 ) -> None:
     """Say which run is better on the test pictures, by how much, or whether it may be chance."""
-    from tinylens import comparison, evaluation
+    from tinylens.evaluation import compare as comparison
+    from tinylens.evaluation.evaluate import record_look
     from tinylens.reporting import compare_page
     from tinylens.run import Run
 
     runs = [Run(folder) for folder in run_folders]
     found = comparison.compare(runs)
     for run in runs:  # whoever picks the better one has chosen by test
-        evaluation.record_look(run, frame.command_line())
+        record_look(run, frame.command_line())
     test, note = _pictures(runs[0], data, data_dir)
     beside = "-vs-".join(run.path.resolve().name for run in runs)[:LONGEST_NAME]
     folder = out or runs[0].path.parent / f"compare-{beside}"
@@ -59,7 +60,7 @@ def compare(
 
 def _pictures(run: Run, data: str | None, data_dir: Path | None) -> tuple[Dataset | None, str]:
     """Return the test part and "", or None and why its pictures cannot be shown."""
-    from tinylens.reopening import reopen
+    from tinylens.data.load import reopen
 
     try:
         return reopen(run, data, data_dir).test, ""

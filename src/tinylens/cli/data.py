@@ -41,7 +41,7 @@ def info(
     as_json: JsonFlag = False,
 ) -> None:
     """Say what is in a data set: pictures by class and part, sizes, colours, what is broken."""
-    from tinylens.data.sources import load
+    from tinylens.data.load import load
     from tinylens.data.summary import summarize, write_contact_sheet
     from tinylens.files import slug
 
@@ -85,9 +85,10 @@ def apply(
     as_json: JsonFlag = False,
 ) -> None:
     """Change labels and drop pictures as fixes.csv says; writes a new set, changes no file."""
-    from tinylens.data import arrays, corrections
+    from tinylens.data import corrections
     from tinylens.data.groups import with_groups
-    from tinylens.data.sources import aspect_of, load_parts
+    from tinylens.data.load import aspect_of, load_parts
+    from tinylens.data.readers import arrays
     from tinylens.files import slug
 
     out = out or Path(f"{slug(dataset)}-corrected.npz")

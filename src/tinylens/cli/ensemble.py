@@ -10,10 +10,10 @@ from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
+    from tinylens.progress import ProgressReporter
     from tinylens.recipe import Recipe
     from tinylens.results import NetworkSize
     from tinylens.run import Run
-    from tinylens.silent import Silent
 
 
 def check_ensemble(ensemble: int | None, others: Mapping[str, object]) -> None:
@@ -37,21 +37,24 @@ def train_networks(
     count: int | None,
     out: Path | None,
     train_into: Callable[[Splits, Recipe, Path | None], Run],
-    watcher: Silent,
+    watcher: ProgressReporter,
 ) -> Run:
     """Train one network, or an ensemble of `count`, into `out` or a folder of its own."""
     if count is None:
         return train_into(data, recipe, out)
-    from tinylens import beginning, ensembles, files
+    from tinylens import files
+    from tinylens.training import ensemble as ensembles
+    from tinylens.training.train import RUNS
 
     stem = f"{files.slug(data.source)}-{recipe.name}-ensemble"
-    folder = out or ensembles.next_folder(beginning.RUNS, stem)
+    folder = out or ensembles.next_folder(RUNS, stem)
     return ensembles.train_ensemble(data, recipe, count, folder, train_into, watcher)
 
 
 def sizes_of(run: Run, teacher: Path | None) -> list[NetworkSize]:
     """Return the sizes that belong together: a student and its teacher, an ensemble's members."""
-    from tinylens import ensembles, sizes
+    from tinylens.exporting import verify
+    from tinylens.training import ensemble as ensembles
 
     paths: dict[str, Path] = {}
     members = run.info.members
@@ -60,7 +63,7 @@ def sizes_of(run: Run, teacher: Path | None) -> list[NetworkSize]:
         paths |= {each["name"]: run.path / ensembles.MEMBERS / each["name"] for each in members}
     elif teacher is not None:
         paths = {"teacher": teacher, "student": run.path}
-        alone = sizes.alone(run)
+        alone = verify.alone(run)
         if alone is not None:
             paths["student alone"] = alone.path
-    return sizes.compare(paths, run) if paths else []
+    return verify.compare(paths, run) if paths else []

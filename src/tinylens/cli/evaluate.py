@@ -28,7 +28,7 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Judge a model on a data set, every figure with its 95 % interval."""
-    from tinylens import evaluation
+    from tinylens.evaluation import evaluate as evaluate_module
     from tinylens.run import Run
 
     if split not in SPLIT_NAMES:
@@ -37,15 +37,15 @@ def evaluate(
     if dataset is None:
         _show_run(run, split, {"model": str(model)}, as_json=as_json)
         return
-    from tinylens.classifier import Classifier
+    from tinylens.inference.classifier import Classifier
     from tinylens.results import Calibration, Evaluation
 
     classifier = Classifier.open(model)
-    part = evaluation.load_part(dataset, split, run, classifier.rule, data_dir)
-    data = evaluation.in_order_of(classifier.class_names, part)
+    part = evaluate_module.load_part(dataset, split, run, classifier.rule, data_dir)
+    data = evaluate_module.in_order_of(classifier.class_names, part)
     if split == "test" and run.started:
-        evaluation.record_look(run, frame.command_line())
-    scores = evaluation.evaluate(classifier.probabilities, data)
+        evaluate_module.record_look(run, frame.command_line())
+    scores = evaluate_module.evaluate(classifier.probabilities, data)
     card = classifier.card
     calibration = Calibration(card.temperature, card.chosen_on or "none", bend=card.bend)
     what = {"model": str(model), "dataset": dataset, "fingerprint": part.fingerprint}
@@ -54,7 +54,7 @@ def evaluate(
 
 
 def _show_run(run: Run, split: str, what: dict[str, str], *, as_json: bool) -> None:
-    from tinylens.diagnosis import diagnose
+    from tinylens.evaluation.diagnosis import diagnose
 
     judged = run.evaluation
     explained = diagnose(run, judged)
@@ -110,11 +110,11 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Draw a run's plots and write its report and model card anew."""
-    from tinylens import reporting
+    from tinylens.reporting import write
     from tinylens.run import Run
 
     run = Run(run_folder)
-    reporting.write(run)
+    write.write(run)
     if as_json:
         plots = sorted(map(str, run.plots.glob("*.png")))
         written = {"report": str(run.report), "model_card": str(run.model_card)}

@@ -15,10 +15,10 @@ from tinylens.cli.frame import DataDirOption, JsonFlag, ModelArgument
 from tinylens.errors import DataError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
-    from tinylens.classifier import Classifier
     from tinylens.data.dataset import Dataset, Images, Labels
+    from tinylens.explaining.explain import Look, NearestPictures
     from tinylens.heatmaps import Heatmaps
-    from tinylens.reasons import Look, NearestPictures
+    from tinylens.inference.classifier import Classifier
     from tinylens.results import Explanations
     from tinylens.run import Run
 
@@ -75,8 +75,8 @@ def explain(
     as_json: JsonFlag = False,
 ) -> None:
     """Show where a network looks: in a run's worst mistakes, or in pictures of yours."""
-    from tinylens import reporting
-    from tinylens.classifier import Classifier
+    from tinylens.inference.classifier import Classifier
+    from tinylens.reporting import write
     from tinylens.run import Run
 
     classifier = Classifier.open(model)
@@ -90,7 +90,7 @@ def explain(
         found = _of_pictures(model, classifier, pictures or [], class_name, way, near)
     folder = Run(out or (_beside(model) if pictures else model))
     folder.write_explanations(found)
-    reporting.write_explanations(folder, found)
+    write.write_explanations(folder, found)
     if as_json:
         frame.print_json({"folder": str(folder.path), "explanations": found.to_json()})
         return
@@ -145,11 +145,11 @@ def _way(
     """Return what was asked for; else Grad-CAM where a network pools its maps, or occlusion."""
     if run is None or method == Method.OCCLUSION:
         return _Way("occlusion", _by_occlusion(classifier))
-    from tinylens import backend as backends
+    from tinylens.backend import activate
 
-    backends.activate(backend)
-    from tinylens.embedding import open_network
-    from tinylens.explaining import GradCam
+    activate(backend)
+    from tinylens.explaining.gradcam import GradCam
+    from tinylens.models.embedding import open_network
 
     grad_cam = GradCam(open_network(run.keras_model))
     if grad_cam.flattened and method is None:
@@ -164,7 +164,7 @@ def _way(
 
 
 def _by_occlusion(classifier: Classifier) -> Look:
-    from tinylens.occlusion import occlusion
+    from tinylens.inference.occlusion import occlusion
 
     def look(images: Images, labels: Labels) -> Heatmaps:
         with frame.progress("pictures looked at") as progress:
@@ -177,13 +177,15 @@ def _of_mistakes(
     run: Run, way: _Way, top: int | None, backend: str | None, where: _Where
 ) -> Explanations:
     """Explain the worst mistakes of a run; that test is looked at goes on record."""
-    from tinylens import comparison, evaluation, reasons
-    from tinylens.reopening import reopen
+    from tinylens.data.load import reopen
+    from tinylens.evaluation import compare
+    from tinylens.evaluation.evaluate import record_look
+    from tinylens.explaining import explain as reasons
     from tinylens.results import Explanations
 
-    answers, labels = comparison.test_answers(run)
+    answers, labels = compare.test_answers(run)
     splits = reopen(run, *where)
-    evaluation.record_look(run, frame.command_line())
+    record_look(run, frame.command_line())
     near = _near(run, splits.train, backend)
     pairs = top or reasons.PAIRS
     sheets = reasons.explain_mistakes(splits.test, answers, way.look, near, pairs=pairs)
@@ -202,10 +204,11 @@ def _of_pictures(
     """Explain pictures that were named; those that cannot be read are told of."""
     import numpy as np
 
-    from tinylens import predicting, reasons
+    from tinylens.explaining import explain as reasons
+    from tinylens.inference import batch_predict
     from tinylens.results import Broken, Explanations
 
-    read = [classifier.read(path) for path in predicting.expand(pictures, sys.stdin.buffer)]
+    read = [classifier.read(path) for path in batch_predict.expand(pictures, sys.stdin.buffer)]
     broken = tuple(Broken(each.path or "", each.error) for each in read if each.error)
     shown = [(each.path or "", each.image) for each in read if each.image is not None]
     if not shown:
@@ -227,7 +230,7 @@ def _of_pictures(
 
 def _near_if_there(run: Run, backend: str | None, where: _Where) -> NearestPictures | None:
     """Return what finds the nearest training pictures; where they are gone, say so."""
-    from tinylens.reopening import reopen
+    from tinylens.data.load import reopen
 
     try:
         train = reopen(run, *where).train
@@ -240,11 +243,11 @@ def _near_if_there(run: Run, backend: str | None, where: _Where) -> NearestPictu
 
 
 def _near(run: Run, train: Dataset, backend: str | None) -> NearestPictures:
-    from tinylens import backend as backends
+    from tinylens.backend import activate
 
-    backends.activate(backend)
-    from tinylens.embedding import Embedding
-    from tinylens.reasons import NearestPictures
+    activate(backend)
+    from tinylens.explaining.explain import NearestPictures
+    from tinylens.models.embedding import Embedding
 
     with frame.progress("training pictures") as progress:
         return NearestPictures(Embedding(run.keras_model), train, progress)

@@ -14,10 +14,10 @@ from tinylens.cli.frame import DataDirOption, JsonFlag
 from tinylens.errors import MissingExtra, ModelError, RecipeError
 
 if TYPE_CHECKING:
-    from tinylens.exporting.every import Exported
+    from tinylens.exporting.export import Exported
+    from tinylens.exporting.webpage.page import Page
     from tinylens.results import Scorecard
     from tinylens.run import Run
-    from tinylens.webpage import Page
 
 DataOption = Annotated[
     str | None, typer.Option(help="Where the run's pictures are, if they have moved.")
@@ -53,8 +53,8 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write a run's network in other formats; what answers otherwise than Keras is not kept."""
-    from tinylens import backend
-    from tinylens.formats import WEB, asked_for, check_installed
+    from tinylens.backend import activate
+    from tinylens.exporting.formats import WEB, asked_for, check_installed
     from tinylens.run import Run
 
     names = [name for name in formats if name != WEB]
@@ -69,9 +69,9 @@ def export(
         return
     # TensorFlow writes some formats whatever the run was trained on; else any backend will do
     needs_tensorflow = any("tensorflow" in each.writes_with for each in wanted)
-    backend.activate("tensorflow" if needs_tensorflow else None)
-    from tinylens.exporting import every
-    from tinylens.reopening import reopen
+    activate("tensorflow" if needs_tensorflow else None)
+    from tinylens.data.load import reopen
+    from tinylens.exporting import export as every
 
     splits = reopen(run, data, data_dir)
     with frame.progress("formats") as progress:
@@ -82,9 +82,9 @@ def export(
 
 
 def _export_page(run: Run, out: Path | None, onnxruntime_web: Path | None) -> Page:
-    from tinylens.formats import WEB
-    from tinylens.webpage import write_page
-    from tinylens.webpage.runtime import runtime_files
+    from tinylens.exporting.formats import WEB
+    from tinylens.exporting.webpage.page import write_page
+    from tinylens.exporting.webpage.runtime import runtime_files
 
     runtime = runtime_files(onnxruntime_web, lambda words: typer.echo(words, err=True))
     with run.lock():
@@ -164,10 +164,12 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare exported files with the Keras network of their run: answers, accuracy, size, time."""
-    from tinylens import evaluation, reporting, verification
-    from tinylens.cores import core_count
-    from tinylens.reopening import reopen
-    from tinylens.runtimes import open_model
+    from tinylens.data.load import reopen
+    from tinylens.evaluation.evaluate import record_look
+    from tinylens.exporting import verify as verification
+    from tinylens.exporting.runtimes import open_model
+    from tinylens.reporting import write
+    from tinylens.system import core_count
 
     limits = verification.Limits(min_agreement, max_difference, max_loss)
     _check_limits(limits)
@@ -178,14 +180,14 @@ def verify(
     used = threads or core_count()
     opened = [open_model(path, used) for path in paths]
     if split == "test":  # whoever picks a format by its accuracy there has chosen by test
-        evaluation.record_look(run, frame.command_line())
+        record_look(run, frame.command_line())
     with frame.progress("files judged") as progress:
         found = verification.verify(
             opened, keras_answers, limits, threads=used, seconds=seconds, progress=progress
         )
     plot: Path | None = None
     try:
-        plot = reporting.write_scorecard(run, found)
+        plot = write.write_scorecard(run, found)
     except MissingExtra as error:  # whoever verifies where it is served has no need of plots
         typer.echo(f"no plot is drawn: {error}", err=True)
     _show_scorecard(run, found, plot, as_json=as_json)
@@ -228,7 +230,7 @@ def _home(path: Path) -> Path | None:
 
 def _files_of(models: list[Path]) -> list[Path]:
     """Return the model files that are meant; a run means its own and all in its exports folder."""
-    from tinylens.formats import FORMATS
+    from tinylens.exporting.formats import FORMATS
     from tinylens.run import Run
 
     found: list[Path] = []

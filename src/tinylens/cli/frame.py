@@ -60,7 +60,7 @@ def options(
 ) -> Options:
     """Return how a data set is read, by the options that were typed."""
     from tinylens.data.encoded import Options
-    from tinylens.data.parts import Columns
+    from tinylens.data.splits import Columns
 
     columns = Columns(image_column or "", label_column or "")
     return Options(size=size, strict=strict, data_dir=data_dir, columns=columns)

@@ -28,8 +28,8 @@ def learning_curve(
     as_json: JsonFlag = False,
 ) -> None:
     """Say what twice as many training pictures would give: trains on parts, judges on val."""
-    from tinylens.diagnosis import diagnose
-    from tinylens.reopening import reopen
+    from tinylens.data.load import reopen
+    from tinylens.evaluation.diagnosis import diagnose
     from tinylens.run import Run
 
     run = Run(run_folder)
@@ -53,21 +53,22 @@ def learning_curve(
 
 def check_curve(data: Splits) -> None:
     """Refuse data of which no learning curve can be made, before minutes of training."""
-    from tinylens import learning_curve as measuring
+    from tinylens.training.learning_curve import check
 
-    measuring.check(data)
+    check(data)
 
 
 def add_curve(run: Run, data: Splits, backend: str | None) -> LearningCurve:
     """Measure a run's learning curve, and write its report anew."""
-    from tinylens import learning_curve as measuring
-    from tinylens import reporting, watching
+    from tinylens.progress import on_terminal
+    from tinylens.reporting import write
+    from tinylens.training.learning_curve import measure
 
     try:
-        with watching.on_terminal() as watcher:
-            curve = measuring.measure(run, data, backend=backend, watcher=watcher)
+        with on_terminal() as watcher:
+            curve = measure(run, data, backend=backend, watcher=watcher)
     except KeyboardInterrupt:
         typer.echo(f"stopped; tinylens learning-curve {run.path} goes on from there", err=True)
         raise typer.Exit(130) from None
-    reporting.write(run)
+    write.write(run)
     return curve

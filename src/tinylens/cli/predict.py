@@ -49,22 +49,22 @@ def predict(
     """Say what is in pictures; a broken one is a row with its error."""
     # NumPy does no linear algebra here, and starting the threads for it costs up to 0.1 s
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from tinylens import predicting
-    from tinylens.classifier import Classifier
-    from tinylens.doctor import allowed_kinds
+    from tinylens.inference import batch_predict
+    from tinylens.inference.classifier import Classifier
+    from tinylens.inference.input_checks.fixes import allowed_kinds
 
     allowed_kinds(fix or "")  # a wrong kind is told before anything is written
     classifier = Classifier.open(model)
-    found = predicting.expand(paths, sys.stdin.buffer)
+    found = batch_predict.expand(paths, sys.stdin.buffer)
     to_files = bool(csv or parquet)
     columns = {"sets": coverage is not None, "findings": fix is not None}
-    writers = [predicting.csv_file(csv, top, **columns)] if csv else []
-    writers += [predicting.parquet_file(parquet, **columns)] if parquet else []
+    writers = [batch_predict.csv_file(csv, top, **columns)] if csv else []
+    writers += [batch_predict.parquet_file(parquet, **columns)] if parquet else []
     if as_json:
-        writers.append(predicting.json_list(sys.stdout.buffer))
+        writers.append(batch_predict.json_list(sys.stdout.buffer))
     elif not to_files:
-        writers.append(predicting.lines_for_people(sys.stdout.buffer, classifier.class_names))
-    predictions = predicting.predict_paths(
+        writers.append(batch_predict.lines_for_people(sys.stdout.buffer, classifier.class_names))
+    predictions = batch_predict.predict_paths(
         classifier,
         found,
         top=top,
@@ -76,9 +76,9 @@ def predict(
         typer.echo(_NO_DOCTOR, err=True)
     with frame.reader_may_leave():
         shown = _with_progress(predictions, len(found), rows_shown=not to_files)
-        answered = predicting.write(shown, writers)
+        answered = batch_predict.write(shown, writers)
     if to_files and not as_json:
-        kept = " and ".join(predicting.printable(str(path)) for path in (csv, parquet) if path)
+        kept = " and ".join(batch_predict.printable(str(path)) for path in (csv, parquet) if path)
         typer.echo(f"{answered} of {len(found)} pictures answered, all rows in {kept}")
     if not answered:
         raise typer.Exit(DataError.exit_code)

@@ -12,8 +12,8 @@ from tinylens.cli.frame import DataDirOption, JsonFlag, ModelArgument
 from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
-    from tinylens.classifier import Classifier
     from tinylens.data.dataset import Dataset
+    from tinylens.inference.classifier import Classifier
     from tinylens.run import Run
 
 
@@ -28,25 +28,26 @@ def robustness(
     as_json: JsonFlag = False,
 ) -> None:
     """Judge a model on test pictures that got worse, were moved, turned or compressed."""
-    from tinylens import evaluation, reporting
-    from tinylens import robustness as judging
-    from tinylens.classifier import Classifier
+    from tinylens.evaluation.evaluate import in_order_of, record_look
+    from tinylens.evaluation.robustness import measure
+    from tinylens.inference.classifier import Classifier
+    from tinylens.reporting import write
     from tinylens.run import Run
 
     run = Run(model if model.is_dir() else model.parent)
     classifier = Classifier.open(model)
     part = _test_part(run, dataset, classifier, data_dir)
-    data = evaluation.in_order_of(classifier.class_names, part)
+    data = in_order_of(classifier.class_names, part)
     if run.started:
-        evaluation.record_look(run, frame.command_line())
+        record_look(run, frame.command_line())
     with frame.progress("changes judged") as progress:
-        found = judging.measure(
+        found = measure(
             classifier.probabilities, data, pictures=pictures, seed=seed, progress=progress
         )
     kept = dataset is None  # the report of a run is about its own pictures
     if kept:
         run.write_robustness(found)
-        reporting.write(run)
+        write.write(run)
     if as_json:
         report = str(run.report) if kept else None
         frame.print_json({"model": str(model), "report": report, "robustness": found.to_json()})
@@ -66,14 +67,14 @@ def _test_part(
 ) -> Dataset:
     """Return the test part of a data set, or of the run's own."""
     if dataset is not None:
-        from tinylens import evaluation
+        from tinylens.evaluation.evaluate import load_part
 
-        return evaluation.load_part(dataset, "test", run, classifier.rule, data_dir)
+        return load_part(dataset, "test", run, classifier.rule, data_dir)
     if not run.started:
         raise RecipeError(
             f"{run.path} is no run, so its test pictures are not known; name a data set: "
             "tinylens robustness MODEL DATASET"
         )
-    from tinylens.reopening import reopen
+    from tinylens.data.load import reopen
 
     return reopen(run, data_dir=data_dir).test

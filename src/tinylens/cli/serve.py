@@ -14,7 +14,8 @@ from tinylens.cli.frame import JsonFlag
 from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
-    from tinylens.serving import Options, Started
+    from tinylens.serving.options import Options
+    from tinylens.serving.supervisor import Started
 
 TOKEN_VARIABLE = "TINYLENS_TOKEN"
 MIB = 2**20
@@ -53,10 +54,11 @@ def serve(
     as_json: JsonFlag = False,
 ) -> None:
     """Answer pictures over HTTP, and with a page, until SIGTERM; SIGHUP reads the models again."""
-    from tinylens import serving
-    from tinylens.cores import core_count
+    from tinylens.serving.options import Limits, Options, name_models
+    from tinylens.serving.serve import serve as run_server
+    from tinylens.system import core_count
 
-    limits = serving.Limits(
+    limits = Limits(
         queue=queue,
         pictures=pictures,
         batch=batch,
@@ -64,8 +66,8 @@ def serve(
         deadline=deadline,
         read_seconds=read_timeout,
     )
-    options = serving.Options(
-        models=serving.name_models(models),
+    options = Options(
+        models=name_models(models),
         host=host,
         port=port,
         workers=workers or core_count(),
@@ -74,7 +76,7 @@ def serve(
         log_requests=log_requests,
         limits=limits,
     )
-    code = serving.serve(
+    code = run_server(
         options, lambda started: _say_started(options, started, as_json=as_json), _say
     )
     raise typer.Exit(code)

@@ -30,10 +30,10 @@ from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
+    from tinylens.progress import ProgressReporter
     from tinylens.recipe import Recipe
     from tinylens.results import LevelScores, NetworkSize, Summary
     from tinylens.run import Run
-    from tinylens.silent import Silent
 
 RecipeOption = Annotated[
     str | None,
@@ -137,7 +137,8 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a network; leaves a run folder with model.onnx, its figures and a report."""
-    from tinylens import transferring, watching
+    from tinylens.progress import on_terminal
+    from tinylens.training.transfer import asked
 
     training_of = {"epochs": epochs, "seed": seed, "precision": precision, "balance": balance}
     data = {"val": val, "size": size, "groups": groups, "aspect": aspect}
@@ -145,11 +146,11 @@ def train(
     answer = frame.when_to_answer(max_error, refused)
     overrides = _overrides(changes or [], train=training_of, data=data, answer=answer)
     _check_series(seeds, folds, ensemble, budget, fresh=fresh, curve=learning_curve)
-    body = transferring.asked(source, backbone, weights, probe=probe, curve=learning_curve)
+    body = asked(source, backbone, weights, probe=probe, curve=learning_curve)
     how: dict[str, Any] = {"backend": backend, "teacher": distil, "budget": budget, "fresh": fresh}
     how |= {"deterministic": not no_deterministic, **body}
     resolved = _resolved(recipe or _usual(budget, backbone), overrides)
-    with continuable(), watching.on_terminal() as watcher:
+    with continuable(), on_terminal() as watcher:
         watcher.say(_headline(resolved, backend, threads))
         read = (strict, data_dir, learning_curve, source)
         splits, how["load_seconds"] = _load(dataset, resolved, watcher, read)
@@ -173,7 +174,7 @@ def _train_into(
     data: Splits, recipe: Recipe, folder: Path | None, *, budget: str | None, **how: Any
 ) -> Run:
     """Train once into a folder, in what is left of the budget by now."""
-    from tinylens import training
+    from tinylens.training import train as training
 
     left, command = _seconds_left(budget), frame.command_line()
     return training.train(data, recipe, out=folder, budget=left, command=command, **how)
@@ -235,16 +236,18 @@ def _series(
     train_into: Callable[[Splits, Recipe, Path], Run],
 ) -> Show:
     """Train with so many seeds or folds; return what shows what they came to."""
-    from tinylens import beginning, files, repeats
+    from tinylens import files
+    from tinylens.training import series
+    from tinylens.training.train import RUNS
 
     seeds, folds = counts
     stem = f"{files.slug(data.source)}-{recipe.name}-{'seeds' if seeds else 'folds'}"
-    folder = out or repeats.next_folder(beginning.RUNS, stem)
+    folder = out or series.next_folder(RUNS, stem)
     if seeds:
-        summary = repeats.train_seeds(data, recipe, seeds, folder, train_into)
+        summary = series.train_seeds(data, recipe, seeds, folder, train_into)
     else:
-        pool = repeats.pool_of(data.train, data.val)
-        summary = repeats.train_folds(pool, recipe, folds or 0, folder, train_into)
+        pool = series.pool_of(data.train, data.val)
+        summary = series.train_folds(pool, recipe, folds or 0, folder, train_into)
     return partial(_show_series, folder, summary)
 
 
@@ -280,7 +283,7 @@ def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:
 def _load(
     dataset: str,
     recipe: Recipe,
-    watcher: Silent,
+    watcher: ProgressReporter,
     options: tuple[bool, Path | None, bool, Path | None],
 ) -> tuple[Splits, float]:
     """Return the data and the seconds that it took to load them.
@@ -288,13 +291,13 @@ def _load(
     `options` are those of the verb: strict, data_dir, learning_curve and from. Pictures
     become what those of the run to start from were.
     """
-    from tinylens import transferring
-    from tinylens.data.sources import load_by
+    from tinylens.data.load import load_by
+    from tinylens.training.transfer import source_of
 
     watcher.phase(f"loading {dataset}")
     started = time.monotonic()
     strict, data_dir, curve, source = options
-    rule = None if source is None else transferring.source_of(source).rule
+    rule = None if source is None else source_of(source).rule
     splits = load_by(
         recipe.data, dataset, rule=rule, strict=strict, data_dir=data_dir, progress=watcher.loading
     )
@@ -336,7 +339,7 @@ def parse_seconds(text: str) -> float:
 
 
 def _show_run(run: Run, sizes: list[NetworkSize], *, as_json: bool) -> None:
-    from tinylens.diagnosis import diagnose
+    from tinylens.evaluation.diagnosis import diagnose
 
     if as_json:
         paths = {"run": run.path, "model": run.model, "report": run.report}

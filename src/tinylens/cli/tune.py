@@ -22,7 +22,7 @@ from tinylens.errors import RecipeError
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
     from tinylens.recipe import Recipe
-    from tinylens.tuning.folder import Asked, Search
+    from tinylens.training.tuning.folder import Asked, Search
 
 SearchOption = Annotated[
     list[str] | None,
@@ -59,7 +59,7 @@ def tune(
     as_json: JsonFlag = False,
 ) -> None:
     """Search a better recipe on val; leaves best.toml, and a run that is trained from it."""
-    from tinylens import backend as backends
+    from tinylens.backend import use_threads
     from tinylens.recipe import Recipe
 
     data = {"val": val, "size": size, "groups": groups}
@@ -68,7 +68,7 @@ def tune(
     resolved = Recipe.load(recipe).override(parse_changes(changes or []) | given)
     asked = _asked(budget, trials, jobs, backend, search or [])
     if threads is not None:
-        backends.use_threads(threads)
+        use_threads(threads)
     with continuable():
         splits = _load(dataset, resolved, strict, data_dir)
         summary = _tuned(splits, resolved, asked, out, fresh=fresh)
@@ -84,17 +84,17 @@ def _asked(
     if (budget is None) == (trials is None):
         raise RecipeError("expected --budget, such as 30m, or --trials, such as 50, one of them")
     seconds = None if budget is None else parse_seconds(budget)
-    from tinylens.tuning import space
-    from tinylens.tuning.folder import Asked
+    from tinylens.training.tuning import space
+    from tinylens.training.tuning.folder import Asked
 
     return Asked(trials, seconds, frame.STARTED, jobs, backend, space.parse(search))
 
 
 def _load(dataset: str, recipe: Recipe, strict: bool, data_dir: Path | None) -> Splits:
-    from tinylens import watching
-    from tinylens.data.sources import load_by
+    from tinylens.data.load import load_by
+    from tinylens.progress import on_terminal
 
-    with watching.on_terminal() as watcher:
+    with on_terminal() as watcher:
         watcher.phase(f"loading {dataset}")
         return load_by(
             recipe.data, dataset, strict=strict, data_dir=data_dir, progress=watcher.loading
@@ -104,11 +104,12 @@ def _load(dataset: str, recipe: Recipe, strict: bool, data_dir: Path | None) -> 
 def _tuned(
     data: Splits, recipe: Recipe, asked: Asked, out: Path | None, *, fresh: bool
 ) -> dict[str, Any]:
-    from tinylens import tuning, watching
+    from tinylens.progress import on_terminal
+    from tinylens.training.tuning import tune as tuning
 
     with tuning.opened(data, recipe, asked, out=out, fresh=fresh) as search:
         _headline(search)
-        with watching.on_terminal() as watcher:
+        with on_terminal() as watcher:
             choice = tuning.find(search, watcher)
             watcher.say(choice.words)
             return tuning.finish(search, choice, frame.command_line(), watcher)

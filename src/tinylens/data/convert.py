@@ -25,13 +25,16 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from tinylens import files
-from tinylens.data import arrays, card, kinds, sources
+from tinylens.data import kinds
 from tinylens.data.cache import cache_root
 from tinylens.data.dataset import SPLIT_NAMES, Images
 from tinylens.data.encoded import DEFAULTS, Options
 from tinylens.data.groups import groups_of
-from tinylens.data.image_headers import sniff
-from tinylens.data.parts import Parts, ordered_names
+from tinylens.data.images import sniff
+from tinylens.data.load import KNOWN_NAMES, kind_of, load_parts
+from tinylens.data.readers import arrays
+from tinylens.data.readers.parquet import write
+from tinylens.data.splits import Parts, ordered_names
 from tinylens.errors import DataError, RecipeError
 
 FORMS = ("folder", "parquet")
@@ -140,10 +143,10 @@ def convert(
 
 def _find(source: str | Path, groups: str, options: Options, workspace: Path) -> _Found:
     """Read every image once; `workspace` holds what archives unpack to."""
-    if isinstance(source, str) and source in sources.KNOWN_NAMES:
-        return _find_arrays(sources.load_parts(source, options), {}, options)
+    if isinstance(source, str) and source in KNOWN_NAMES:
+        return _find_arrays(load_parts(source, options), {}, options)
     path = Path(source)
-    sources.kind_of(path)  # raises where there is none
+    kind_of(path)  # raises where there is none
     kind = kinds.find_kind(path)
     if isinstance(kind, kinds.ArrayKind):
         return _find_arrays(kind.read(path, options), _array_groups(path, groups), options)
@@ -335,7 +338,7 @@ def _write_parquet(found: _Found, root: Path, options: Options) -> None:
         for number, shard in enumerate(shards.values()):
             file = f"{name}-{number:05}-of-{len(shards):05}.parquet"
             _write_shard(found, shard, contents, root / "data" / file)
-    _write_text(root / "README.md", card.write(found.class_names, counts))
+    _write_text(root / "README.md", write(found.class_names, counts))
 
 
 def _write_shard(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tinylens import files
 from tinylens.data.dataset import Dataset
-from tinylens.data.parts import Parts
+from tinylens.data.splits import Parts
 from tinylens.errors import DataError
 
 ACTIONS = ("keep", "change", "drop")

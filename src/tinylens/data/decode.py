@@ -25,8 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.data import images
-from tinylens.data.images import ImageRule
+from tinylens.data.images import ImageRule, decode, probe
 from tinylens.data.plain_jpeg import decode_into, read_frame
 from tinylens.errors import DataError
 
@@ -199,7 +198,7 @@ def examine(start: int, columns: Sequence[Any], target: Target | None) -> Found:
             if wanting is None:
                 found.left.append(row)
             elif not (plain and decode_into(content, pixels)):
-                decoded = images.decode(content, wanting.rule)
+                decoded = decode(content, wanting.rule)
                 pixels[:] = decoded.image
                 found.notes.extend((row, note) for note in decoded.notes)
         except DataError as error:
@@ -210,7 +209,7 @@ def examine(start: int, columns: Sequence[Any], target: Target | None) -> Found:
 
 
 def _probed(content: bytes) -> Size:
-    probed = images.probe(content)
+    probed = probe(content)
     return probed.width, probed.height, probed.grey
 
 

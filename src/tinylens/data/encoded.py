@@ -16,10 +16,20 @@ from typing import Any
 import numpy as np
 
 from tinylens import files
-from tinylens.data import cache
-from tinylens.data.cache import Stored
+from tinylens.data.cache import (
+    Stored,
+    cache_root,
+    find,
+    find_by_key,
+    key_of,
+    knows,
+    later,
+    make_blank,
+    point,
+    settle,
+    store,
+)
 from tinylens.data.canonical import canonical_rows, keep_rows
-from tinylens.data.choosing import AspectWanted, Facts, Wanted, choose, facts_of
 from tinylens.data.dataset import Dataset, Skipped
 from tinylens.data.decode import (
     SMALL_SET,
@@ -34,8 +44,9 @@ from tinylens.data.decode import (
     open_pool,
 )
 from tinylens.data.images import DECODER_VERSION, TINY_SIDE, ImageRule
-from tinylens.data.parts import GUESSED, Columns, Parts, Progress, parts_of
 from tinylens.data.plain_jpeg import agrees_with_pillow
+from tinylens.data.resize_policy import AspectWanted, Facts, Wanted, choose, facts_of
+from tinylens.data.splits import GUESSED, Columns, Parts, Progress, parts_of
 from tinylens.errors import DataError
 
 LARGE_BYTES = 1_000_000_000  # of pixels, from which on a set is put into order before it is decoded
@@ -142,13 +153,13 @@ def read_encoded(source: Source, options: Options = DEFAULTS) -> Parts:
         DataError: when no picture can be read, a class is left without any, the source changes
             while it is read, or the cache cannot be written; with `strict`, when any is broken.
     """
-    cache.settle()
-    root = cache.cache_root(options.data_dir)
+    settle()
+    root = cache_root(options.data_dir)
     asked = [options.size, options.aspect, options.rule and options.rule.to_json()]
-    place = cache.key_of(DECODER_VERSION, asked, str(Path(source.prefix).absolute()))
-    if cache.knows(root, place):  # else there is no need to ask for the time of every file
+    place = key_of(DECODER_VERSION, asked, str(Path(source.prefix).absolute()))
+    if knows(root, place):  # else there is no need to ask for the time of every file
         seen = source.look()
-        stored = cache.find(root, _signature(place, seen.values))
+        stored = find(root, _signature(place, seen.values))
         if stored is not None:
             return _as_parts(source, stored, seen.notes, options)
     with _workspace(root) as workspace:
@@ -166,7 +177,7 @@ def read_encoded(source: Source, options: Options = DEFAULTS) -> Parts:
         if len(encoded.items) < SMALL_SET:
             keep()
         else:
-            cache.later(keep)
+            later(keep)
 
 
 def _changed(source: Source) -> DataError:
@@ -177,7 +188,7 @@ def _changed(source: Source) -> DataError:
 
 
 def _signature(place: str, seen: Any) -> str:
-    return f"{place}-{cache.key_of(seen)}"
+    return f"{place}-{key_of(seen)}"
 
 
 @contextlib.contextmanager
@@ -276,7 +287,7 @@ class _Run:
 
     def _make_blank(self, shape: tuple[int, ...]) -> None:
         if shape != self._blank:
-            cache.make_blank(self.images, shape)
+            make_blank(self.images, shape)
             self._blank = shape
 
 
@@ -348,7 +359,7 @@ def _finish(images: Path, encoded: Encoded, found: Found, facts: Facts) -> Store
 
 def _keep(root: Path, workspace: Path, place: str, encoded: Encoded, decoded: _Decoded) -> None:
     """Move the workspace's pictures into the cache; those who have them mapped keep them."""
-    key = cache.key_of(
+    key = key_of(
         DECODER_VERSION,
         decoded.rule.to_json(),
         {name: list(rows) for name, rows in encoded.parts.items()},
@@ -362,9 +373,9 @@ def _keep(root: Path, workspace: Path, place: str, encoded: Encoded, decoded: _D
         return decoded.stored.meta
 
     try:
-        if cache.find_by_key(root, key) is None:
-            cache.store(root, key, write)
-        cache.point(root, _signature(place, encoded.seen(decoded.stamps)), key)
+        if find_by_key(root, key) is None:
+            store(root, key, write)
+        point(root, _signature(place, encoded.seen(decoded.stamps)), key)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.data import arrays, kinds
+from tinylens.data import kinds
 from tinylens.data.dataset import Dataset, Labels
 from tinylens.data.encoded import DEFAULTS, Options
-from tinylens.data.parts import Parts
+from tinylens.data.readers import arrays
+from tinylens.data.splits import Parts
 from tinylens.errors import DataError, MissingExtra, RecipeError
 
 SHOWN = 3  # groups that an error names

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import PIL
@@ -23,12 +24,234 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from tinylens.data.aspects import cropped, inner_size, outer_size, padded
 from tinylens.data.dataset import Aspect, Dataset
-from tinylens.data.image_headers import Header, orientation, read_header
 from tinylens.errors import DataError
 
 Pixels = NDArray[np.uint8]
+Size = tuple[int, ...]  # height and width in pixels
+
+
+def cropped(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Return the largest part of the ratio height : width, from the middle, at its own size.
+
+    >>> cropped(Image.new("L", (60, 20)), 8, 16).size
+    (40, 20)
+    """
+    across, down = image.size
+    if _is_wider((down, across), height, width):
+        across = _share(down, width, height)
+    else:
+        down = _share(across, height, width)
+    left, top = (image.width - across) // 2, (image.height - down) // 2
+    return image.crop((left, top, left + across, top + down))
+
+
+def inner_size(size: Size, height: int, width: int) -> tuple[int, int]:
+    """Return how high and wide a picture of `size` is within the padding of height × width.
+
+    >>> inner_size((20, 60), 8, 16)
+    (5, 16)
+    """
+    if _is_wider(size, height, width):
+        return _share(size[0], width, size[1]), width
+    return height, _share(size[1], height, size[0])
+
+
+def outer_size(size: Size, height: int, width: int) -> tuple[int, int]:
+    """Return the size of the ratio height : width around a picture that is left at its own.
+
+    >>> outer_size((20, 60), 8, 16)
+    (30, 60)
+    """
+    if _is_wider(size, height, width):
+        return max(_share(size[1], height, width), size[0]), size[1]
+    return size[0], max(_share(size[0], width, height), size[1])
+
+
+def padded(inner: Pixels, height: int, width: int) -> Pixels:
+    """Return a picture in the middle of height × width, on the mean of the edges that it shows.
+
+    Args:
+        inner: uint8, shape (h, w, channels), as high or as wide as the result.
+        height: of the result, in pixels.
+        width: likewise.
+    """
+    down, across, channels = inner.shape
+    if (down, across) == (height, width):
+        return inner
+    edges = inner[[0, -1]] if down < height else inner[:, [0, -1]]
+    sums = edges.sum(axis=(0, 1), dtype=np.int64)
+    count = edges.shape[0] * edges.shape[1]
+    result = np.empty((height, width, channels), np.uint8)
+    result[:] = (2 * sums + count) // (2 * count)  # rounded
+    top, left = (height - down) // 2, (width - across) // 2
+    result[top : top + down, left : left + across] = inner
+    return result
+
+
+def _is_wider(size: Size, height: int, width: int) -> bool:
+    return size[1] * height > size[0] * width
+
+
+def _share(side: int, times: int, of: int) -> int:
+    """Return side · times / of, rounded, at least 1."""
+    return max((2 * side * times + of) // (2 * of), 1)
+
+
+ORIENTATION_TAG = 0x0112
+SHORT = 3  # the TIFF number of a 16-bit value
+
+_JPEG_APP1 = 0xE1  # EXIF, and XMP
+_JPEG_START_OF_SCAN = 0xDA
+_PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+
+
+class Header(NamedTuple):
+    """What the bytes say.
+
+    Attributes:
+        kind: "PNG", "JPEG", "WEBP", "BMP" or "GIF".
+        canvas: width and height as declared, or (0, 0) where opening the picture reads no more
+            than the header anyway.
+        content: the bytes without what is not needed: EXIF in a JPEG, the animation in a PNG.
+        exif: the EXIF that was taken out of a JPEG, or b"".
+        frames: pictures in an animated PNG, else 1: the other formats tell while they are decoded.
+    """
+
+    kind: str
+    canvas: tuple[int, int]
+    content: bytes
+    exif: bytes = b""
+    frames: int = 1
+
+
+def read_header(content: bytes) -> Header:
+    """Return what the bytes say, by their content alone: names and types lie.
+
+    Raises:
+        DataError: when `content` starts like none of the five formats.
+    """
+    kind = sniff(content)
+    canvas = _canvas(kind, content)
+    if kind == "JPEG" and b"Exif\0\0" in content:
+        without, exif = _without_exif(content)
+        return Header(kind, canvas, without, exif=exif)
+    if kind == "PNG" and b"acTL" in content:
+        without, frames = _without_animation(content)
+        return Header(kind, canvas, without, frames=frames)
+    return Header(kind, canvas, content)
+
+
+def sniff(content: bytes) -> str:
+    """Return the format that `content` starts like.
+
+    Raises:
+        DataError: when it is none of the five.
+
+    >>> sniff(b"GIF89a")
+    'GIF'
+    """
+    if not content:
+        raise DataError("empty file")
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if content.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if content.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return "WEBP"
+    if content.startswith(b"BM"):
+        return "BMP"
+    raise DataError(
+        f"not a picture: starts with {content[:8]!r}, expected PNG, JPEG, WebP, BMP or GIF"
+    )
+
+
+def orientation(exif: bytes) -> int:
+    r"""Return the EXIF orientation, 1 to 8; 1, upright, where there is none to be understood.
+
+    >>> tag = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
+    >>> orientation(b"Exif\0\0II*\0\x08\0\0\0\x01\0" + tag)
+    6
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None or len(tiff) < 8:
+        return 1
+    (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+    if start + 2 > len(tiff):
+        return 1
+    (count,) = struct.unpack_from(f"{order}H", tiff, start)
+    for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+        if tag == ORIENTATION_TAG:
+            return value if kind == SHORT and 1 <= value <= 8 else 1
+    return 1
+
+
+def _canvas(kind: str, content: bytes) -> tuple[int, int]:
+    """Return the declared size in the formats whose Pillow plugin allocates while it opens."""
+    if kind == "GIF" and len(content) >= 10:
+        width, height = struct.unpack_from("<HH", content, 6)
+        return width, height
+    if kind != "WEBP" or len(content) < 30:
+        return 0, 0
+    chunk = content[12:16]
+    if chunk == b"VP8X":  # 24 bits each, less one
+        sides = int.from_bytes(content[24:27], "little"), int.from_bytes(content[27:30], "little")
+        return sides[0] + 1, sides[1] + 1
+    if chunk == b"VP8L":  # 14 bits each, less one, after a signature byte
+        bits = int.from_bytes(content[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", content, 26)  # VP8: 14 bits and 2 of scaling
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _without_exif(content: bytes) -> tuple[bytes, bytes]:
+    """Return a JPEG without its APP1 segments, and the first EXIF among them."""
+    kept, end, exif = [content[:2]], 2, b""
+    for start, end, marker in jpeg_segments(content):
+        if marker != _JPEG_APP1:
+            kept.append(content[start:end])
+        elif not exif and content[start + 4 : end].startswith(b"Exif\0\0"):
+            exif = content[start + 4 : end]
+    return b"".join([*kept, content[end:]]), exif
+
+
+def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (start, end, marker) of the segments before the pixels, as far as they are whole."""
+    start = 2
+    while start + 4 <= len(content):
+        prefix, marker, length = struct.unpack_from(">BBH", content, start)
+        end = start + 2 + length
+        if prefix != 0xFF or marker == _JPEG_START_OF_SCAN or end > len(content):
+            return
+        yield start, end, marker
+        start = end
+
+
+def _without_animation(content: bytes) -> tuple[bytes, int]:
+    """Return a PNG with its first picture alone, and the number of frames there were."""
+    kept, end, frames = [content[:8]], 8, 0
+    for start, end, name in _png_chunks(content):
+        if name not in _PNG_ANIMATION:
+            kept.append(content[start:end])
+        frames += name == b"fcTL"
+    return b"".join([*kept, content[end:]]), max(frames, 1)
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (start, end, name) of the chunks, as far as they are whole."""
+    start = 8
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, start)
+        end = start + 12 + length
+        if end > len(content):
+            return
+        yield start, end, content[start + 4 : start + 8]
+        start = end
+
 
 # What may be done to a picture before it is made small. In: uint8, shape (height, width, 1 or 3),
 # upright, opaque, of its own size and cropped or padded by the rule, and its EXIF orientation. Out:

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinylens.data import (
+from tinylens.data.encoded import Options, Source, read_encoded
+from tinylens.data.readers import (
     archive,
     arrays,
     cifar,
+    folder,
     idx,
-    image_folder,
     manifest,
     members,
-    table,
+    parquet,
     webdataset,
 )
-from tinylens.data.checking import no_set
-from tinylens.data.encoded import Options, Source, read_encoded
-from tinylens.data.layout import PICTURE_SUFFIXES
-from tinylens.data.manifest_rows import MANIFEST_NAMES
-from tinylens.data.parts import Parts
+from tinylens.data.readers.folder import PICTURE_SUFFIXES
+from tinylens.data.readers.manifest import MANIFEST_NAMES
+from tinylens.data.splits import Parts
+from tinylens.data.validation import no_set
 from tinylens.errors import DataError
 
 Cells = Mapping[str, Any]
@@ -137,8 +137,8 @@ KINDS: tuple[Kind, ...] = (
     EncodedKind(
         "a file .parquet, or a folder of them",
         _is_parquet,
-        table.source,
-        lambda path, column, _: table.read_column(path, column),
+        parquet.source,
+        lambda path, column, _: parquet.read_column(path, column),
     ),
     ArrayKind(
         "a CIFAR archive .tar.gz, or its folder such as cifar-10-batches-py",
@@ -167,7 +167,7 @@ KINDS: tuple[Kind, ...] = (
     EncodedKind(
         "a folder with a folder of pictures for each class, or with a metadata.csv",
         _has_folders,
-        image_folder.source,
-        image_folder.read_column,
+        folder.source,
+        folder.read_column,
     ),
 )

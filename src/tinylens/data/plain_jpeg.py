@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.data.image_headers import jpeg_segments
+from tinylens.data.images import jpeg_segments
 
 try:
     import simplejpeg

@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from tinylens import files
-from tinylens.data.choosing import DONE
 from tinylens.data.dataset import Dataset, Images, Splits
+from tinylens.data.resize_policy import DONE
 
 CELL = 48  # pixels; smaller pictures are shown twice, three times, … as large
 LARGEST_CELL = 128
@@ -97,7 +97,7 @@ class Summary:
 def summarize(splits: Splits) -> Summary:
     """Return what is in `splits`.
 
-    >>> from tinylens.data.synthetic import shapes
+    >>> from tinylens.data.readers.synthetic import shapes
     >>> summarize(shapes(n_train=20, n_test=10)).parts["test"].pictures
     10
     """

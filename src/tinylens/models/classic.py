@@ -7,8 +7,8 @@ from typing import Annotated
 import keras
 from pydantic import Field
 
-from tinylens.layers import CountedDropout
-from tinylens.models.shape import NetworkShape, convolution, logits, normalized_input
+from tinylens.models.layers import CountedDropout
+from tinylens.models.spec import NetworkShape, convolution, logits, normalized_input
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Rate = Annotated[float, Field(ge=0, lt=1)]

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import keras
 from pydantic import Field
 
-from tinylens.layers import HostHeUniform
-from tinylens.models.shape import NetworkShape, convolution, logits, normalized_input
+from tinylens.models.layers import HostHeUniform
+from tinylens.models.spec import NetworkShape, convolution, logits, normalized_input
 
 
 def resnet20(

@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 
-from tinylens.comparison import SIGNIFICANT, Pair
-from tinylens.corruptions import CORRUPTIONS
+from tinylens.evaluation.compare import SIGNIFICANT, Pair
+from tinylens.evaluation.robustness import CORRUPTIONS
 from tinylens.heatmaps import Heatmaps, upsampled
 from tinylens.metrics import calibration_bins, wilson_interval
 from tinylens.reporting.contents import Contents

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens import files
-from tinylens.comparison import SIGNIFICANT, Comparison, Pair, test_answers
 from tinylens.data.dataset import Dataset
+from tinylens.evaluation.compare import SIGNIFICANT, Comparison, Pair, test_answers
 from tinylens.metrics import Probabilities
 from tinylens.reporting import charts
 from tinylens.reporting.document import document

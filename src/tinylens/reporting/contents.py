@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.diagnosis import Finding, advise, summarize
 from tinylens.errors import RunError
-from tinylens.gap_parts import take_apart
-from tinylens.modelfile import ModelCard, unseal
+from tinylens.evaluation.diagnosis import Finding, advise, summarize, take_apart
+from tinylens.inference.model_file import ModelCard, unseal
 from tinylens.recipe import Recipe
 from tinylens.results import (
     Advice,
@@ -25,8 +24,7 @@ from tinylens.results import (
     Robustness,
     SplitScores,
 )
-from tinylens.run import Arrays, Run
-from tinylens.run_info import RunInfo
+from tinylens.run import Arrays, Run, RunInfo
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,12 +22,7 @@ from tinylens.reporting.wording import (
     small_change_rows,
     value_text,
 )
-from tinylens.results import (
-    LearningCurve,
-    Robustness,
-    Score,
-    percent,
-)
+from tinylens.results import LearningCurve, Robustness, Score, percent
 
 MOST_NUMBERED = 25  # classes of which a confusion matrix has room for the counts
 SHOWN_CONFUSIONS = 12

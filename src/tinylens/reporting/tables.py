@@ -10,8 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from tinylens.comparison import SIGNIFICANT, Pair
 from tinylens.errors import RunError
+from tinylens.evaluation.compare import SIGNIFICANT, Pair
 from tinylens.reporting.wording import (
     FIGURES,
     SPLIT_ORDER,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinylens.gap_parts import OTHER_MIX
+from tinylens.evaluation.diagnosis import OTHER_MIX
 from tinylens.results import GapParts, Part, Robustness, Score, Sum, percent, points
 
 METHODS = {"grad-cam": "Grad-CAM", "occlusion": "Occlusion"}

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinylens.occlusion import occlusion
-from tinylens.prediction import Prediction
-from tinylens.reading import Read
+from tinylens.inference.classifier import Prediction, Read
+from tinylens.inference.occlusion import occlusion
 from tinylens.serving.hosted import Hosted
 from tinylens.serving.question import Question
 from tinylens.serving.tickets import Render, Reply, Ticket

@@ -12,11 +12,11 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from tinylens.environment import tinylens_version
 from tinylens.serving import documents, exposition, inference, predict, shapes
 from tinylens.serving.counters import Counts
 from tinylens.serving.service import Service
 from tinylens.serving.tickets import Refused, Reply, Ticket
+from tinylens.system import tinylens_version
 
 STATIC = Path(__file__).parent / "static"
 DESCRIPTION = (

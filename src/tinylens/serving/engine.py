@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinylens.prediction import Prediction
-from tinylens.reading import Read
+from tinylens.inference.classifier import Prediction, Read
 from tinylens.serving.hosted import Hosted
 from tinylens.serving.options import Limits
 from tinylens.serving.tickets import Refused, Reply, Ticket

@@ -13,7 +13,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from tinylens import drift
+from tinylens.inference import drift
 from tinylens.serving.counters import BATCH, SECONDS, Counts
 from tinylens.serving.hosted import CONFIDENCE_STEPS, Hosted
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens import drift
-from tinylens.classifier import Classifier
-from tinylens.modelfile import read_model
-from tinylens.prediction import Asked
+from tinylens.inference import drift
+from tinylens.inference.classifier import Asked, Classifier
+from tinylens.inference.model_file import read_model
 
 RECENT = 1000  # pictures that a comparison with the reference is made of, and up to twice as many
 CONFIDENCE_STEPS = tuple(step / 20 for step in range(1, 20))

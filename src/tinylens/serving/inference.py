@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.prediction import Prediction
-from tinylens.reading import Read
+from tinylens.inference.classifier import Prediction, Read
 from tinylens.serving.answers import finite
 from tinylens.serving.hosted import Hosted
 from tinylens.serving.tickets import Refused, Reply, Ticket

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from tinylens.environment import now
+from tinylens.system import now
 
 LONGEST_PATH = 200
 

@@ -6,8 +6,8 @@ import functools
 import urllib.parse
 from dataclasses import dataclass
 
-from tinylens.doctor import allowed_kinds
 from tinylens.errors import RecipeError, did_you_mean
+from tinylens.inference.input_checks.fixes import allowed_kinds
 from tinylens.serving.options import NAME
 
 MOST_TOP = 10_000

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from tinylens.prediction import Prediction
+from tinylens.inference.classifier import Prediction
 from tinylens.serving.counters import Counters, Counts
 from tinylens.serving.engine import FAILED, Batch, Engine, decode
 from tinylens.serving.hosted import Hosted

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tinylens import files
 from tinylens.errors import ModelError
-from tinylens.modelfile import model_file, read_model, unseal
+from tinylens.inference.model_file import model_file, read_model, unseal
 
 
 class Book(NamedTuple):

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tinylens.reading import Read
+from tinylens.inference.classifier import Read
 from tinylens.serving.multipart import Part
 
 if TYPE_CHECKING:
-    from tinylens.prediction import Prediction
+    from tinylens.inference.classifier import Prediction
     from tinylens.serving.hosted import Hosted
 
 Headers = tuple[tuple[bytes, bytes], ...]

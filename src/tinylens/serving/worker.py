@@ -24,7 +24,6 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from tinylens.cores import core_count
 from tinylens.errors import TinylensError
 from tinylens.serving import connection, hosted
 from tinylens.serving.app import make_app
@@ -38,6 +37,7 @@ from tinylens.serving.log import RequestLog
 from tinylens.serving.options import Options
 from tinylens.serving.service import Service
 from tinylens.serving.tally import Tally
+from tinylens.system import core_count
 
 BEAT_SECONDS = 0.25
 # Python lets a thread wait 5 ms for the interpreter's lock. Under overload the event loop refuses

@@ -1,0 +1,1 @@
+"""Data audit: label errors, duplicates, outliers."""

@@ -1,0 +1,1 @@
+"""Explanations: Grad-CAM and the choice of mistakes to explain."""

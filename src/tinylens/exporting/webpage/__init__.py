@@ -1,0 +1,1 @@
+"""A model as a web page that needs no server."""

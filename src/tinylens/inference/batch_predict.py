@@ -1,0 +1,292 @@
+"""From what was typed to the pictures that are meant, and from predictions to rows that are kept.
+
+Every writer here is a context that gives a function to call once a prediction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import glob
+import io
+import json
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from tinylens import files
+from tinylens.errors import DataError, MissingExtra
+from tinylens.inference.classifier import Classifier, Prediction
+from tinylens.inference.input_checks.examine import UNJUDGED
+from tinylens.system import core_count
+
+PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
+
+ROWS_A_GROUP = 8192  # of Parquet: what is in memory before it is written
+FEW = 16  # pictures that are read before a second thread would have started
+LEAST_SHOWN = 0.01  # a probability below it is left out of a line for people
+
+Keep = Callable[[Prediction], object]
+Writer = contextlib.AbstractContextManager[Keep]
+
+
+def expand(arguments: Sequence[str], standard_input: IO[bytes]) -> list[str]:
+    """Return the paths of the pictures that the arguments of `tinylens predict` mean.
+
+    A folder means the pictures in it and in its folders, known by their suffix and sorted by code
+    point; hidden ones are left out and links to folders not followed. A pattern such as
+    "photos/**/*.png" means what matches it, where no file has that very name. "-" means the paths
+    in `standard_input`, one a line. An argument that means nothing stays in the list, and will be
+    answered by an error.
+
+    Raises:
+        DataError: no argument means any picture.
+    """
+    found: list[str] = []
+    missing: list[str] = []
+    for argument in arguments:
+        meant = _lines(standard_input) if argument == "-" else _matches(argument)
+        missing += [] if meant else [argument]
+        found += meant or [argument]
+    if len(missing) == len(arguments):
+        raise DataError(
+            f"no pictures found: {', '.join(map(printable, missing))}; expected files, patterns, "
+            f"folders with files named .{', .'.join(sorted(PICTURE_SUFFIXES))}, or - for paths on "
+            "the standard input"
+        )
+    return found
+
+
+def predict_paths(
+    classifier: Classifier,
+    paths: Sequence[str],
+    *,
+    top: int = 5,
+    max_error: float | None = None,
+    coverage: float | None = None,
+    refused: float | None = None,
+    fix: str | None = None,
+) -> Iterator[Prediction]:
+    """Yield the predictions for the pictures at `paths`, in their order, as they are ready.
+
+    See `Classifier.predict`.
+    """
+    workers = core_count() if len(paths) > FEW else 1
+    return classifier.stream(
+        paths,
+        top=top,
+        workers=workers,
+        max_error=max_error,
+        coverage=coverage,
+        refused=refused,
+        fix=fix,
+    )
+
+
+def write(predictions: Iterable[Prediction], writers: Iterable[Writer]) -> int:
+    """Give every prediction to every writer, and return how many pictures were answered."""
+    answered = 0
+    with contextlib.ExitStack() as stack:
+        keeps = [stack.enter_context(writer) for writer in writers]
+        for prediction in predictions:
+            for keep in keeps:
+                keep(prediction)
+            answered += prediction.error is None
+    return answered
+
+
+# --- which pictures
+
+
+def _lines(standard_input: IO[bytes]) -> list[str]:
+    lines = (line.rstrip(b"\r\n") for line in standard_input)
+    return [os.fsdecode(line) for line in lines if line]
+
+
+def _matches(argument: str) -> list[str]:
+    if os.path.lexists(argument):  # Path.exists raises on a name that is too long
+        return _in(argument)
+    matches = glob.glob(argument, recursive=True)  # noqa: PTH207 - Path.glob starts at a folder
+    return [path for match in sorted(matches) for path in _in(match)]
+
+
+def _in(path: str) -> list[str]:
+    """Return the pictures in a folder, or the path itself where it is none."""
+    if not os.path.isdir(path):  # noqa: PTH112 - as above
+        return [path]
+    unreadable: list[OSError] = []
+    pictures = []
+    for root, folders, names in os.walk(path, onerror=unreadable.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        pictures += [str(Path(root) / name) for name in names if _is_picture_name(name)]
+    return sorted([*pictures, *(str(error.filename) for error in unreadable)])
+
+
+def _is_picture_name(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower()[1:] in PICTURE_SUFFIXES
+
+
+# --- how they are kept
+
+
+@contextlib.contextmanager
+def lines_for_people(file: IO[bytes], class_names: Iterable[str]) -> Generator[Keep]:
+    """Write a table, a line a picture, as the predictions come.
+
+    The path stands last, so the columns need not wait for the longest one and nothing is cut off.
+    """
+    width = max(map(len, map(printable, ("unknown", *class_names))))
+    file.write(f"{'confidence':>10}  {'label':{width}}  path\n".encode())
+    yield lambda prediction: file.write(f"{_line(prediction, width)}\n".encode())
+    file.flush()
+
+
+@contextlib.contextmanager
+def json_list(file: IO[bytes]) -> Generator[Keep]:
+    """Write a JSON list, a line a picture, as the predictions come."""
+    separator = "[\n"
+
+    def keep(prediction: Prediction) -> None:
+        nonlocal separator
+        # a name that is not UTF-8 keeps its bytes as \udcXX, which JSON has an escape for
+        row = json.dumps(prediction.to_json(), ensure_ascii=False)
+        file.write(f"{separator}{row}".encode(errors="backslashreplace"))
+        separator = ",\n"
+
+    yield keep
+    file.write(b"[]\n" if separator == "[\n" else b"\n]\n")
+    file.flush()
+
+
+@contextlib.contextmanager
+def csv_file(
+    path: Path, top: int, *, sets: bool = False, findings: bool = False
+) -> Generator[Keep]:
+    """Write a CSV file (RFC 4180, UTF-8), which appears at the end of the block.
+
+    `sets` adds a column of label sets, their classes parted by " | ", `findings` one of what the
+    input doctor found, likewise, such as "margins: fixed".
+    """
+    names = ["path", "label", "confidence", "unknown", "strangeness", "error"]
+    names += [*(["set"] if sets else []), *(["findings"] if findings else [])]
+    ranks = range(2, top + 1)
+    runners_up = [f"{name}_{rank}" for rank in ranks for name in ("label", "probability")]
+    with files.new_file(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="", write_through=True)
+        writer = csv.writer(text)
+        writer.writerow([*names, *runners_up])
+
+        def keep(prediction: Prediction) -> None:
+            row = prediction.to_json() | {"set": " | ".join(prediction.label_set)}
+            row["findings"] = " | ".join(_findings(prediction))
+            others = [value for pair in prediction.top[1:] for value in pair]
+            writer.writerow([*(row[name] for name in names), *others])
+
+        yield keep
+        text.detach()  # the file is not the wrapper's to close
+
+
+@contextlib.contextmanager
+def parquet_file(path: Path, *, sets: bool = False, findings: bool = False) -> Generator[Keep]:
+    """Write a Parquet file with the fields of `Prediction.to_json`; it appears at the end.
+
+    `sets` adds a column of label sets, `findings` one of what the input doctor found.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtra("writing Parquet needs pyarrow; type: pip install pyarrow") from None
+    schema = _schema(sets=sets, findings=findings)
+    rows: list[dict[str, Any]] = []
+    with files.new_file(path) as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
+
+        def flush() -> None:
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+            rows.clear()
+
+        def keep(prediction: Prediction) -> None:
+            rows.append(_utf8(prediction.to_json()))
+            if len(rows) == ROWS_A_GROUP:
+                flush()
+
+        yield keep
+        flush()
+
+
+def _schema(*, sets: bool, findings: bool) -> Any:
+    import pyarrow
+
+    text, number = pyarrow.string(), pyarrow.float64()
+    ranked = pyarrow.struct([("label", text), ("probability", number)])
+    found = pyarrow.struct([("kind", text), ("message", text), ("fixed", pyarrow.bool_())])
+    return pyarrow.schema(
+        [
+            ("path", text),
+            ("label", text),
+            ("confidence", number),
+            ("top", pyarrow.list_(ranked)),
+            ("unknown", pyarrow.bool_()),
+            ("strangeness", number),
+            ("error", text),
+            *([("set", pyarrow.list_(text))] if sets else []),
+            *([("findings", pyarrow.list_(found))] if findings else []),
+        ]
+    )
+
+
+def _utf8(value: Any) -> Any:
+    r"""Return JSON values with the bytes of names that are not UTF-8 as \udcXX, in letters."""
+    if isinstance(value, dict):
+        return {key: _utf8(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_utf8(item) for item in value]
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def printable(text: str) -> str:
+    r"""Return `text` on one line, with what a terminal could not show or would obey escaped.
+
+    >>> print(printable("a\nb\x1b[31m"))
+    a\nb\x1b[31m
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def _findings(prediction: Prediction) -> list[str]:
+    return [
+        f"{finding.kind}{': fixed' if finding.fixed else ''}"
+        for finding in prediction.findings or ()
+    ]
+
+
+def _line(prediction: Prediction, width: int) -> str:
+    path = printable(prediction.path or "-")
+    if prediction.label is None or prediction.confidence is None:
+        return f"{'–':>10}  {'–':{width}}  {path}  error: {printable(prediction.error or '')}"
+    others = [
+        f"{printable(label)} {probability:.0%}"
+        for label, probability in prediction.top[1:]
+        if probability >= LEAST_SHOWN
+    ]
+    remarks = [f"or {', '.join(others)}"] if others else []
+    if prediction.unknown:
+        remarks.insert(0, f"perhaps {printable(prediction.label)}")
+    if prediction.label_set:
+        remarks = [f"one of {', '.join(map(printable, prediction.label_set))}"]
+    remarks += prediction.notes
+    remarks += [
+        f"{'fixed: ' if finding.fixed else ''}{finding.message}"
+        for finding in prediction.findings or ()
+        if finding.kind != UNJUDGED
+    ]
+    tail = f"  ({'; '.join(map(printable, remarks))})" if remarks else ""
+    label = "unknown" if prediction.unknown else printable(prediction.label)
+    return f"{prediction.confidence:>10.1%}  {label:{width}}  {path}{tail}"

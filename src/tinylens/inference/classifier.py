@@ -1,0 +1,557 @@
+"""`Classifier`, a model file that answers: the one way from pictures to labels.
+
+Evaluation, `tinylens predict` and the server all go through here. It needs numpy, Pillow and
+onnxruntime and never Keras, so it starts in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from tinylens.data.images import Decoded, ImageRule, Pixels, convert, decode
+from tinylens.errors import DataError, ModelError
+from tinylens.inference.input_checks.examine import Finding
+from tinylens.inference.input_checks.fixes import Doctor, allowed_kinds
+from tinylens.inference.model_file import INTEGERS, ModelCard, model_file, read_model, unseal
+from tinylens.inference.selective_prediction import Level, SetLevel
+from tinylens.system import core_count
+
+Picture = str | os.PathLike[str] | bytes | NDArray[np.uint8]  # a path, a file's content or pixels
+
+LARGEST_PICTURE_FILE = 256 * 2**20  # bytes; the decoder's limit of pixels takes up less, raw
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A picture as the network wants it, or why it could not be read.
+
+    Attributes:
+        path: of the file, or None for content and pixels.
+        image: uint8, shape (height, width, channels), or None where it could not be read.
+        notes: what to know about the picture, such as that it is animated.
+        error: why it could not be read, or None.
+        findings: of the input doctor, or None where it was not asked.
+    """
+
+    path: str | None
+    image: NDArray[np.uint8] | None = None
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+    findings: tuple[Finding, ...] | None = None
+
+
+def each(items: Picture | Sequence[Picture]) -> Sequence[Picture]:
+    """Return the pictures that are meant: one, or each of several.
+
+    Raises:
+        DataError: one array of another type or shape.
+    """
+    if isinstance(items, str | os.PathLike | bytes):
+        return [items]
+    if not isinstance(items, np.ndarray):
+        return items
+    one = items.ndim == 2 or (items.ndim == 3 and items.shape[2] in (1, 3, 4))
+    pictures = items[None] if one else items
+    if items.ndim not in (2, 3, 4) or items.dtype != np.uint8:
+        raise DataError(
+            f"the array is {items.dtype} of shape {items.shape}, expected uint8 from 0 to 255, "
+            "(height, width, channels) for one picture or (n, height, width, channels)"
+        )
+    return list(pictures)
+
+
+def read(item: Picture, rule: ImageRule, doctor: Doctor | None = None) -> Read:
+    """Return a picture as `rule` wants it; one that cannot be read says why.
+
+    Args:
+        item: a path, the content of a file, or uint8 pixels.
+        rule: how the network wants it.
+        doctor: looks at it before it is made small, and treats it as far as it is allowed to.
+    """
+    path = os.fspath(item) if isinstance(item, str | os.PathLike) else None
+    found: tuple[Finding, ...] = ()
+
+    def treatment(pixels: Pixels, orientation: int) -> Pixels:
+        nonlocal found
+        pixels, found = doctor.see(pixels, orientation) if doctor else (pixels, ())
+        return pixels
+
+    asked = treatment if doctor else None
+    try:
+        if isinstance(item, np.ndarray):
+            decoded = Decoded(convert(item[None], rule, asked)[0])
+        else:
+            content = item if isinstance(item, bytes) else _content(Path(item))
+            decoded = decode(content, rule, asked)
+    except DataError as error:
+        return Read(path, error=str(error), findings=() if doctor else None)
+    return Read(path, decoded.image, decoded.notes, findings=found if doctor else None)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_PICTURE_FILE + 1)
+    except FileNotFoundError:
+        raise DataError("no such file") from None
+    except IsADirectoryError:
+        raise DataError("a folder, expected a picture") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > LARGEST_PICTURE_FILE:
+        raise DataError(f"larger than {LARGEST_PICTURE_FILE // 2**20} MiB")
+    return content
+
+
+def map_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int, ahead: int
+) -> Generator[_Result]:
+    """Yield function(item) in order; threads work up to so many items ahead of the reader."""
+    if workers == 1:
+        yield from map(function, items)
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor  # 10 ms that one picture saves
+
+    pending: collections.deque[Future[_Result]] = collections.deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+Ranked = tuple[tuple[str, float], ...]  # classes with their probabilities, best first
+
+_STRANGE = "it is unlike what the model was trained on: stranger than {:.1f} % of ordinary pictures"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one picture, or why there is none.
+
+    Attributes:
+        path: of the file, or None for content and pixels.
+        label: the most probable class, or None where the picture could not be read.
+        confidence: the probability of `label`, calibrated if the model is.
+        top: the most probable classes with their probabilities, best first.
+        unknown: whether `label` is not sure enough to be given as an answer, or the picture is too
+            unlike those trained on.
+        reason: why the answer is unknown, or None.
+        label_set: the classes of which the right one is one as often as was asked for, likeliest
+            first; empty where nothing was asked for.
+        strangeness: share of ordinary pictures, val's, that are less unlike those trained on, 0 to
+            1; None where the model does not know.
+        error: why there is no answer, or None.
+        notes: what to know about the picture, such as that it is animated.
+        findings: what is unlike the training pictures about it, and whether that was fixed; None
+            where nobody asked. See `tinylens.inference.input_checks.fixes`.
+    """
+
+    path: str | None
+    label: str | None = None
+    confidence: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    unknown: bool = False
+    reason: str | None = None
+    label_set: tuple[str, ...] = ()
+    strangeness: float | None = None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row of `tinylens predict --json`.
+
+        "reason" is in it where the answer is unknown, "set" where a coverage was asked for, and
+        "findings" where the input doctor was.
+        """
+        extra: dict[str, Any] = {"reason": self.reason} if self.unknown else {}
+        if self.label_set:
+            extra["set"] = list(self.label_set)
+        if self.findings is not None:
+            extra["findings"] = [finding.to_json() for finding in self.findings]
+        return {
+            "path": self.path,
+            "label": self.label,
+            "confidence": self.confidence,
+            "top": [{"label": label, "probability": value} for label, value in self.top],
+            "unknown": self.unknown,
+            "strangeness": self.strangeness,
+            "error": self.error,
+            **extra,
+        }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an answer is to say, and when it is not to be given.
+
+    Attributes:
+        top: how many of the likeliest classes.
+        level: below whose confidence the answer is unknown.
+        set_level: which classes to name as a set.
+        strangest: the strangeness above which the answer is unknown.
+    """
+
+    top: int
+    level: Level | None
+    set_level: SetLevel | None
+    strangest: float | None
+
+
+def tell(
+    card: ModelCard,
+    pictures: Sequence[Read],
+    probabilities: NDArray[np.float32],
+    strange: NDArray[np.float32] | None,
+    asked: Asked,
+) -> Iterator[Prediction]:
+    """Yield a prediction a picture, from the answers to those that could be read.
+
+    Args:
+        card: of the model that answered.
+        pictures: as `tinylens.inference.classifier.read` gave them, m of which could be.
+        probabilities: shape (m, classes).
+        strange: shape (m,), or None where the model does not tell it.
+        asked: what to say.
+    """
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    if asked.set_level is None:
+        order = order[:, : max(asked.top, 1)]
+    values = np.take_along_axis(probabilities, order, axis=1).tolist()
+    strangest = [None] * len(values) if strange is None else strange.tolist()
+    rows = zip(order.tolist(), values, strangest, strict=True)
+    for picture in pictures:
+        if picture.image is None:
+            yield Prediction(picture.path, error=picture.error, findings=picture.findings)
+            continue
+        columns, shares, stranger = next(rows)
+        ranked = tuple(zip([card.class_names[at] for at in columns], shares, strict=True))
+        yield _told(card, picture, ranked, stranger, asked)
+
+
+def _told(
+    card: ModelCard, picture: Read, ranked: Ranked, strange: float | None, asked: Asked
+) -> Prediction:
+    label, confidence = ranked[0]
+    strangeness = None if strange is None else card.deciding.less_strange(strange)
+    reason = _too_unsure(confidence, asked.level)
+    if strange is not None and _too_strange(strange, asked.strangest):
+        reason = _STRANGE.format(100 * (strangeness or 0.0))
+    return Prediction(
+        picture.path,
+        label,
+        confidence,
+        ranked[: asked.top],
+        unknown=reason is not None,
+        reason=reason,
+        label_set=() if asked.set_level is None else _label_set(ranked, asked.set_level),
+        strangeness=strangeness,
+        notes=picture.notes,
+        findings=picture.findings,
+    )
+
+
+def _too_unsure(confidence: float, level: Level | None) -> str | None:
+    if level is None or confidence >= level.threshold:
+        return None
+    return (
+        f"its confidence is under {level.threshold:.3f}, from which on at most "
+        f"{100 * level.max_error:g} % of answers are wrong"
+    )
+
+
+def _too_strange(strangeness: float, limit: float | None) -> bool:
+    # also what is not a number, as infinite logits would give
+    return limit is not None and not strangeness <= limit
+
+
+def _label_set(ranked: Ranked, level: SetLevel) -> tuple[str, ...]:
+    inside = [label for label, probability in ranked if probability >= level.threshold]
+    return tuple(inside or [ranked[0][0]])
+
+
+BATCH = 256  # pictures at once: larger batches were no faster and take more memory
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A model file, checked and ready to answer; safe to use from several threads.
+
+    Attributes:
+        card: what the file says about itself.
+        session: onnxruntime's, from "image" to "probabilities".
+
+    >>> classifier = Classifier.open("model.onnx")  # doctest: +SKIP
+    >>> classifier.predict("boot.png")[0].label     # doctest: +SKIP
+    'Ankle boot'
+    """
+
+    card: ModelCard
+    session: onnxruntime.InferenceSession
+
+    @staticmethod
+    def open(path: str | os.PathLike[str], *, threads: int | None = None) -> Classifier:
+        """Open a model file, or the one in a run's folder, and check it.
+
+        Args:
+            path: of a model.onnx or of a run, or a `Run`.
+            threads: that answer; by default one a processor core.
+
+        Raises:
+            ModelError: there is no such file, it was damaged or changed, it is not from tinylens
+                or from a newer one, or it does not give its own recorded answers here.
+        """
+        file = model_file(path)
+        return Classifier.from_bytes(read_model(file), str(file), threads=threads)
+
+    @staticmethod
+    def from_bytes(content: bytes, name: str, *, threads: int | None = None) -> Classifier:
+        """Open the content of a model file; `name` stands for it in errors, which are `open`'s."""
+        card = unseal(content, name)
+        classifier = Classifier(card, _session(content, name, threads or core_count()))
+        classifier._check_shapes(name)
+        classifier._check_golden(name)
+        return classifier
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the probabilities."""
+        return self.card.class_names
+
+    @property
+    def rule(self) -> ImageRule:
+        """How any picture becomes the network's input."""
+        return self.card.rule
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probability of each class, float32, shape (n, classes).
+
+        Args:
+            images: uint8, shape (n, height, width) or (n, height, width, channels), of any size,
+                grey, RGB or RGBA: the recorded rule makes them fit.
+
+        Raises:
+            DataError: another type or shape.
+        """
+        return self.judged(images)[0]
+
+    def judged(
+        self, images: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return the probabilities, and the strangeness as the file gives it, shape (n,).
+
+        None instead of the latter where the model does not tell it; see
+        `tinylens.evaluation.out_of_distribution`.
+
+        Args:
+            images: as for `probabilities`.
+
+        Raises:
+            DataError: another type or shape.
+        """
+        batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+        answers = [self._run(convert(batch, self.rule)) for batch in batches]
+        if not answers:
+            return np.zeros((0, len(self.class_names)), np.float32), None
+        probabilities, *strange = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return probabilities, strange[0] if strange else None
+
+    def predict(
+        self,
+        items: Picture | Sequence[Picture],
+        *,
+        top: int = 5,
+        max_error: float | None = None,
+        coverage: float | None = None,
+        refused: float | None = None,
+        fix: str | None = None,
+    ) -> list[Prediction]:
+        """Return one prediction a picture; a broken picture's says what is wrong with it.
+
+        Args:
+            items: a path, the content of a file, an array, or several of these. An array is uint8:
+                (height, width) or (height, width, channels) with 1, 3 or 4 channels for one
+                picture, otherwise (n, height, width) or (n, height, width, channels).
+            top: how many of the most probable classes to give.
+            max_error: share of answers that may be wrong, such as 0.01; less sure ones are marked
+                unknown. None keeps what the model was trained to keep.
+            coverage: how often the right class is to be in `label_set`, such as 0.95.
+            refused: share of ordinary pictures that may be marked unknown for being unlike those
+                trained on, such as 0.01. None keeps what the model was trained to do.
+            fix: what the input doctor may put right before the picture is made small: "all", or
+                some of `tinylens.inference.input_checks.examine.KINDS`, parted by commas; "" says
+                what is unlike the training pictures and changes nothing, None does not look.
+
+        Raises:
+            DataError: `items` is one array of another type or shape.
+            RecipeError: the model has no threshold for `max_error`, `coverage` or `refused`, or
+                `fix` names a kind that is none.
+        """
+        found = self.stream(
+            each(items), top=top, max_error=max_error, coverage=coverage, refused=refused, fix=fix
+        )
+        return list(found)
+
+    def stream(
+        self,
+        items: Iterable[Picture],
+        *,
+        top: int = 5,
+        workers: int = 1,
+        max_error: float | None = None,
+        coverage: float | None = None,
+        refused: float | None = None,
+        fix: str | None = None,
+    ) -> Iterator[Prediction]:
+        """Yield the predictions for any number of pictures, in their order, as they are ready.
+
+        Only some hundred pictures are in memory at a time.
+
+        Args:
+            items: as those of `predict`, one picture each.
+            top: how many of the most probable classes to give.
+            workers: threads that read and decode.
+            max_error: as for `predict`.
+            coverage: as for `predict`.
+            refused: as for `predict`.
+            fix: as for `predict`.
+
+        Raises:
+            RecipeError: as `predict` does.
+        """
+        doctor = self._doctor(fix)
+        asked = self.asked(top, max_error=max_error, coverage=coverage, refused=refused)
+        pictures = map_ahead(lambda item: read(item, self.rule, doctor), items, workers, 2 * BATCH)
+        with contextlib.closing(pictures):
+            while batch := list(itertools.islice(pictures, BATCH)):
+                yield from self._answer(batch, asked)
+
+    def read(self, item: Picture, fix: str | None = None) -> Read:
+        """Return a picture as the network sees it, or what is wrong with it.
+
+        Args:
+            item: as those of `predict`, one picture.
+            fix: as for `predict`.
+
+        Raises:
+            RecipeError: `fix` names a kind that is none.
+        """
+        return read(item, self.rule, self._doctor(fix))
+
+    def _doctor(self, fix: str | None) -> Doctor | None:
+        return None if fix is None else Doctor(self.card.doctor, allowed_kinds(fix))
+
+    def asked(
+        self,
+        top: int,
+        *,
+        max_error: float | None = None,
+        coverage: float | None = None,
+        refused: float | None = None,
+    ) -> Asked:
+        """Return what `told` is to say; the arguments and errors are those of `predict`."""
+        deciding = self.card.deciding
+        return Asked(
+            top,
+            deciding.level(max_error),
+            None if coverage is None else deciding.set_level(coverage),
+            deciding.strangest(refused),
+        )
+
+    def told(
+        self,
+        pictures: Sequence[Read],
+        probabilities: NDArray[np.float32],
+        strange: NDArray[np.float32] | None,
+        asked: Asked,
+    ) -> Iterator[Prediction]:
+        """Yield a prediction a picture; see `tinylens.inference.classifier.tell`."""
+        return tell(self.card, pictures, probabilities, strange, asked)
+
+    def _answer(self, pictures: list[Read], asked: Asked) -> Iterator[Prediction]:
+        images = [picture.image for picture in pictures if picture.image is not None]
+        none = np.zeros((0, len(self.class_names)), np.float32)
+        answers = self._run(np.stack(images)) if images else [none]
+        strange = answers[1] if len(answers) > 1 else None
+        yield from self.told(pictures, answers[0], strange, asked)
+
+    def _run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return the probabilities and, where the file tells it, the strangeness."""
+        answers: list[NDArray[np.float32]] = self.session.run(None, {"image": images})
+        return answers
+
+    def _check_shapes(self, name: str) -> None:
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        found = [(value.name, value.type, value.shape[1:]) for value in (*inputs, *outputs)]
+        expected = [
+            ("image", "tensor(uint8)", list(self.rule.shape)),
+            ("probabilities", "tensor(float)", [len(self.class_names)]),
+        ]
+        if self.card.deciding.ordinary:
+            expected.append(("strangeness", "tensor(float)", []))
+        if found != expected:
+            raise ModelError(
+                f"{name} has the inputs and outputs {found}, but its card, with "
+                f"{len(self.class_names)} class names, expects {expected}; export it again"
+            )
+
+    def _check_golden(self, name: str) -> None:
+        golden = self.card.golden
+        if golden is None:
+            raise ModelError(f"{name} has no golden samples to check it by; export it again")
+        if golden.images.shape[1:] != self.rule.shape or golden.probabilities.shape != (
+            len(golden.images),
+            len(self.class_names),
+        ):
+            raise ModelError(f"{name} has golden samples of another shape; export it again")
+        try:
+            answers = self._run(golden.images)[0]
+        except Exception as error:  # onnxruntime raises a dozen types that share no base
+            raise ModelError(f"{name} cannot be run: {error}") from None
+        difference = float(np.abs(answers - golden.probabilities).max())
+        if not difference <= self.card.tolerance:  # also when it is not a number
+            advice = f"try another version of onnxruntime than {onnxruntime.__version__}"
+            if self.card.precision == INTEGERS:
+                advice = (
+                    "take model.onnx, since this processor may add 8-bit integers in another way"
+                )
+            raise ModelError(
+                f"{name} does not give its recorded answers: its golden samples differ by "
+                f"{difference:.2g}, expected at most {self.card.tolerance:g}; export it again, or "
+                f"{advice}"
+            )
+
+
+# --- opening
+
+
+def _session(content: bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # its errors are raised as well, and told once is enough
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen types that share no base
+        raise ModelError(f"{name} cannot be run: {error}") from None

@@ -1,0 +1,1 @@
+"""Input checks: how an image differs from the training images, and fixes for it."""

@@ -1,0 +1,108 @@
+"""Random changes of training pictures, as pure functions of pictures and given random numbers.
+
+The numbers come from the host (`batches.draws`), so an augmented batch is the same on every backend
+and after every resume.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from tinylens.recipe import AugmentSection
+
+# the columns of `draws`, uniform in [0, 1)
+ROW, COLUMN, FLIP, CUTOUT_ROW, CUTOUT_COLUMN, BRIGHTNESS, CONTRAST = range(7)
+NUM_DRAWS = 7
+
+
+def augment(images: Any, draws: Any, spec: AugmentSection) -> Any:
+    """Return changed copies of `images`.
+
+    Args:
+        images: float tensor of pixel values 0 to 255, shape (batch, height, width, channels).
+        draws: float32, shape (batch, NUM_DRAWS), uniform in [0, 1); for "alternating" flips the
+            FLIP column already alternates from epoch to epoch.
+        spec: which changes, and how large.
+    """
+    if spec.shift or spec.flip != "none":
+        images = shift_and_flip(images, draws, spec.shift, spec.flip != "none")
+    if spec.brightness or spec.contrast:
+        images = change_light(images, draws, spec.brightness, spec.contrast)
+    if spec.cutout:
+        images = cut_out(images, draws, spec.cutout)
+    return images
+
+
+def shift_and_flip(images: Any, draws: Any, largest: int, flip: bool) -> Any:
+    """Move each picture by up to `largest` pixels, the border reflected, and mirror some."""
+    height, width, channels = images.shape[1:]
+    rows = _moved(draws[:, ROW], height, largest)
+    columns = _moved(draws[:, COLUMN], width, largest)
+    if flip:
+        mirrored = (width - 1) - columns
+        columns = ops.where(draws[:, FLIP, None] < 0.5, columns, mirrored)
+    picture = ops.arange(ops.shape(images)[0], dtype="int32")[:, None, None] * (height * width)
+    pixel = picture + rows[:, :, None] * width + columns[:, None, :]
+    return ops.take(ops.reshape(images, (-1, channels)), pixel, axis=0)
+
+
+def change_light(images: Any, draws: Any, brightness: float, contrast: float) -> Any:
+    """Scale each picture around its mean by 1 ± contrast and add ± brightness · 255."""
+    shape = (-1, 1, 1, 1)
+    gain = ops.reshape(1 + contrast * (2 * draws[:, CONTRAST] - 1), shape)
+    offset = ops.reshape(255 * brightness * (2 * draws[:, BRIGHTNESS] - 1), shape)
+    gain, offset = ops.cast(gain, images.dtype), ops.cast(offset, images.dtype)
+    mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
+    return (images - mean) * gain + mean + offset
+
+
+def cut_out(images: Any, draws: Any, side: int) -> Any:
+    """Set a square of `side` pixels, which may reach over the border, to the picture's mean."""
+    height, width = images.shape[1:3]
+    inside = _span(draws[:, CUTOUT_ROW], height, side)[:, :, None]
+    inside = ops.logical_and(inside, _span(draws[:, CUTOUT_COLUMN], width, side)[:, None, :])
+    mean = ops.mean(images, axis=(1, 2), keepdims=True)
+    return ops.where(inside[..., None], mean, images)
+
+
+def shrink(images: Any, height: int, width: int) -> Any:
+    """Make pictures smaller with Pillow's bilinear filter: a triangle as wide as the reduction.
+
+    Args:
+        images: float tensor, shape (batch, height, width, channels).
+        height: of the result, at most that of the pictures.
+        width: likewise.
+    """
+    rows = ops.convert_to_tensor(_triangles(images.shape[1], height), dtype=images.dtype)
+    columns = ops.convert_to_tensor(_triangles(images.shape[2], width), dtype=images.dtype)
+    images = ops.einsum("hi,bijc->bhjc", rows, images)
+    return ops.einsum("wj,bhjc->bhwc", columns, images)
+
+
+def _triangles(before: int, after: int) -> NDArray[np.float32]:
+    """Return the weights, shape (after, before), of each pixel in each pixel of a shorter row."""
+    scale = before / after
+    centres = (np.arange(after) + 0.5) * scale
+    distance = np.abs(np.arange(before)[None, :] + 0.5 - centres[:, None]) / scale
+    weights = np.maximum(1 - distance, 0)
+    shares: NDArray[np.float32] = weights / weights.sum(axis=1, keepdims=True)
+    return shares.astype(np.float32)
+
+
+def _moved(draw: Any, length: int, largest: int) -> Any:
+    """Return int32 coordinates (batch, length), moved by -largest…largest and reflected."""
+    offset = ops.cast(ops.floor(draw * (2 * largest + 1)), "int32") - largest
+    place = ops.arange(length, dtype="int32")[None, :] + offset[:, None]
+    place = ops.mod(place, max(2 * (length - 1), 1))  # a small picture is reflected repeatedly
+    return (length - 1) - ops.abs((length - 1) - place)
+
+
+def _span(draw: Any, length: int, side: int) -> Any:
+    """Return bool (batch, length): true on `side` pixels around a drawn centre."""
+    start = ops.cast(ops.floor(draw * length), "int32")[:, None] - side // 2
+    place = ops.arange(length, dtype="int32")[None, :]
+    return ops.logical_and(place >= start, place < start + side)

@@ -1,0 +1,150 @@
+"""The networks: a table of builders, and the step from what is trained to what is shipped.
+
+A builder returns a Functional model from pixel values (0 to 255, uint8 or float) to logits;
+normalization is its first layer, so no caller can forget it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+from pydantic import TypeAdapter, ValidationError
+
+from tinylens import files
+from tinylens.errors import RecipeError, did_you_mean
+from tinylens.models.airbench import whitened
+from tinylens.models.averaging import averaged, mean_logits
+from tinylens.models.classic import classic
+from tinylens.models.layers import plain, use_weights
+from tinylens.models.pretrained import backbone
+from tinylens.models.resnet import resnet20
+from tinylens.models.spec import NetworkShape
+
+
+def save(network: keras.Model, path: Path) -> None:
+    """Write a network; Keras itself writes in place, so a kill would leave half a file."""
+    temporary = files.temporary_beside(path)
+    try:
+        network.save(temporary)
+        files.fsync_file(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    files.fsync_folder(path.parent)
+
+
+LOG_PROBABILITIES = "log_probabilities"  # a layer of what ships, behind the logits
+
+BUILDERS: dict[str, Callable[..., keras.Model]] = {
+    "backbone": backbone,
+    "classic": classic,
+    "resnet20": resnet20,
+    "whitened": whitened,
+}
+
+
+def build_network(name: str, shape: NetworkShape, options: Mapping[str, Any]) -> keras.Model:
+    """Return the network `name` with starting weights drawn from `shape.seed`.
+
+    It computes in the dtype policy that is set when it is built; its logits are float32.
+
+    Raises:
+        RecipeError: no such network, or options that it does not take; all mistakes at once.
+    """
+    check_options(name, options)
+    return BUILDERS[name](shape, **options)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise a RecipeError that names everything wrong with a network's name and options."""
+    if name not in BUILDERS:
+        raise RecipeError(
+            f"model.name: no network {name!r}{did_you_mean(name, BUILDERS)}; "
+            f"choose from {', '.join(BUILDERS)}"
+        )
+    signature = inspect.signature(BUILDERS[name], eval_str=True)
+    known = {key: item for key, item in signature.parameters.items() if key != "shape"}
+    mistakes = [
+        f"model.options.{key}: {name} has no such option{did_you_mean(key, known)}; "
+        f"it has {', '.join(known)}"
+        for key in options
+        if key not in known
+    ]
+    for key in options.keys() & known.keys():
+        try:
+            # strict: the value goes to the builder as it is, so "16" must not pass as 16
+            TypeAdapter(known[key].annotation).validate_python(options[key], strict=True)
+        except ValidationError as error:
+            told = error.errors()[0]["msg"].removeprefix("Value error, ")
+            reason = told.removeprefix("Input should be ")
+            mistakes.append(f"model.options.{key}: expected {reason}, got {options[key]!r}")
+    if mistakes:
+        raise RecipeError("\n  ".join(["the recipe has mistakes:", *sorted(mistakes)]))
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """Return the options of the network `name` as they stand when none is given."""
+    parameters = inspect.signature(BUILDERS[name]).parameters.values()
+    return {each.name: each.default for each in parameters if each.name != "shape"}
+
+
+def ship(
+    network: keras.Model, temperature: float = 1.0, views: int = 1, bend: float = 0.0
+) -> keras.Model:
+    """Return what ships: plain Keras layers in float32, from uint8 pictures to probabilities.
+
+    Args:
+        network: a trained network from `build`.
+        temperature: what the logits are divided by (Guo et al. 2017); it goes into the weights of
+            the last dense layer, so no reader of the model can leave it out.
+        views: of each picture whose logits are averaged; see `tinylens.models.averaging`.
+        bend: how much more than a temperature is needed; see `tinylens.metrics.fit_bend`. Where it
+            is not 0, it and the temperature go behind the logits instead of into the weights.
+    """
+    pictures = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
+    # clone_model would build anew in the policy that is set: `plain` says float32 for each layer
+    copy = keras.models.clone_model(network, input_tensors=pictures, clone_function=plain)
+    for source, target in zip(network.layers, copy.layers, strict=True):
+        weights = {variable.name: variable.numpy() for variable in source.weights}
+        target.set_weights([weights[variable.name] for variable in target.weights])
+        use_weights(target)
+    last = copy.layers[-1]
+    if not bend:
+        last.set_weights([values / temperature for values in last.get_weights()])
+    softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
+    answered = copy if views == 1 else averaged(copy, views)
+    logits = _bent(answered.output, temperature, bend) if bend else answered.output
+    return keras.Model(answered.input, softmax(logits), name=network.name)
+
+
+def ship_ensemble(
+    members: Sequence[keras.Model], temperature: float = 1.0, bend: float = 0.0
+) -> keras.Model:
+    """Return one model whose probabilities are the calibrated mean of those of several.
+
+    Args:
+        members: what `ship` gave for each, of the same classes and size of pictures; their layers
+            are used, not copied.
+        temperature: what the logarithms of the mean are divided by.
+        bend: as for `ship`.
+    """
+    mean = mean_logits(members)
+    logits = keras.layers.Rescaling(1 / temperature, dtype="float32", name="logits")(mean.output)
+    if bend:
+        logits = _bent(mean.output, temperature, bend)
+    softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
+    return keras.Model(mean.input, softmax(logits), name="ensemble")
+
+
+def _bent(logits: Any, temperature: float, bend: float) -> Any:
+    """Return u · (1 - bend - bend · u) / temperature of the log probabilities u."""
+    straight = keras.layers.Activation("log_softmax", dtype="float32", name=LOG_PROBABILITIES)
+    u = straight(logits)
+    slope = keras.layers.Rescaling(
+        -bend / temperature, offset=(1 - bend) / temperature, dtype="float32", name="slope"
+    )
+    return keras.layers.Multiply(dtype="float32", name="bent")([u, slope(u)])

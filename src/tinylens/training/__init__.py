@@ -1,0 +1,1 @@
+"""Training: networks, curricula, time budgets, series of runs, tuning, the estimator."""

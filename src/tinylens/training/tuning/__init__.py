@@ -1,0 +1,1 @@
+"""Hyperparameter search over a recipe's search space, on val alone."""
