@@ -445,7 +445,7 @@ def test_weird_names_are_answered_and_shown_escaped(folder):
 
 def program(folder: Path, command: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
     """Run a shell's command in which $predict stands for `tinylens predict ../m.onnx`."""
-    source = str(Path(__file__).parents[1] / "src")
+    source = str(Path(__file__).parents[2] / "src")
     return subprocess.run(
         ["bash", "-c", f"{command}"],
         cwd=folder,

@@ -11,7 +11,7 @@ from PIL import Image
 
 import builders_data as build
 
-SOURCE = str(Path(__file__).parents[1] / "src")
+SOURCE = str(Path(__file__).parents[2] / "src")
 
 
 def tinylens(*arguments: object, cache: Path) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ import pytest
 from builders_export import copy_of
 from tinylens.backend import BACKENDS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TRAIN = """
 import sys
 from pathlib import Path

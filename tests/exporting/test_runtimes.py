@@ -65,7 +65,7 @@ def test_runtimes_are_imported_without_a_word_to_their_makers(name, tmp_path):
         pytest.skip(f"{name} is not installed")
     subprocess.run(
         [sys.executable, "-c", RUNTIMES[name]],
-        env={"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1] / "src")},
+        env={"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
         check=True,
     )
     assert list(tmp_path.iterdir()) == []  # else each leaves a number there to be known by

@@ -9,7 +9,7 @@ import pytest
 
 from tinylens.evaluation.robustness import CORRUPTIONS, STRENGTHS, corrupted, through_jpeg
 
-GOLDEN = Path(__file__).parent / "golden" / "corruptions.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "corruptions.npz"
 EVERY = pytest.mark.parametrize("name", CORRUPTIONS)
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - most imports need Keras or come with it
 from __future__ import annotations
 
 import json
@@ -21,20 +22,20 @@ from tinylens.inference.selective_prediction import Deciding
 
 keras = pytest.importorskip("keras")
 
-import onnx  # noqa: E402 - these need Keras or come with it
-import onnxruntime  # noqa: E402
-from keras import layers  # noqa: E402
+import onnx
+import onnxruntime
+from keras import layers
 
 from tinylens.exporting.onnx import (
     _compare,
     choose_golden,
     export_onnx,
 )
-from tinylens.exporting.onnx_layers import UnknownLayer  # noqa: E402
-from tinylens.exporting.onnx_writer import onnx_model  # noqa: E402
-from tinylens.exporting.verify import TIE  # noqa: E402
+from tinylens.exporting.onnx_layers import UnknownLayer
+from tinylens.exporting.onnx_writer import onnx_model
+from tinylens.exporting.verify import TIE
 from tinylens.models.build import (
-    build_network,  # noqa: E402
+    build_network,
     ship,
 )
 from tinylens.models.spec import NetworkShape
