@@ -110,14 +110,14 @@ def _orthogonal(update: Tensor) -> Tensor:
 def train(data: Splits, seed: int, epochs: int = EPOCHS) -> dict[str, Any]:
     """Train once and return seconds and accuracies on test, with one view and with six."""
     torch.manual_seed(seed)
-    pictures, labels = _tensors(data.train)
+    images, labels = _tensors(data.train)
     test, test_labels = _tensors(data.test)
     begun = time.perf_counter()
     trained, network = (
         0.0,
-        Network(pictures[:WHITENING_SAMPLE]).to(DEVICE, memory_format=torch.channels_last),
+        Network(images[:WHITENING_SAMPLE]).to(DEVICE, memory_format=torch.channels_last),
     )
-    for _ in steps(network, pictures, labels, epochs):
+    for _ in steps(network, images, labels, epochs):
         trained = time.perf_counter() - begun
     network.eval()
     curve = []
@@ -130,11 +130,9 @@ def train(data: Splits, seed: int, epochs: int = EPOCHS) -> dict[str, Any]:
     return {"curve": curve, "best": curve[0], "trained_seconds": round(trained, 2)}
 
 
-def steps(
-    network: Network, pictures: Tensor, labels: Tensor, epochs: int = EPOCHS
-) -> Iterator[int]:
+def steps(network: Network, images: Tensor, labels: Tensor, epochs: int = EPOCHS) -> Iterator[int]:
     """Train `network`, and yield after every step how many were done."""
-    per_epoch = max(len(pictures) // BATCH, 1)
+    per_epoch = max(len(images) // BATCH, 1)
     total, warm = epochs * per_epoch, WHITENING_EPOCHS * per_epoch
     kernels = [p for p in network.parameters() if p.ndim == 4 and p.requires_grad]
     biases = [norm.bias for group in network.groups for norm in group.norms]
@@ -147,12 +145,12 @@ def steps(
     descent = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
     optimizers = [descent, Muon(kernels, lr=0.24, momentum=0.6)]
     rates = [group["lr"] for each in optimizers for group in each.param_groups]
-    turned = torch.rand(len(pictures), device=pictures.device) < 0.5
+    turned = torch.rand(len(images), device=images.device) < 0.5
     network.train()
     for step in range(total):
         if step % per_epoch == 0:
-            shown = _augmented(pictures, turned ^ (step // per_epoch % 2 == 1))
-            order = torch.randperm(len(pictures), device=pictures.device)
+            shown = _augmented(images, turned ^ (step // per_epoch % 2 == 1))
+            order = torch.randperm(len(images), device=images.device)
         left = [max(1 - step / warm, 0), *[1 - step / total] * 3]
         slots = [group for each in optimizers for group in each.param_groups]
         for group, rate, share in zip(slots, rates, left, strict=True):
@@ -178,13 +176,13 @@ def _tensors(part: Dataset) -> tuple[Tensor, Tensor]:
     return ((images - mean) / std).to(memory_format=torch.channels_last), labels
 
 
-def _augmented(pictures: Tensor, turned: Tensor, radius: int = 2) -> Tensor:
-    """Return all pictures, some turned and each moved by up to `radius` pixels."""
-    pictures = torch.where(turned.view(-1, 1, 1, 1), pictures.flip(3), pictures)
-    side = pictures.size(2)
-    padded = F.pad(pictures, (radius,) * 4, "reflect")
-    moved = torch.empty_like(pictures)
-    shifts = torch.randint(0, 2 * radius + 1, (2, len(pictures)), device=pictures.device)
+def _augmented(images: Tensor, turned: Tensor, radius: int = 2) -> Tensor:
+    """Return all images, some turned and each moved by up to `radius` pixels."""
+    images = torch.where(turned.view(-1, 1, 1, 1), images.flip(3), images)
+    side = images.size(2)
+    padded = F.pad(images, (radius,) * 4, "reflect")
+    moved = torch.empty_like(images)
+    shifts = torch.randint(0, 2 * radius + 1, (2, len(images)), device=images.device)
     for down in range(2 * radius + 1):
         for right in range(2 * radius + 1):
             here = (shifts[0] == down) & (shifts[1] == right)
@@ -193,14 +191,14 @@ def _augmented(pictures: Tensor, turned: Tensor, radius: int = 2) -> Tensor:
 
 
 @torch.no_grad()
-def _answer(network: Network, pictures: Tensor, views: int) -> Tensor:
+def _answer(network: Network, images: Tensor, views: int) -> Tensor:
     with _arithmetic():
         if views == 1:
-            return network(pictures).float()
-        side = pictures.size(2)
-        padded = F.pad(pictures, (1,) * 4, "reflect")
+            return network(images).float()
+        side = images.size(2)
+        padded = F.pad(images, (1,) * 4, "reflect")
         shifted = (padded[:, :, :side, :side], padded[:, :, 2:, 2:])
-        pairs = [(network(x) + network(x.flip(3))).float() / 2 for x in (pictures, *shifted)]
+        pairs = [(network(x) + network(x.flip(3))).float() / 2 for x in (images, *shifted)]
         return (pairs[0] + (pairs[1] + pairs[2]) / 2) / 2
 
 
@@ -208,10 +206,10 @@ def _arithmetic() -> contextlib.AbstractContextManager[Any]:
     return torch.autocast(DEVICE, torch.float16 if DEVICE == "cuda" else torch.bfloat16)
 
 
-def step_rate(seconds: float, pictures: int = 4 * BATCH) -> dict[str, Any]:
-    """Return pictures a second of its training steps on random pictures; the first is dropped."""
-    shown = torch.randn(pictures, 3, 32, 32, device=DEVICE).to(memory_format=torch.channels_last)
-    labels = torch.randint(0, 10, (pictures,), device=DEVICE)
+def step_rate(seconds: float, images: int = 4 * BATCH) -> dict[str, Any]:
+    """Return images a second of its training steps on random images; the first is dropped."""
+    shown = torch.randn(images, 3, 32, 32, device=DEVICE).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (images,), device=DEVICE)
     network = Network(shown).to(DEVICE, memory_format=torch.channels_last)
     ends: list[float] = []
     for _ in steps(network, shown, labels, epochs=math.ceil(1e6)):
@@ -233,7 +231,7 @@ def step_rate(seconds: float, pictures: int = 4 * BATCH) -> dict[str, Any]:
 
 
 def _training_flops() -> int:
-    """Return what tinylens.models.flops counts for this network: a picture, the bias frozen."""
+    """Return what tinylens.models.flops counts for this network: an image, the bias frozen."""
     side, width = 31, 24
     whitening = 2 * side**2 * 12 * width
     first_input = 2 * 9 * side**2 * width * WIDTHS[0]  # a gradient that nothing needs

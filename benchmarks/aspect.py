@@ -1,9 +1,9 @@
-"""What to do with pictures whose sides have many ratios: stretch, pad or crop them.
+"""What to do with images whose sides have many ratios: stretch, pad or crop them.
 
-Two sets whose ratios differ are made of known ones: Fashion-MNIST, each picture cut to the smallest
-box around its thing, as photographs of products are; and CIFAR-10 (JPEG), of each picture a window
+Two sets whose ratios differ are made of known ones: Fashion-MNIST, each image cut to the smallest
+box around its thing, as photographs of products are; and CIFAR-10 (JPEG), of each image a window
 at a random place, its ratio from 1:2 to 2:1. Each is trained on by the `classic` recipe in one
-size, once a way and seed, and judged on val alone. All ways have the same val pictures, written as
+size, once a way and seed, and judged on val alone. All ways have the same val images, written as
 such: carved parts go by what the files hold, and a padded one holds something else.
 "white" is what `pad` would be with a constant colour: squares that were padded before.
 """
@@ -28,11 +28,11 @@ from tinylens.data.load import load
 WAYS = ("stretch", "pad", "crop", "white")
 SETS = {"fashion-mnist": "Fashion-MNIST, cut close", "cifar10": "CIFAR-10 (JPEG), windows"}
 CIFAR = machine.ROOT.parent / "shared" / "data" / "cifar10"
-PICTURES = 12_000
+IMAGES = 12_000
 INK = 16  # of 255: what is darker is ground
-SHARES = {"val": 0.25, "test": 0.05}  # of the pictures; test is looked at by no one
+SHARES = {"val": 0.25, "test": 0.05}  # of the images; test is looked at by no one
 
-Picture = NDArray[np.uint8]  # shape (height, width, channels)
+ImageInput = NDArray[np.uint8]  # shape (height, width, channels)
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--side", type=int, default=24, help="of all, in pixels: alike in work")
     asked = parser.parse_args()
-    count, seeds = (600, 1) if asked.quick else (PICTURES, asked.seeds)
+    count, seeds = (600, 1) if asked.quick else (IMAGES, asked.seeds)
     rows = []
     for name in asked.sets:
         with tempfile.TemporaryDirectory() as folder:
@@ -56,13 +56,13 @@ def main() -> None:
                     rows.append({"set": name, **row})
                     print(rows[-1], file=sys.stderr)
     show(rows)
-    described = {"machine": machine.describe(), "pictures": count, "epochs": asked.epochs}
+    described = {"machine": machine.describe(), "images": count, "epochs": asked.epochs}
     path = machine.write_results("aspect", {**described, "rows": rows})
     print(f"\nwritten: benchmarks/results/{path.name}")
 
 
 def write_sets(name: str, source: str, folder: Path, count: int) -> None:
-    """Write cut pictures as folder/cut/PART/CLASS/ROW.png, and squares of them as folder/white."""
+    """Write cut images as folder/cut/PART/CLASS/ROW.png, and squares of them as folder/white."""
     train = load(source, val=0).train
     random = np.random.default_rng(0)
     rows = random.permutation(len(train))[:count]
@@ -75,35 +75,35 @@ def write_sets(name: str, source: str, folder: Path, count: int) -> None:
             if name == "fashion-mnist"
             else window(train.images[row], random)
         )
-        for kind, picture in (("cut", cut), ("white", on_white(cut))):
+        for kind, image in (("cut", cut), ("white", on_white(cut))):
             place = folder / kind / parts.get(row, "train") / f"{train.labels[row]}"
             place.mkdir(parents=True, exist_ok=True)
-            squeezed = picture[..., 0] if picture.shape[2] == 1 else picture
+            squeezed = image[..., 0] if image.shape[2] == 1 else image
             Image.fromarray(squeezed).save(place / f"{row:06}.png")
 
 
-def close(picture: Picture) -> Picture:
+def close(image: ImageInput) -> ImageInput:
     """Return the smallest part that holds all that is brighter than the ground."""
-    rows, columns, _ = np.nonzero(picture > INK)
-    return picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    rows, columns, _ = np.nonzero(image > INK)
+    return image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
-def window(picture: Picture, random: np.random.Generator) -> Picture:
+def window(image: ImageInput, random: np.random.Generator) -> ImageInput:
     """Return a part of random ratio and place, as large as it can be."""
-    side = picture.shape[0]
+    side = image.shape[0]
     ratio = 2 ** random.uniform(-1, 1)
     width, height = (round(side * min(ratio, 1)), round(side * min(1 / ratio, 1)))
     left, top = random.integers(0, side - width + 1), random.integers(0, side - height + 1)
-    return picture[top : top + height, left : left + width]
+    return image[top : top + height, left : left + width]
 
 
-def on_white(picture: Picture) -> Picture:
-    """Return a picture in the middle of a white square."""
-    height, width, channels = picture.shape
+def on_white(image: ImageInput) -> ImageInput:
+    """Return an image in the middle of a white square."""
+    height, width, channels = image.shape
     side = max(height, width)
     square = np.full((side, side, channels), 255, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = picture
+    square[top : top + height, left : left + width] = image
     return square
 
 
@@ -129,7 +129,7 @@ def trained(folder: Path, way: str, seed: int, epochs: int, side: int) -> dict[s
         "way": way,
         "seed": seed,
         "image": info["image"],
-        "val_pictures": info["splits"]["val"]["size"],
+        "val_images": info["splits"]["val"]["size"],
         "val_accuracy": val["accuracy"]["value"],
     }
 

@@ -4,7 +4,7 @@ Draws shapes of 64×64 pixels, in RGB, until they fill the gigabytes asked for, 
 .npy files. Then a process in a control group whose memory is limited (of version 1 or 2, made here
 and removed again; making one takes root) trains two networks of the same recipe, so many steps of
 the one and so many of the other, in the order A B B A: one on the whole of that set, from the disk,
-and one on as many of its first pictures as it sees, held in memory. Pages that a file was read into
+and one on as many of its first images as it sees, held in memory. Pages that a file was read into
 count in the group, too, and are what it gives back first: the disk is really read. With --whole the
 command `tinylens train` itself runs in the group from start to report.
 """
@@ -29,8 +29,8 @@ import numpy as np
 import machine
 
 SIDE = 64
-BASE = 20_000  # pictures that are drawn; the others are those moved to another place
-PICTURE = SIDE * SIDE * 3
+BASE = 20_000  # images that are drawn; the others are those moved to another place
+IMAGE = SIDE * SIDE * 3
 GROUP = "tinylens-beyond-memory"
 CHUNK = 2_000
 
@@ -53,7 +53,7 @@ def main() -> None:
         print(json.dumps(measure(asked)))
         return
     try:
-        draw(asked.folder, round((0.2 if asked.quick else asked.gigabytes) * 1e9) // PICTURE)
+        draw(asked.folder, round((0.2 if asked.quick else asked.gigabytes) * 1e9) // IMAGE)
         compare(asked)
     finally:
         if not asked.keep:
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def draw(folder: Path, count: int) -> None:
-    """Write x_train.npy with `count` pictures, x_test.npy, and their labels."""
+    """Write x_train.npy with `count` images, x_test.npy, and their labels."""
     from tinylens.data.readers.synthetic import CLASS_NAMES, shapes
 
     if (folder / "y_train.npy").is_file():
@@ -96,7 +96,7 @@ def compare(asked: argparse.Namespace) -> None:
     ratio = machine.ratio(speeds["disk"], speeds["memory"])
     content = {"machine": described, **found, "ratio": ratio, "limit_gigabytes": asked.limit}
     machine.print_table(
-        ["pictures in", "img/s"], [[name, _mean_sd(values)] for name, values in speeds.items()]
+        ["images in", "img/s"], [[name, _mean_sd(values)] for name, values in speeds.items()]
     )
     print(f"disk / memory: {ratio}; {found['own_gigabytes']:.2f} GB of the process's own")
     if asked.whole:
@@ -162,7 +162,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     return {
         "images_per_second": {name: values[1:] for name, values in speeds.items()},  # compiled
         "steps": asked.steps,
-        "pictures": {name: len(part) for name, part in parts.items()},
+        "images": {name: len(part) for name, part in parts.items()},
         "gigabytes": whole.images.nbytes / 1e9,
         "streamed": {name: each.stream is not None for name, each in trainers.items()},
         "available_gigabytes": available / 1e9,
@@ -171,7 +171,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(trainer: Any, epoch: int, steps: int) -> float:
-    """Take some steps as `tinylens.training.loop` does; return pictures a second."""
+    """Take some steps as `tinylens.training.loop` does; return images a second."""
     from tinylens.models.batching import (
         in_batches,  # which imports Keras, once the backend is chosen
     )

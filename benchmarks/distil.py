@@ -4,7 +4,7 @@ The teacher is `accurate` with six views (test-time augmentation), trained once;
 the same epochs, seeds and parts, chosen on val, judged on test. Each training is a run of its own,
 which a second call finds finished. Answers are timed in a process of its own on one core, which
 `os.sched_setaffinity` ties it to as taskset would: model.onnx as it ships, one thread of
-onnxruntime, one picture in memory, files in turns.
+onnxruntime, one image in memory, files in turns.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _spread(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _print(results: dict[str, Any]) -> None:
     rows = [_row("teacher", [results["teacher"]])]
     rows += [_row(f"small, {kind}", results["students"][kind]["seeds"]) for kind in KINDS]
-    headings = ["", "weights", "ONNX kB", "val %", "test %", "± sd", "ms a picture"]
+    headings = ["", "weights", "ONNX kB", "val %", "test %", "± sd", "ms an image"]
     machine.print_table(headings, rows)
 
 

@@ -1,13 +1,13 @@
-"""What the input doctor does for photos, and that it leaves ordinary pictures alone.
+"""What the input doctor does for photos, and that it leaves ordinary images alone.
 
-Photos are made of Fashion-MNIST's test pictures, seeded: the thing is cut out, enlarged smoothly to
-a third to most of a picture of 200 to 800 pixels, set down anywhere in it, on a table, cloth, wood
+Photos are made of Fashion-MNIST's test images, seeded: the thing is cut out, enlarged smoothly to
+a third to most of an image of 200 to 800 pixels, set down anywhere in it, on a table, cloth, wood
 or floor lit from one side, with noise, and saved as JPEG of quality 60 to 95. On bright and
 coloured grounds it is as bright as a camera saw it, which is the negative of Fashion-MNIST, in half
 of the photos tinted. Two more kinds have one fault alone and are counted apart. Every photo goes
 through `Classifier.read` as a file's content, without and with fix="all", and the ordinary test
-pictures of both data sets through `Classifier.predict`. A network that was trained without a
-reference gets the one of its training pictures.
+images of both data sets through `Classifier.predict`. A network that was trained without a
+reference gets the one of its training images.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tinylens.training.train import train
 
 CIFAR = machine.ROOT.parent / "shared" / "data" / "cifar10"
 SEEDS = 3
-QUICK_PHOTOS, QUICK_PICTURES = 350, 1_000
+QUICK_PHOTOS, QUICK_IMAGES = 350, 1_000
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--cifar-runs", nargs="+", type=Path, help="trained on CIFAR-10 already")
     parser.add_argument("--cifar", type=Path, default=CIFAR, help="the folder of Parquet files")
     parser.add_argument("--part", choices=["val", "test"], default="test")
-    parser.add_argument("--photos", type=int, help="how many; else one of each picture")
+    parser.add_argument("--photos", type=int, help="how many; else one of each image")
     parser.add_argument("--seed", type=int, default=0, help="of the photos")
     asked = parser.parse_args()
     described = machine.describe()
@@ -134,8 +134,8 @@ def _row(
 def ordinary_judged(
     runs: Sequence[Classifier], part: Dataset, asked: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return the accuracy on pictures as they are in the set, without and with the doctor."""
-    count = QUICK_PICTURES if asked.quick else len(part)
+    """Return the accuracy on images as they are in the set, without and with the doctor."""
+    count = QUICK_IMAGES if asked.quick else len(part)
     wanted = [part.class_names[label] for label in part.labels[:count]]
     rows = []
     for classifier in runs:
@@ -156,7 +156,7 @@ def ordinary_judged(
             }
         )
     lost = [100 * (row["without"] - row["with"]) for row in rows]
-    return {"pictures": count, "points lost": [round(each, 4) for each in lost], "by seed": rows}
+    return {"images": count, "points lost": [round(each, 4) for each in lost], "by seed": rows}
 
 
 def show(rows: Sequence[dict[str, Any]], ordinary: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ def show(rows: Sequence[dict[str, Any]], ordinary: dict[str, Any]) -> None:
             float(np.mean([row[key] for row in judged["by seed"]])) for key in ("without", "with")
         ]
         shown = [f"{value:.4f}" for value in values]
-        table.append([f"ordinary {name} ({judged['pictures']:,})", *shown, ""])
+        table.append([f"ordinary {name} ({judged['images']:,})", *shown, ""])
     machine.print_table(["accuracy", "without", "fix all", "ratio"], table)
 
 
@@ -182,7 +182,7 @@ def show(rows: Sequence[dict[str, Any]], ordinary: dict[str, Any]) -> None:
 
 
 def photo(values: np.ndarray, kind: str, random: np.random.Generator) -> bytes:
-    """Return a JPEG of a Fashion-MNIST picture, uint8 (28, 28), as a photo of such a kind."""
+    """Return a JPEG of a Fashion-MNIST image, uint8 (28, 28), as a photo of such a kind."""
     short, ratio = int(random.integers(200, 601)), random.choice([1.0, 4 / 3, 3 / 4])
     height, width = (short, round(short * ratio)) if ratio >= 1 else (round(short / ratio), short)
     if kind == "enlarged alone":
@@ -190,12 +190,12 @@ def photo(values: np.ndarray, kind: str, random: np.random.Generator) -> bytes:
     share = 1.0 if kind == "enlarged alone" else random.uniform(0.35, 0.85)
     ground = GROUNDS[kind](height, width, random)
     thing, covered = _set_down(values, (height, width), share, kind in CAMERA, random)
-    picture = ground * (1 - covered) + thing * covered
+    sample = ground * (1 - covered) + thing * covered
     if kind in PHOTOS:
-        picture = picture * _light(height, width, random)
-        picture = picture + random.normal(0, random.uniform(1, 4), picture.shape)
+        sample = sample * _light(height, width, random)
+        sample = sample + random.normal(0, random.uniform(1, 4), sample.shape)
     file = io.BytesIO()
-    image = Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+    image = Image.fromarray(np.clip(np.rint(sample), 0, 255).astype(np.uint8))
     image.save(file, "JPEG", quality=int(random.integers(60, 96)))
     return file.getvalue()
 
@@ -207,7 +207,7 @@ def _set_down(
     negative: bool,
     random: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the thing somewhere in a picture, (h, w, 3), and how much it covers, (h, w, 1)."""
+    """Return the thing somewhere in an image, (h, w, 3), and how much it covers, (h, w, 1)."""
     look, alpha = _cut_out(values)
     look = 255 - look if negative else look
     side = round(share * min(size))

@@ -1,7 +1,7 @@
 """Whether `tinylens audit` finds faults that were planted in real data sets.
 
-Copies: 500 pictures of train take the place of test pictures; 100 as they are, 200 saved again as
-JPEG, 200 moved by up to two pixels or changed in brightness and contrast. A test picture counts as
+Copies: 500 images of train take the place of test images; 100 as they are, 200 saved again as
+JPEG, 200 moved by up to two pixels or changed in brightness and contrast. A test image counts as
 found where the audit says that it leaks; those that it names in the untouched set, too, are left
 out. Flips: 5 % of the labels of train are changed to another class at random, and labels are
 doubted with --folds 5. The command is run as a user types it, in a process of its own.
@@ -80,7 +80,7 @@ def _kept(measured: list[str]) -> list[dict[str, Any]]:
 
 
 def copies(data: Splits, random: np.random.Generator, _: argparse.Namespace) -> dict[str, Any]:
-    """Plant copies of train in test, and count the test pictures that are said to leak."""
+    """Plant copies of train in test, and count the test images that are said to leak."""
     sources = random.choice(len(data.train), COPIES, replace=False)
     places = random.choice(len(data.test), COPIES, replace=False)
     images = np.array(data.test.images)
@@ -177,8 +177,8 @@ def _changes(number: int) -> tuple[str, Change]:
 def _saved_again(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     file = io.BytesIO()
     grey = image.shape[2] == 1
-    picture = Image.fromarray(image[..., 0] if grey else image)
-    picture.save(file, "JPEG", quality=int(random.integers(60, 96)))
+    sample = Image.fromarray(image[..., 0] if grey else image)
+    sample.save(file, "JPEG", quality=int(random.integers(60, 96)))
     pixels = np.asarray(Image.open(file))
     return pixels[..., None] if grey else pixels
 

@@ -1,4 +1,4 @@
-"""Every format of a network on its own test pictures: same answers, accuracy, size, time.
+"""Every format of a network on its own test images: same answers, accuracy, size, time.
 
 On Fashion-MNIST and on CIFAR-10 (JPEG): trains recipe `fast`, exports all formats, and compares
 each with what Keras answered. Files are timed in turns within one process, A B B A, and the ratio
@@ -32,7 +32,7 @@ SETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG)"}
 RECIPE = "fast"
 PAIRS = {"onnx-int8": "onnx", "litert-int8": "litert"}  # integers, and the floats beside them
 QUICK = {"train.epochs": 1, "model.options": {"widths": [32, 64, 64], "grey_widths": [16, 32, 32]}}
-QUICK_PICTURES = 1_000
+QUICK_IMAGES = 1_000
 TARGET = 1.5  # times the throughput of floats
 
 
@@ -86,15 +86,15 @@ def measure(
         raise ModelError("; ".join(lost))
     threads = core_count()
     models = [open_model(out / each.file, threads) for each in FORMATS.values()]
-    pictures = QUICK_PICTURES if asked.quick else None
-    keras = reference(run, data, "test", labels=True, pictures=pictures)
+    images = QUICK_IMAGES if asked.quick else None
+    keras = reference(run, data, "test", labels=True, images=images)
     found = verify(models, keras, Limits(), threads=threads, seconds=1.0 if asked.quick else 10.0)
     rows = [replace(row, path=FORMATS[row.format].file) for row in found.rows]
     right = (keras.probabilities.argmax(axis=1) == keras.labels).mean()
     ratios = _ratios(rows)
     _show(name, rows, ratios, float(right))
     return {
-        "pictures": len(keras.images),
+        "images": len(keras.images),
         "keras_accuracy": float(right),
         "threads": threads,
         "batch": found.batch,
@@ -110,7 +110,7 @@ def _ratios(rows: list[Row]) -> dict[str, float]:
 
 
 def _show(name: str, rows: list[Row], ratios: dict[str, float], right: float) -> None:
-    print(f"\n{name}: {rows[0].pictures:,} test pictures, Keras is right on {100 * right:.2f} %")
+    print(f"\n{name}: {rows[0].images:,} test images, Keras is right on {100 * right:.2f} %")
     cells = [_cells(row) for row in rows]
     headings = ("format", "same %", "apart", "points", "MB", "p50 ms", "p95 ms", "a second", "kept")
     machine.print_table(headings, cells)

@@ -1,10 +1,10 @@
 """How fast a folder of 50,000 small JPEGs becomes an array: tinylens against Keras.
 
-The pictures of train.parquet are written out as they are, one file each in a folder a class. Each
+The images of train.parquet are written out as they are, one file each in a folder a class. Each
 contender reads the folder in a process of its own, round by round in turn: once to warm up, then
 timed from the call to arrays of pixels and labels. Imports are not counted; the start of tinylens's
 own decoding processes is. tinylens starts with an empty cache each time; how long its second start
-takes, which reads no picture, is reported apart. Every pixel is compared to Pillow's.
+takes, which reads no image, is reported apart. Every pixel is compared to Pillow's.
 
 Data: a parquet folder with train.parquet in the Hugging Face layout.
 """
@@ -32,7 +32,7 @@ ROUNDS = 7
 
 
 def write_folder(parquet: Path, folder: Path) -> int:
-    """Write each picture of `parquet` to folder/CLASS/ROW.jpg, byte for byte; return how many."""
+    """Write each image of `parquet` to folder/CLASS/ROW.jpg, byte for byte; return how many."""
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(parquet)
@@ -40,17 +40,17 @@ def write_folder(parquet: Path, folder: Path) -> int:
     for name in names:
         (folder / name).mkdir(parents=True)
     column = "img" if "img" in table.column_names else "image"
-    pictures, labels = table.column(column).to_pylist(), table.column("label").to_pylist()
-    for row, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-        (folder / names[label] / f"{row:06}.jpg").write_bytes(picture["bytes"])
-    return len(pictures)
+    images, labels = table.column(column).to_pylist(), table.column("label").to_pylist()
+    for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / names[label] / f"{row:06}.jpg").write_bytes(image["bytes"])
+    return len(images)
 
 
 # --- the contenders: each reads `folder` and prints what it took
 
 
 def tinylens(folder: str) -> dict[str, Any]:
-    """Time tinylens's first and second load, and a copy of its mapped pictures into memory."""
+    """Time tinylens's first and second load, and a copy of its mapped images into memory."""
     from tinylens.data.cache import settle
     from tinylens.data.encoded import Options
     from tinylens.data.readers.folder import read
@@ -70,7 +70,7 @@ def tinylens(folder: str) -> dict[str, Any]:
     processes = after.children_user + after.children_system
     processes -= before.children_user + before.children_system
     return {
-        "pictures": len(data),
+        "images": len(data),
         "seconds": first,
         "copy_seconds": copying,
         "seconds_until_it_is_on_the_disk": writing,
@@ -95,11 +95,11 @@ def keras(folder: str) -> dict[str, Any]:
 
     load()
     seconds, (pixels, _) = timed(load)
-    return {"pictures": len(pixels), "seconds": seconds}
+    return {"images": len(pixels), "seconds": seconds}
 
 
 def check(folder: str) -> dict[str, Any]:
-    """Compare the pixels of every picture with Pillow's own, by `PIL.Image.open`."""
+    """Compare the pixels of every image with Pillow's own, by `PIL.Image.open`."""
     from PIL import Image
 
     from tinylens.data.encoded import Options
@@ -111,7 +111,7 @@ def check(folder: str) -> dict[str, Any]:
         for path, image in zip(data.paths, data.images, strict=True):
             with Image.open(path) as opened:
                 unequal += not np.array_equal(np.asarray(opened), image)
-    return {"pictures": len(data), "unequal": unequal}
+    return {"images": len(data), "unequal": unequal}
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -147,7 +147,7 @@ def main() -> None:
         [[name, *(f"{rate:,.0f}" for rate in found)] for name, found in rates.items()],
     )
     print(f"tinylens / keras: {ratio}; at least {TARGET} is wanted")
-    print(f"pictures that differ from Pillow's: {checked['unequal']} of {checked['pictures']:,}")
+    print(f"images that differ from Pillow's: {checked['unequal']} of {checked['images']:,}")
     results = {"machine": described, "ratio": ratio, "target": TARGET, "images_per_second": rates}
     print(machine.write_results("load", {**results, "pixels": checked, "rounds": rows}))
 
@@ -158,8 +158,8 @@ def contender(name: str, folder: str) -> machine.Contender:
 
 
 def rates_of(rows: list[dict[str, Any]], *names: str) -> tuple[float, float, float]:
-    """Return pictures a second, median, least and most, over the sum of the named seconds."""
-    rates = [row["pictures"] / sum(row[name] for name in names) for row in rows]
+    """Return images a second, median, least and most, over the sum of the named seconds."""
+    rates = [row["images"] / sum(row[name] for name in names) for row in rows]
     return statistics.median(rates), min(rates), max(rates)
 
 

@@ -1,10 +1,10 @@
 """Uneven classes: what each way to make up for them brings on a long-tailed Fashion-MNIST.
 
-Of the training pictures each class keeps fewer than the one before, 6,000 down to 60 (an imbalance
+Of the training images each class keeps fewer than the one before, 6,000 down to 60 (an imbalance
 of 100, exponential, as Cui et al. 2019 have it), others for each seed; a tenth of every class
 becomes val. The test part stays whole and even. `tinylens.train` trains with every value of
 train.balance, and the macro-F1 on test is that of the run's own evaluation. "auto" chooses by
-pictures of train and val alone; its time is that of its trials and of its training.
+images of train and val alone; its time is that of its trials and of its training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import machine
 
 IMBALANCE = 100
 LARGEST = 6_000
-CUT = 0x7A11  # of the pictures that are kept, beside the seed
+CUT = 0x7A11  # of the images that are kept, beside the seed
 WAYS = ("none", "weights", "sampling", "logits", "auto")
 
 
@@ -83,7 +83,7 @@ def measure(recipe: str, way: str, seed: int, *, quick: bool) -> dict[str, Any]:
 
 
 def long_tailed(seed: int) -> Any:
-    """Return Splits whose train and val parts together hold 6,000 … 60 pictures a class."""
+    """Return Splits whose train and val parts together hold 6,000 … 60 images a class."""
     from tinylens.data.dataset import Splits, stratified_split
     from tinylens.data.load import load
 

@@ -3,7 +3,7 @@
 A process of its own loads the data set and trains one epoch, as `tinylens train` does; meanwhile
 its memory is sampled, and that of the processes that decode for it (their proportional share, Pss).
 The peak is the kernel's own figure (ru_maxrss) for the training process. The same is done with half
-the pictures: what the peak of a phase grows by for each byte of pictures is the number of copies
+the images: what the peak of a phase grows by for each byte of images is the number of copies
 that were alive then, pages of the cache's file included, which the kernel may take back.
 
 Data: a parquet folder with train.parquet and test.parquet in the Hugging Face layout. Linux only.
@@ -66,8 +66,8 @@ def train(data: str, recipe: str, folder: str) -> None:
     watcher.phase("importing the backend")
     out = Path(folder) / "run"
     tinylens.train(splits, recipe, out=out, overrides={"train.epochs": 1}, watcher=watcher)
-    pictures = sum(part.images.nbytes for _, part in splits.items())
-    print(json.dumps({"phase": "end", "at": time.monotonic(), "bytes": pictures}), flush=True)
+    images = sum(part.images.nbytes for _, part in splits.items())
+    print(json.dumps({"phase": "end", "at": time.monotonic(), "bytes": images}), flush=True)
 
 
 def watch(data: Path, recipe: str) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def halve(data: Path, folder: Path) -> Path:
 
 
 def measure(data: Path, recipe: str, rounds: int) -> dict[str, Any]:
-    """Watch trainings on all and on half the pictures in turn; with 0 rounds one on all alone."""
+    """Watch trainings on all and on half the images in turn; with 0 rounds one on all alone."""
     if not rounds:
         return {"whole": [watch(data, recipe)], "half": []}
     rows: dict[str, list[dict[str, Any]]] = {"whole": [], "half": []}
@@ -214,7 +214,7 @@ def show(found: dict[str, Any]) -> None:
     machine.print_table(headings, rows)
     print(
         f"peak {found['peak_megabytes']['high']:,.0f} MB, {found['share_of_target']:.2f} of the "
-        f"{TARGET:,} MB aimed at; the pictures are {found['data_megabytes']:,.0f} MB"
+        f"{TARGET:,} MB aimed at; the images are {found['data_megabytes']:,.0f} MB"
     )
 
 

@@ -1,8 +1,8 @@
 """How fast model.onnx answers: tinylens against Keras on the same network, and bare onnxruntime.
 
     cold    from the start of a process to the answer for one PNG file
-    one     a call for one picture that is in memory: median and 95th percentile
-    many    1,000 pictures in one call: pictures a second
+    one     a call for one image that is in memory: median and 95th percentile
+    many    1,000 images in one call: images a second
 
 The network is the `classic` recipe's, trained on `shapes` for one epoch, unless --run names a run.
 Bare onnxruntime is what the answer costs at least: no card is read, nothing is checked.
@@ -39,8 +39,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import keras, numpy
 from PIL import Image
 model = keras.models.load_model(sys.argv[1] + "/model.keras")
-picture = numpy.asarray(Image.open(sys.argv[2])).reshape(1, *model.input_shape[1:])
-print(model.predict(picture, verbose=0)[0].max())
+image = numpy.asarray(Image.open(sys.argv[2])).reshape(1, *model.input_shape[1:])
+print(model.predict(image, verbose=0)[0].max())
 """
 COLD_ONNXRUNTIME = """
 import sys
@@ -48,8 +48,8 @@ import numpy, onnxruntime
 from PIL import Image
 session = onnxruntime.InferenceSession(sys.argv[1] + "/model.onnx")
 shape = session.get_inputs()[0].shape[1:]
-picture = numpy.asarray(Image.open(sys.argv[2])).reshape(1, *shape)
-print(session.run(None, {"image": picture})[0].max())
+image = numpy.asarray(Image.open(sys.argv[2])).reshape(1, *shape)
+print(session.run(None, {"image": image})[0].max())
 """
 
 
@@ -83,7 +83,7 @@ def keras_predict(run: Path) -> Answer:
 
 
 def keras_call(run: Path) -> Answer:
-    """Return what Keras advises for few pictures: the model called as a function."""
+    """Return what Keras advises for few images: the model called as a function."""
     model = _keras_model(run)
     return lambda images: np.asarray(model(images, training=False))
 
@@ -105,7 +105,7 @@ WARM: dict[str, Callable[[Path], Answer]] = {
 
 
 def measure(name: str, run: Path, seconds: float) -> dict[str, Any]:
-    """Return milliseconds for one picture, pictures a second for many, and the first answer."""
+    """Return milliseconds for one image, images a second for many, and the first answer."""
     shape = json.loads((run / "shape.json").read_text())
     images = np.random.default_rng(0).integers(0, 256, (MANY, *shape), np.uint8)
     answer = WARM[name](run)
@@ -132,23 +132,23 @@ def _timed(answer: Answer, images: NDArray[np.uint8], seconds: float) -> list[fl
 
 
 def _highest(answer: Any) -> float:
-    """Return the highest probability of the first picture."""
+    """Return the highest probability of the first image."""
     return float(answer[0].confidence if isinstance(answer, list) else answer[0].max())
 
 
 # --- what is compared
 
 
-def compare(run: Path, picture: Path, rounds: int, seconds: float) -> dict[str, Any]:
+def compare(run: Path, image: Path, rounds: int, seconds: float) -> dict[str, Any]:
     """Run all contenders in turn; return the rows of each round, and ratios to tinylens."""
     python = sys.executable
     cold = [
         machine.Contender(
             "tinylens",
-            (python, "-m", "tinylens", "predict", "--json", str(run / "model.onnx"), str(picture)),
+            (python, "-m", "tinylens", "predict", "--json", str(run / "model.onnx"), str(image)),
         ),
-        machine.Contender("onnxruntime", (python, "-c", COLD_ONNXRUNTIME, str(run), str(picture))),
-        machine.Contender("Keras", (python, "-c", COLD_KERAS, str(run), str(picture))),
+        machine.Contender("onnxruntime", (python, "-c", COLD_ONNXRUNTIME, str(run), str(image))),
+        machine.Contender("Keras", (python, "-c", COLD_KERAS, str(run), str(image))),
     ]
     warm = [
         machine.Contender(name, (python, __file__, "--measure", name, str(run), str(seconds)))
@@ -201,7 +201,7 @@ def _against(
 
 @contextlib.contextmanager
 def a_run(given: Path | None) -> Generator[tuple[Path, Path]]:
-    """Yield a folder with both model files and the shape of their pictures, and a PNG file."""
+    """Yield a folder with both model files and the shape of their images, and a PNG file."""
     from PIL import Image
 
     from tinylens.inference.classifier import Classifier
@@ -218,9 +218,9 @@ def a_run(given: Path | None) -> Generator[tuple[Path, Path]]:
         shape = Classifier.open(run / "model.onnx").rule.shape
         (run / "shape.json").write_text(json.dumps(shape))
         pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
-        picture = Path(folder) / "picture.png"
-        Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels).save(picture)
-        yield run, picture
+        image = Path(folder) / "image.png"
+        Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels).save(image)
+        yield run, image
 
 
 def show(results: dict[str, Any]) -> None:
@@ -249,8 +249,8 @@ def main() -> None:
         return
     described = machine.describe()
     rounds, seconds = (2, 1.0) if arguments.quick else (5, 4.0)
-    with a_run(arguments.run) as (run, picture):
-        results = compare(run, picture, rounds, seconds)
+    with a_run(arguments.run) as (run, image):
+        results = compare(run, image, rounds, seconds)
     show(results)
     path = machine.write_results("predict", {"machine": described, **results})
     print(path.relative_to(machine.ROOT))

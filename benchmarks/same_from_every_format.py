@@ -1,6 +1,6 @@
-"""Whether the same pictures are the same data set, whatever they come in: fingerprint and weights.
+"""Whether the same images are the same data set, whatever they come in: fingerprint and weights.
 
-The pictures of CIFAR-10 (JPEG) are written as a folder, a .zip, a .tar, a .tar.gz, a CSV, Parquet
+The images of CIFAR-10 (JPEG) are written as a folder, a .zip, a .tar, a .tar.gz, a CSV, Parquet
 files, a WebDataset and a Hugging Face folder, each time in another order and, where files have
 names, under other names. Each is then trained on once by the command line, with one seed. This
 writes by itself and not by `tinylens data convert`, whose order is always the same.
@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 import machine
 
 CIFAR = machine.ROOT.parent / "shared" / "data" / "cifar10"
-QUICK = 2_000  # pictures to train on, and a fifth of it to test
+QUICK = 2_000  # images to train on, and a fifth of it to test
 
 
 class Row(NamedTuple):
-    """A picture: its part, the number of its class, its bytes."""
+    """An image: its part, the number of its class, its bytes."""
 
     part: str
     label: int
@@ -50,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.scratch) as scratch:
         found = [measure(Path(scratch), name, names, rows, asked) for name in FORMS]
     show(found)
-    content = {"machine": described, "pictures": len(rows), "changes": asked.changes, "rows": found}
+    content = {"machine": described, "images": len(rows), "changes": asked.changes, "rows": found}
     path = machine.write_results("same_from_every_format", content)
     print(f"\nwritten: benchmarks/results/{path.name}")
     if len({(each["fingerprint"], each["weights"]) for each in found}) > 1:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def read(folder: Path, most: int | None) -> tuple[list[str], list[Row]]:
-    """Return the class names and all pictures."""
+    """Return the class names and all images."""
     import pyarrow.parquet
 
     rows: list[Row] = []

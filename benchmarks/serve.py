@@ -3,7 +3,7 @@
     python benchmarks/serve.py [--quick] [--run RUN]      pip install litserve, before
     python benchmarks/serve.py --overload | --soak | --swaps
 
-Uploads of PNG files of one picture as forms, from a second process on the same machine over
+Uploads of PNG files of one image as forms, from a second process on the same machine over
 loopback, by `traffic.py`. All serve the same model.onnx, that of the `classic` recipe, trained on
 `shapes` for one epoch, unless --run names a run. What an answer costs at least is decoding and bare
 onnxruntime in a loop of one thread.
@@ -129,7 +129,7 @@ def commands(model: Path, folder: Path, cores: int) -> dict[str, Callable[[int],
 
 @contextlib.contextmanager
 def serving(command: Callable[[int], list[str]]) -> Generator[tuple[int, subprocess.Popen[bytes]]]:
-    """Run a server, and yield its port once it answers pictures."""
+    """Run a server, and yield its port once it answers images."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -193,20 +193,20 @@ REQUESTS: list[bytes] = []
 
 
 def make_requests(model: Path, path: Path) -> list[bytes]:
-    """Keep requests with the model's own sample pictures, as PNG files, and return the files."""
+    """Keep requests with the model's own sample images, as PNG files, and return the files."""
     from PIL import Image
 
     from tinylens.inference.classifier import Classifier
 
     golden = Classifier.open(model, threads=1).card.golden
-    pictures = []
+    images = []
     for pixels in golden.images if golden is not None else []:
         file = io.BytesIO()
         Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
-        pictures.append(file.getvalue())
+        images.append(file.getvalue())
         head = 'Content-Disposition: form-data; name="file"; filename="a.png"'
         kind = "Content-Type: image/png"
-        body = f"--{BOUNDARY}\r\n{head}\r\n{kind}\r\n\r\n".encode() + pictures[-1]
+        body = f"--{BOUNDARY}\r\n{head}\r\n{kind}\r\n\r\n".encode() + images[-1]
         body += f"\r\n--{BOUNDARY}--\r\n".encode()
         REQUESTS.append(
             b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n"
@@ -214,11 +214,11 @@ def make_requests(model: Path, path: Path) -> list[bytes]:
             % (BOUNDARY.encode(), len(body), body)
         )
     traffic.write_requests(path, REQUESTS)
-    return pictures
+    return images
 
 
-def bare_loop(model: Path, pictures: Sequence[bytes], seconds: float) -> dict[str, float]:
-    """Return µs a picture for decoding and for bare onnxruntime, one after the other."""
+def bare_loop(model: Path, images: Sequence[bytes], seconds: float) -> dict[str, float]:
+    """Return µs an image for decoding and for bare onnxruntime, one after the other."""
     import onnxruntime
     from PIL import Image
 
@@ -230,10 +230,10 @@ def bare_loop(model: Path, pictures: Sequence[bytes], seconds: float) -> dict[st
     def decode(content: bytes) -> np.ndarray:
         return np.asarray(Image.open(io.BytesIO(content))).reshape(shape)
 
-    arrays = [decode(content) for content in pictures]
-    decoding = _microseconds(lambda at: decode(pictures[at]), len(pictures), seconds)
+    arrays = [decode(content) for content in images]
+    decoding = _microseconds(lambda at: decode(images[at]), len(images), seconds)
     running = _microseconds(
-        lambda at: session.run(None, {"image": arrays[at]}), len(pictures), seconds
+        lambda at: session.run(None, {"image": arrays[at]}), len(images), seconds
     )
     return {
         "decode_us": decoding,
@@ -257,7 +257,7 @@ def compare(model: Path, folder: Path, rounds: int, seconds: float) -> dict[str,
     """Load all contenders in turn; return their rows, ratios, and the bare loop's figures."""
     cores = len(os.sched_getaffinity(0))
     file = folder / "requests"
-    pictures = make_requests(model, file)
+    images = make_requests(model, file)
     started = commands(model, folder, cores)
 
     def run(contender: machine.Contender) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def compare(model: Path, folder: Path, rounds: int, seconds: float) -> dict[str,
         return dict(found["200"])
 
     rows = machine.take_turns([machine.Contender(name, ()) for name in started], rounds, run)
-    bare = bare_loop(model, pictures, seconds / 4)
+    bare = bare_loop(model, images, seconds / 4)
     return {"rows": rows, "bare_loop": bare, "ratios": _ratios(rows, bare, cores)}
 
 

@@ -1,6 +1,6 @@
 """How fast training steps are, and how much of the machine's matrix rate they reach.
 
-Each contender is a recipe on random pictures of one shape; it is built and trained by
+Each contender is a recipe on random images of one shape; it is built and trained by
 `tinylens.training.loop`, as `tinylens train` does, in a process of its own. The rate is that of the
 median step, the first ones dropped. Its share is of the best rate that a bare matrix product was
 measured to have in the same arithmetic, in the same run.
@@ -29,14 +29,14 @@ from tinylens.run import Run
 if TYPE_CHECKING:
     from tinylens.progress import StepProgress
 
-PICTURES = 50_000  # as many as in the sets that people train on: a gather meets real cache misses
+IMAGES = 50_000  # as many as in the sets that people train on: a gather meets real cache misses
 DROPPED_CALLS = 5  # compilation, and memory that is asked for the first time
 LEAST_CALLS = 10
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A recipe on pictures of one shape.
+    """A recipe on images of one shape.
 
     Attributes:
         recipe: the name of a built-in recipe.
@@ -103,7 +103,7 @@ class StepTimes(ProgressReporter):
 
 
 def measure(subject: Subject, seconds: float, backend: str | None) -> dict[str, Any]:
-    """Train for some seconds; return the rate, and the operations a picture takes."""
+    """Train for some seconds; return the rate, and the operations an image takes."""
     choice = backends.activate(backend)
     from tinylens.models.flops import training_flops
     from tinylens.training import trainer as compiling
@@ -113,9 +113,9 @@ def measure(subject: Subject, seconds: float, backend: str | None) -> dict[str, 
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    # smaller pictures in the first epochs would be other steps than those that are counted
-    whole_pictures = {"train.early_scale": 1.0}
-    recipe = Recipe.load(subject.recipe).override(whole_pictures | dict(subject.options))
+    # smaller images in the first epochs would be other steps than those that are counted
+    whole_images = {"train.early_scale": 1.0}
+    recipe = Recipe.load(subject.recipe).override(whole_images | dict(subject.options))
     precision = backends.precision(recipe.train.precision, choice.name)
     trainer = compiling.build(_random_splits(subject.image_shape), recipe, precision)
     if subject.by_fit:
@@ -140,10 +140,10 @@ def measure(subject: Subject, seconds: float, backend: str | None) -> dict[str, 
 
 def _random_splits(image_shape: tuple[int, int, int], classes: int = 10) -> Splits:
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (PICTURES, *image_shape), np.uint8)
-    labels = random.integers(0, classes, PICTURES)
+    images = random.integers(0, 256, (IMAGES, *image_shape), np.uint8)
+    labels = random.integers(0, classes, IMAGES)
     names = tuple(str(label) for label in range(classes))
-    train = Dataset(images, labels, names, source="random pictures")
+    train = Dataset(images, labels, names, source="random images")
     return Splits(train, None, train.subset(range(classes)))
 
 

@@ -6,7 +6,7 @@ and the time of its best epoch is what the recipes are compared with. A recipe i
 each number of epochs, to the end of its schedule. The clock of both runs from before the first step
 is compiled to the last step, for a recipe also over its one evaluation on test; imports and loading
 are not counted. On CIFAR-10 airbench94_muon (benchmarks/airbench94_muon.py) runs beside them. All
-training pictures are used: nothing is chosen here, so no val part is needed.
+training images are used: nothing is chosen here, so no val part is needed.
 
 With --plot the results of earlier runs are drawn as docs/accuracy-by-seconds.png.
 """
@@ -232,7 +232,7 @@ def _tutorial(data: Splits, epochs: int, seed: int) -> dict[str, Any]:
     return {"curve": curve, "best": max(curve, key=lambda row: row["accuracy"])}
 
 
-# --- tables and the picture
+# --- tables and the image
 
 
 def _print(title: str, found: dict[str, list[dict[str, Any]]]) -> None:
@@ -276,7 +276,7 @@ def _mean_sd(values: list[float]) -> str:
 
 
 def draw() -> Path:
-    """Draw accuracy against seconds from results/time_to_accuracy.json and return the picture."""
+    """Draw accuracy against seconds from results/time_to_accuracy.json and return the image."""
     from matplotlib.figure import Figure
 
     results = _kept()

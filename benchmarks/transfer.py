@@ -1,8 +1,8 @@
-"""What a body trained on other classes is worth where pictures are few, on CIFAR-10 (JPEG).
+"""What a body trained on other classes is worth where images are few, on CIFAR-10 (JPEG).
 
-A seed draws five of the ten classes; recipe `fast` trains the source on all their pictures. Of each
-of the other five classes 100 pictures of train are drawn. Three runs see them, without a val part,
-and are judged on the test pictures of these five classes: trained on from the source (--from), a
+A seed draws five of the ten classes; recipe `fast` trains the source on all their images. Of each
+of the other five classes 100 images of train are drawn. Three runs see them, without a val part,
+and are judged on the test images of these five classes: trained on from the source (--from), a
 linear probe (--probe), and from scratch by the same recipe, with as many epochs more as the
 probe's seconds have room for, rounded up. Each is a run of its own, which a second call finds
 finished.
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
 
 RECIPE = "fast"
-# an epoch of 500 pictures in steps of 500 would be a single step
+# an epoch of 500 images in steps of 500 would be a single step
 FEW = {
     "train.batch_size": 50,
     "train.hard_share": 1.0,
     "train.early_scale": 1.0,
     "train.score_train": 0,
 }
-CLASSES, PICTURES = 5, 100
+CLASSES, IMAGES = 5, 100
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, by the number of seeds
 WARM_UP = 3  # epochs of which the median pace is taken for those from scratch
 
@@ -39,7 +39,7 @@ WARM_UP = 3  # epochs of which the median pace is taken for those from scratch
 def main() -> None:
     """Train all runs, compare them and write the results."""
     parser = machine.parser(__doc__)
-    parser.add_argument("data", help="CIFAR-10 as pictures: a folder of parquet files, say")
+    parser.add_argument("data", help="CIFAR-10 as images: a folder of parquet files, say")
     parser.add_argument("--runs", type=Path, default=machine.ROOT / "runs" / "benchmark-transfer")
     parser.add_argument("--sources", type=Path, help="with runs source-run-SEED of these classes")
     parser.add_argument("--seeds", type=int, default=5)
@@ -93,7 +93,7 @@ def of_seed(data: Splits, seed: int, asked: argparse.Namespace) -> dict[str, Any
         source = train("source", of_classes(data, first), asked.source_epochs).path
     else:
         source = asked.sources / f"source-run-{seed}"
-    few = of_classes(data, others, PICTURES, seed)
+    few = of_classes(data, others, IMAGES, seed)
     tuned = train("from", few, asked.epochs, source=source)
     probe = train("probe", few, asked.epochs, source=source, probe=True)
     seconds = tuned.info.seconds["train"] + tuned.info.seconds["probe"]
@@ -113,9 +113,9 @@ def of_seed(data: Splits, seed: int, asked: argparse.Namespace) -> dict[str, Any
 
 
 def of_classes(
-    data: Splits, classes: np.ndarray, pictures: int | None = None, seed: int = 0
+    data: Splits, classes: np.ndarray, images: int | None = None, seed: int = 0
 ) -> Splits:
-    """Return train and test of some classes, of train so many pictures a class."""
+    """Return train and test of some classes, of train so many images a class."""
     from tinylens.data.dataset import Dataset, Splits
 
     names = tuple(data.class_names[each] for each in classes)
@@ -123,10 +123,10 @@ def of_classes(
     parts = {}
     for name, part in (("train", data.train), ("test", data.test)):
         rows = np.flatnonzero(np.isin(part.labels, classes))
-        if pictures is not None and name == "train":
+        if images is not None and name == "train":
             rows = np.concatenate(
                 [
-                    draw.choice(np.flatnonzero(part.labels == each), pictures, replace=False)
+                    draw.choice(np.flatnonzero(part.labels == each), images, replace=False)
                     for each in classes
                 ]
             )

@@ -39,14 +39,14 @@ def main() -> None:
             for jobs in [*asked.jobs, *reversed(asked.jobs)]:
                 rows.append(measure(folder, recipe, jobs))
                 print(rows[-1], file=sys.stderr)
-    headings = ["recipe", "at a time", "pictures/s together"]
+    headings = ["recipe", "at a time", "images/s together"]
     machine.print_table(headings, [list(row.values()) for row in rows])
     path = machine.write_results("tune_jobs", {"machine": described, "rows": rows})
     print(f"\nwritten: benchmarks/results/{path.name}")
 
 
 def measure(folder: Folder, recipe: Recipe, jobs: int) -> dict[str, Any]:
-    """Return the pictures a second of so many trainings side by side."""
+    """Return the images a second of so many trainings side by side."""
     changes = {"train.epochs": EPOCHS, "train.epoch_share": SHARE, "train.hard_share": 1.0}
     spec = recipe.override({**changes, "train.early_scale": 1.0})
     settings = {"folder": str(folder.path), "backend": "tensorflow", "precision": "bfloat16"}
@@ -64,7 +64,7 @@ def measure(folder: Folder, recipe: Recipe, jobs: int) -> dict[str, Any]:
                 raise RuntimeError(outcome["message"])
             rates = [row["images_per_second"] for row in outcome["history"][1:]]
             together, left = together + statistics.mean(rates), left - 1
-    return {"recipe": recipe.name, "jobs": jobs, "pictures_a_second": round(together)}
+    return {"recipe": recipe.name, "jobs": jobs, "images_a_second": round(together)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write down what an audit found in a data set, with pictures: a page for docs/.
+"""Write down what an audit found in a data set, with images: a page for docs/.
 
 Usage: python scripts/audit_sheet.py DATASET FOLDER NAME, where FOLDER holds the audit.json of
 `tinylens audit DATASET --folds 5`; writes docs/NAME.md and docs/NAME.png.
@@ -29,7 +29,7 @@ LISTED = 40  # doubted labels in the table
 
 
 def main() -> None:
-    """Write the page and its picture."""
+    """Write the page and its image."""
     dataset, folder, name = sys.argv[1:4]
     audit = Run(folder).audit
     if audit is None:
@@ -81,11 +81,11 @@ def tell(audit: Audit, dataset: str, name: str) -> str:
             "",
             f"![The leaks found first, and the most doubtful labels of test]({name}.png)",
             "",
-            "Above: pictures of train and, below each, the picture of test that is the same. Then "
-            "pictures of test with the label that they have, and the one that networks give "
+            "Above: images of train and, below each, the image of test that is the same. Then "
+            "images of test with the label that they have, and the one that networks give "
             "which never saw them.",
             "",
-            f"- **{len(audit.leaked)} test pictures are in train, too**, in {len(audit.leaks)} "
+            f"- **{len(audit.leaked)} test images are in train, too**, in {len(audit.leaks)} "
             f"pairs; {len(audit.duplicates) - len(audit.leaks)} further pairs lie within one part. "
             f"{exact} pairs are equal to the last bit, the others differ by a shift or in "
             f"brightness. {len(audit.contradictions)} pairs carry two different labels.",

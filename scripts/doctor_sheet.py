@@ -1,7 +1,7 @@
 """Draw what the input doctor does for photos: docs/doctor.png.
 
 Usage: python scripts/doctor_sheet.py RUN, where RUN was trained on Fashion-MNIST. The photos are
-those of benchmarks/doctor.py, of pictures of its test part: each as it is, as the network sees it
+those of benchmarks/doctor.py, of images of its test part: each as it is, as the network sees it
 without the doctor, and as it sees it with `--fix all`, with the answers.
 """
 
@@ -58,8 +58,8 @@ def main() -> None:
     files.write_bytes(ROOT / "docs" / "doctor.png", as_png(figure))
 
 
-def _show(axes: Axes, picture: Image.Image | np.ndarray | None, words: str) -> None:
-    axes.imshow(np.asarray(picture).squeeze(), cmap="gray", vmin=0, vmax=255)
+def _show(axes: Axes, image: Image.Image | np.ndarray | None, words: str) -> None:
+    axes.imshow(np.asarray(image).squeeze(), cmap="gray", vmin=0, vmax=255)
     axes.set_title(words, fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -36,8 +36,8 @@ def main() -> None:
         printed = run(tinylens, "predict", model, "red.png", "--json", cwd=folder)
         [row] = json.loads(printed)
         if row["error"] is not None or not 0 < row["confidence"] <= 1:
-            sys.exit(f"error: predicting one picture gave {row}")
-        print(f"{version}: installed without Keras, it takes a red picture for {row['label']}")
+            sys.exit(f"error: predicting one image gave {row}")
+        print(f"{version}: installed without Keras, it takes a red image for {row['label']}")
 
 
 def install_wheel(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Mistakes of simulated trainings on more and more pictures, and pictures for real ones."""
+"""Mistakes of simulated trainings on more and more images, and images for real ones."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def errors_of(exponent, floor, last):
 
 
 def simulated(errors, random, *, judged=6_000, seeds=3, spread=0.02, alike=0.9):
-    """Mistakes at these errors, bool (sizes, seeds, judged); hard pictures are hard for all.
+    """Mistakes at these errors, bool (sizes, seeds, judged); hard images are hard for all.
 
-    Each training's own error is off by `spread` of it; `alike` is how much of what makes a picture
+    Each training's own error is off by `spread` of it; `alike` is how much of what makes an image
     hard all trainings share.
     """
     shape = (len(errors), seeds)

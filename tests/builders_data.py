@@ -1,4 +1,4 @@
-"""Tiny data sets and pictures that the tests make: small enough to be written in each test."""
+"""Tiny data sets and images that the tests make: small enough to be written in each test."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ CIFAR10_NAMES = (
 )
 
 
-def encoded(picture: Image.Image | np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(picture)
+def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -63,10 +63,10 @@ def raw_png(  # what Pillow does not write: 16-bit colour, impossible sizes, oth
 
 def folder(root: Path, content: Mapping[str, Iterable[bytes]]) -> Path:
     """{"train/cat": [b"…"]} → root/train/cat/0.png; the names say PNG whatever the bytes are."""
-    for name, pictures in content.items():
+    for name, images in content.items():
         (root / name).mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(pictures):
-            (root / name / f"{number}.png").write_bytes(picture)
+        for number, image in enumerate(images):
+            (root / name / f"{number}.png").write_bytes(image)
     return root
 
 
@@ -164,7 +164,7 @@ def archive_of(target: Path, members: Iterable[tuple[tarfile.TarInfo, bytes]]) -
 
 def parquet(
     path: Path,
-    pictures: Sequence[bytes | None],
+    images: Sequence[bytes | None],
     labels: Sequence[int | None],
     names: Sequence[str] = ("cat", "dog"),
     image_column: str = "image",
@@ -174,7 +174,7 @@ def parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    cells = [None if p is None else {"bytes": p, "path": None} for p in pictures]
+    cells = [None if p is None else {"bytes": p, "path": None} for p in images]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     features = {label_column: {"names": list(names), "_type": "ClassLabel"}}
     columns = {image_column: pa.array(cells, kind), label_column: pa.array(labels), **others}

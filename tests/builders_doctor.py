@@ -1,4 +1,4 @@
-"""Training pictures that are alike in what the doctor judges by, and photos of what they show."""
+"""Training images that are alike in what the doctor judges by, and photos of what they show."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from tinylens.inference.input_checks.study import study
 SIDE = 28
 
 
-def pictures(count: int = 300, seed: int = 0) -> np.ndarray:
-    """Return grey pictures, uint8 (n, 28, 28, 1): a bright thing with a darker rim on black.
+def make_images(count: int = 300, seed: int = 0) -> np.ndarray:
+    """Return grey images, uint8 (n, 28, 28, 1): a bright thing with a darker rim on black.
 
-    It is a box with a notch, as high as the picture and of any width, or the other way round.
+    It is a box with a notch, as high as the image and of any width, or the other way round.
     """
     random = np.random.default_rng(seed)
     made = np.zeros((count, SIDE, SIDE, 1), np.uint8)
-    for picture in made:
+    for image in made:
         across = int(random.integers(10, 25))
         left = (SIDE - across) // 2
         thing = random.integers(170, 240, (SIDE, across)) // 10 * 10
         thing[:2], thing[-2:], thing[:, :2], thing[:, -2:] = 90, 90, 90, 90
         thing[: SIDE // 4, across // 2 - 2 : across // 2 + 2] = 0
-        picture[:, left : left + across, 0] = thing
+        image[:, left : left + across, 0] = thing
         if random.random() < 0.5:
-            picture[...] = picture.transpose(1, 0, 2)
+            image[...] = image.transpose(1, 0, 2)
     return made
 
 
 @functools.cache
 def reference() -> Reference:
-    return study(pictures())
+    return study(make_images())
 
 
 def scenes(count: int = 200, side: int = 32) -> np.ndarray:
-    """Return pictures in colour with other grounds each, uint8 (n, side, side, 3)."""
+    """Return images in colour with other grounds each, uint8 (n, side, side, 3)."""
     random = np.random.default_rng(1)
     few = random.integers(0, 256, (count, 4, 4, 3), np.uint8)
     return np.stack(
@@ -46,15 +46,13 @@ def scenes(count: int = 200, side: int = 32) -> np.ndarray:
     )
 
 
-def enlarged(picture: np.ndarray, side: int) -> np.ndarray:
-    """Return a picture (h, w, 1) enlarged smoothly to (side, side, 1)."""
-    return np.asarray(Image.fromarray(picture[..., 0]).resize((side, side), Image.BICUBIC))[
-        ..., None
-    ]
+def enlarged(image: np.ndarray, side: int) -> np.ndarray:
+    """Return an image (h, w, 1) enlarged smoothly to (side, side, 1)."""
+    return np.asarray(Image.fromarray(image[..., 0]).resize((side, side), Image.BICUBIC))[..., None]
 
 
 def photo(
-    picture: np.ndarray,
+    image: np.ndarray,
     colour: tuple[int, int, int] = (250, 250, 250),
     *,
     negative: bool = True,
@@ -63,10 +61,10 @@ def photo(
     at: tuple[int, int] = (30, 20),
     noise: float = 2.0,
 ) -> np.ndarray:
-    """Return the thing of a picture on a ground of that colour, uint8 (*size, 3)."""
+    """Return the thing of an image on a ground of that colour, uint8 (*size, 3)."""
     random = np.random.default_rng(0)
-    large = enlarged(picture, side).astype(float)
-    covered = enlarged(np.where(picture > 0, 255, 0).astype(np.uint8), side) / 255
+    large = enlarged(image, side).astype(float)
+    covered = enlarged(np.where(image > 0, 255, 0).astype(np.uint8), side) / 255
     made = np.full((*size, 3), colour, float)
     inside = np.s_[at[0] : at[0] + side, at[1] : at[1] + side]
     made[inside] = covered * (255 - large if negative else large) + (1 - covered) * made[inside]

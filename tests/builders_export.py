@@ -25,11 +25,11 @@ RECIPE = Recipe.load("fast").override(
 
 
 def trained_run(folder: Path, recipe: Recipe = RECIPE, backend: str | None = None) -> Run:
-    """Train on pictures in `folder`/pictures.npz, which is written first."""
+    """Train on images in `folder`/images.npz, which is written first."""
     parts = dict(tiny_splits((16, 16, 3), 4, 240).items())
     arrays = {f"x_{name}": part.images for name, part in parts.items()}
     labels = {f"y_{name}": part.labels for name, part in parts.items()}
-    path = folder / "pictures.npz"
+    path = folder / "images.npz"
     np.savez(path, class_names=np.array(NAMES), **arrays, **labels)
     data = load_by(recipe.data, path)
     return train(data, recipe, out=folder / "run", backend=backend)

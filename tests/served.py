@@ -26,7 +26,7 @@ TOKEN = "a-token-of-24-characters"
 
 
 def png(seed: int = 3, rule=RULE) -> bytes:
-    """Return a picture of noise as the network wants it."""
+    """Return an image of noise as the network wants it."""
     return encoded(some_images(1, rule, seed=seed)[0])
 
 

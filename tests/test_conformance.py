@@ -25,7 +25,7 @@ Units = Annotated[int, Field(ge=1, le=99)]
 
 
 def small(shape, *, units: Units = 32):
-    """Conforms: the picture, one dense layer, the logits."""
+    """Conforms: the image, one dense layer, the logits."""
     return around(shape, units, lambda x: x)
 
 
@@ -111,7 +111,7 @@ BROKEN = [
     (coarse_logits, networks.check_logits_are_float32_in_any_arithmetic, "logits are bfloat16"),
     (without_range, networks.check_options_out_of_range_are_refused, "option units has no range"),
     (dead_branch, networks.check_gradients_reach_every_weight, "one step left unchanged: dense_"),
-    (blind, networks.check_overfits_64_pictures, "of 64 right"),
+    (blind, networks.check_overfits_64_images, "of 64 right"),
     (blind, networks.check_both_precisions_train, "the loss goes from"),
     (batch_dependent, networks.check_batch_size_does_not_matter, "the answers lie"),
     (forgetful, networks.check_what_ships_answers_as_what_was_trained, "the answers lie"),
@@ -213,7 +213,7 @@ def makes_do(path):
         (touching, "reading has changed the files"),
         (gives_up_oddly, "make_empty: raised ValueError instead of DataError"),
         (names_no_path, "make_empty: the error names no path: something is wrong"),
-        (makes_do, "make_empty: accepted, with 12 pictures"),
+        (makes_do, "make_empty: accepted, with 12 images"),
     ],
 )
 def test_check_of_readers_fails_on_what_is_broken(read, reason):
@@ -279,7 +279,7 @@ def test_tiny_data_are_the_same_from_the_same_seed_and_two_draws_from_two():
 
 
 def test_tiny_data_of_another_seed_show_the_same_patterns():
-    """The mean picture of each class is nearest to that of the same class in another draw."""
+    """The mean image of each class is nearest to that of the same class in another draw."""
     one, other = (tiny_dataset((9, 7, 3), 5, 100, seed) for seed in (0, 1))
 
     def means(data):
@@ -289,8 +289,8 @@ def test_tiny_data_of_another_seed_show_the_same_patterns():
     assert distances.argmin(axis=1).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_tiny_splits_share_classes_but_no_picture():
+def test_tiny_splits_share_classes_but_no_image():
     splits = tiny_splits((8, 8, 1), count=16)
     assert isinstance(splits, Splits)
-    pictures = [picture.tobytes() for _, part in splits.items() for picture in part.images]
-    assert len(set(pictures)) == 3 * 16
+    images = [image.tobytes() for _, part in splits.items() for image in part.images]
+    assert len(set(images)) == 3 * 16

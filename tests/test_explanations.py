@@ -19,14 +19,14 @@ def found():
         for name, probability, value in (("cat", 0.1234567, 0.5), ("dog", 0.8, 1.0))
     )
     near = (Neighbour(12, "dog", 0.25, image),)
-    picture = Explained(image, 1234, "", "cat", "dog", 0.8, heats, near)
+    sample = Explained(image, 1234, "", "cat", "dog", 0.8, heats, near)
     return Explanations(
-        "runs/one", "grad-cam", (Sheet("cat → dog", 9, (picture,)),), (4, 4), 31,
+        "runs/one", "grad-cam", (Sheet("cat → dog", 9, (sample,)),), (4, 4), 31,
         (Broken("x.png", "empty"),), "It is small.",
     )  # fmt: skip
 
 
-def test_json_names_pictures_classes_and_neighbours(found, tmp_path):
+def test_json_names_images_classes_and_neighbours(found, tmp_path):
     Run(tmp_path).write_explanations(found)
     tree = json.loads((tmp_path / "explanations.json").read_text("utf-8"))
     assert tree == {
@@ -39,7 +39,7 @@ def test_json_names_pictures_classes_and_neighbours(found, tmp_path):
             {
                 "title": "cat → dog",
                 "count": 9,
-                "pictures": [
+                "images": [
                     {
                         "index": 1234,
                         "path": "",
@@ -67,8 +67,8 @@ def test_maps_are_kept_sheet_by_sheet(found, tmp_path):
         assert kept["0"][0, :, 0, 0].tolist() == [0.5, 1.0]
 
 
-def test_a_picture_is_called_by_its_row_or_its_path(found):
-    [picture] = found.sheets[0].pictures
-    assert picture.name == "test 1,234"
-    named = Explained(picture.image, None, "a/b.png", None, "dog", 0.8, picture.heats, ())
+def test_a_image_is_called_by_its_row_or_its_path(found):
+    [image] = found.sheets[0].images
+    assert image.name == "test 1,234"
+    named = Explained(image.image, None, "a/b.png", None, "dog", 0.8, image.heats, ())
     assert named.name == "a/b.png"

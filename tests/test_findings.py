@@ -1,4 +1,4 @@
-"""audit.json: a round trip, and which test pictures count as leaked."""
+"""audit.json: a round trip, and which test images count as leaked."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def twin(a, part_a, b, part_b, labels=("cat", "cat")):
     return Twin(a, b, 0.0, (part_a, part_b), labels)
 
 
-def test_a_test_picture_is_leaked_by_way_of_another_test_picture():
+def test_a_test_image_is_leaked_by_way_of_another_test_image():
     audit = made(
         twin(4, "train", 7, "test"), twin(7, "test", 9, "test"), twin(1, "test", 2, "test")
     )

@@ -22,7 +22,7 @@ def test_a_map_of_the_same_size_stays_as_it_is():
     assert np.array_equal(upsampled(maps, (5, 7)), maps)
 
 
-def test_even_places_are_mirrored_with_the_picture_and_keep_a_plane():
+def test_even_places_are_mirrored_with_the_image_and_keep_a_plane():
     maps = np.random.default_rng(0).normal(size=(1, 3, 4))
     mirrored = upsampled(maps[:, ::-1, ::-1], (12, 9))
     assert np.allclose(mirrored, upsampled(maps, (12, 9))[:, ::-1, ::-1], atol=1e-12)

@@ -79,7 +79,7 @@ def test_a_limit_of_addresses_counts(tmp_path, monkeypatch):
     assert system.available(root) == GIB - 1000 * resource.getpagesize()
 
 
-def test_pictures_may_take_half_of_what_is_available(monkeypatch):
+def test_images_may_take_half_of_what_is_available(monkeypatch):
     monkeypatch.setattr(system, "available", lambda: 100)
     assert system.fits(50)
     assert not system.fits(51)

@@ -82,7 +82,7 @@ def test_calibration_bins_have_equal_mass():
     assert set(bins.count.tolist()) <= {66, 67}
 
 
-def test_pictures_of_equal_confidence_share_a_bin():
+def test_images_of_equal_confidence_share_a_bin():
     probabilities = np.array([[1.0, 0.0]] * 90 + [[0.6, 0.4]] * 10)
     bins = metrics.calibration_bins(probabilities, np.zeros(100, np.int64))
     assert bins.count.tolist() == [10, 90]
@@ -141,7 +141,7 @@ def test_fit_temperature_survives_huge_logits():
 
 
 def test_fit_temperature_refuses_logits_that_are_not_finite():
-    with pytest.raises(DataError, match="2 pictures whose logits have 1 values that are"):
+    with pytest.raises(DataError, match="2 images whose logits have 1 values that are"):
         metrics.fit_temperature(np.array([[np.nan, 0.0], [0.0, 1.0]]), np.array([0, 1]))
 
 

@@ -211,7 +211,7 @@ def test_load_of_a_missing_file_lists_the_built_in_recipes(tmp_path):
 
 
 def test_load_of_a_file_that_is_no_text_names_it(tmp_path):
-    path = tmp_path / "picture.toml"
+    path = tmp_path / "image.toml"
     path.write_bytes(b"\x89PNG\xff\xfe")
     assert str(path) in mistakes_of(Recipe.load, path)
 

@@ -93,11 +93,11 @@ def test_a_score_prints_with_its_interval_or_says_that_it_has_none():
 
 def test_printing_gives_the_parts_side_by_side_then_the_classes_then_the_gap():
     row = ClassScores("cat", HALF, HALF, Score(None, None), support=4)
-    gap = Gap(0.1, (0.0, 0.2), "About 10 points worse on new pictures.")
+    gap = Gap(0.1, (0.0, 0.2), "About 10 points worse on new images.")
     splits = {"train": split(), "test": split(row)}
     lines = str(Evaluation(splits, gap, Calibration(1.0, "none"))).splitlines()
     assert lines[0].split() == ["train", "test"]
-    assert lines[1].split() == ["pictures", "8", "8"]
+    assert lines[1].split() == ["images", "8", "8"]
     assert lines[2] == "accuracy            0.5000 (0.2500–0.7500)  0.5000 (0.2500–0.7500)"
     assert lines[-3].split() == [
         "cat", "0.5000", "(0.2500–0.7500)", "0.5000", "(0.2500–0.7500)", "not", "defined", "4",

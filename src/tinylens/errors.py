@@ -1,7 +1,7 @@
 """The errors a user can meet, and the exit code each one ends the command with.
 
     TinylensError
-    ├── DataError            4   pictures, labels or a data set that cannot be used as given
+    ├── DataError            4   images, labels or a data set that cannot be used as given
     ├── RecipeError          2   a recipe or an option that says something impossible
     ├── RunError             2   a run folder in the wrong state: locked, missing, of another recipe
     │   └── TrainingDiverged 6   the loss stopped being a number
@@ -24,7 +24,7 @@ class TinylensError(Exception):
 
 
 class DataError(TinylensError):
-    """Pictures, labels or a data set cannot be used as given."""
+    """Images, labels or a data set cannot be used as given."""
 
     exit_code = 4
 

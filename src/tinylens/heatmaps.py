@@ -1,4 +1,4 @@
-"""Heatmaps: what each place of a picture says of a class, in numbers from 0 to 1."""
+"""Heatmaps: what each place of an image says of a class, in numbers from 0 to 1."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def upsampled(
     Args:
         maps: shape (n, h, w).
         size: height and width of the result, in pixels.
-        grid: where the middles lie. None lets the places share the picture evenly, as pixels of a
-            coarser picture do ("half-pixel centres").
+        grid: where the middles lie. None lets the places share the image evenly, as pixels of a
+            coarser image do ("half-pixel centres").
 
     >>> upsampled(np.array([[[0.0, 1.0]]]), (1, 4)).tolist()
     [[[0.0, 0.25, 0.75, 1.0]]]

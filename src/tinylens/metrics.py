@@ -48,7 +48,7 @@ def wilson_interval(successes: float, trials: float) -> Interval:
 def difference_interval(
     successes: float, trials: float, other_successes: float, other_trials: float
 ) -> Interval:
-    """Return the interval of one proportion minus another one of other pictures.
+    """Return the interval of one proportion minus another one of other images.
 
     Newcombe's method 10, which joins two Wilson intervals (Newcombe 1998, Statistics in Medicine
     17, 873–890).
@@ -71,11 +71,11 @@ def difference_interval(
 
 @dataclass(frozen=True)
 class CalibrationBins:
-    """Pictures in order of confidence, cut into bins of equal size.
+    """Images in order of confidence, cut into bins of equal size.
 
     Attributes:
-        number: the bin of each picture, int64, shape (n,).
-        count: pictures in each bin, int64, shape (bins,); never 0.
+        number: the bin of each image, int64, shape (n,).
+        count: images in each bin, int64, shape (bins,); never 0.
         confidence: their mean confidence, float64, shape (bins,).
         accuracy: the share of them that is right, float64, shape (bins,).
     """
@@ -97,9 +97,9 @@ def calibration_bins(
 ) -> CalibrationBins:
     """Return equal-mass bins of the highest probability (Roelofs et al. 2022, AISTATS).
 
-    Bins of equal width would put nearly every picture of a good network into the last one. Pictures
-    of equal confidence share a bin, so the result depends neither on the order of the pictures nor
-    on every picture being given twice; where many share one, there are fewer bins.
+    Bins of equal width would put nearly every image of a good network into the last one. Images
+    of equal confidence share a bin, so the result depends neither on the order of the images nor
+    on every image being given twice; where many share one, there are fewer bins.
 
     Args:
         probabilities: float, shape (n, classes).
@@ -139,7 +139,7 @@ def fit_temperature(logits: Probabilities, labels: Labels) -> float:
     """Return the temperature T with the least log loss of softmax(logits / T).
 
     Guo et al. 2017 (ICML), "On Calibration of Modern Neural Networks". In 1 / T the loss is convex,
-    so its slope is halved towards zero. Where no minimum exists, as when every picture is right
+    so its slope is halved towards zero. Where no minimum exists, as when every image is right
     whatever T is, the answer is an end of `TEMPERATURE_BOUNDS`.
 
     Args:
@@ -147,16 +147,16 @@ def fit_temperature(logits: Probabilities, labels: Labels) -> float:
         labels: int64, shape (n,).
 
     Raises:
-        DataError: no picture, or logits that are not finite.
+        DataError: no image, or logits that are not finite.
 
     >>> fit_temperature(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1]))
     0.05
     """
     if not len(labels) or not np.isfinite(logits).all():
         raise DataError(
-            f"a temperature cannot be fitted on {len(labels)} pictures whose logits have "
+            f"a temperature cannot be fitted on {len(labels)} images whose logits have "
             f"{int((~np.isfinite(logits)).sum())} values that are not finite; expected at least "
-            "one picture and none such: look for the epoch in which training diverged"
+            "one image and none such: look for the epoch in which training diverged"
         )
     relative = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     of_label = relative[np.arange(len(labels)), labels]
@@ -244,7 +244,7 @@ def log_loss(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def brier_scores(probabilities: Probabilities, labels: Labels) -> Floats:
-    """Return each picture's squared distance from the right answer, float64, shape (n,).
+    """Return each image's squared distance from the right answer, float64, shape (n,).
 
     Summed over the classes, 0 to 2 (Brier 1950, Monthly Weather Review 78).
 

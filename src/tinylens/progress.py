@@ -61,7 +61,7 @@ class TerminalReporter(ProgressReporter):
         self.console.print(line, highlight=False, markup=False)
 
     def loading(self, done: int, total: int) -> None:
-        """Move the bar while pictures are decoded."""
+        """Move the bar while images are decoded."""
         self.progress.update(self.task, completed=done, total=total)
 
     def step(self, progress: StepProgress) -> None:

@@ -41,15 +41,15 @@ class DataSection(Section):
         val: share of train carved out for choosing, where the set brings no val part.
         test: share carved out for judging, where the set brings no test part.
         split_seed: the seed of both draws; apart from `train.seed` so that runs with several
-            seeds are judged on the same pictures.
-        size: height and width in pixels to which a folder's pictures are brought; None takes the
-            pictures' own size where they agree.
-        groups: what tells which pictures belong together and are not parted, such as those of one
+            seeds are judged on the same images.
+        size: height and width in pixels to which a folder's images are brought; None takes the
+            images' own size where they agree.
+        groups: what tells which images belong together and are not parted, such as those of one
             product: a column, an array or a pattern; see `tinylens.data.groups`.
-        aspect: what becomes of a picture whose sides have another ratio than the size: "stretch"
+        aspect: what becomes of an image whose sides have another ratio than the size: "stretch"
             it, "pad" it or "crop" its middle; see `tinylens.data.images.ImageRule`. "auto" pads
-            where the pictures' own ratios differ, and else stretches.
-        image_column: of a table or a manifest that holds the pictures or their paths, where its
+            where the images' own ratios differ, and else stretches.
+        image_column: of a table or a manifest that holds the images or their paths, where its
             name is none of the usual ones.
         label_column: the same for their classes.
     """
@@ -70,7 +70,7 @@ class ModelSection(Section):
     Attributes:
         name: in `tinylens.models.build.BUILDERS`.
         options: that builder's own.
-        views: of each picture whose answers are averaged, in what ships and in every figure: 1, 2
+        views: of each image whose answers are averaged, in what ships and in every figure: 1, 2
             (and its mirror image) or 6 (both, moved by a pixel two ways); an answer takes as many
             times longer.
     """
@@ -81,15 +81,15 @@ class ModelSection(Section):
 
 
 class AugmentSection(Section):
-    """Random changes of the training pictures, drawn anew for every picture in every epoch.
+    """Random changes of the training images, drawn anew for every image in every epoch.
 
     Attributes:
-        flip: mirror left to right: "none", "random" (a coin a picture and epoch) or "alternating"
-            (a coin a picture, then every epoch the other side; Jordan 2024, arXiv:2404.00498).
+        flip: mirror left to right: "none", "random" (a coin an image and epoch) or "alternating"
+            (a coin an image, then every epoch the other side; Jordan 2024, arXiv:2404.00498).
         shift: largest shift in pixels, both axes, the border filled by reflection.
         cutout: side in pixels of a square set to the mean colour (DeVries & Taylor 2017).
         brightness: largest change added to all pixels, as a share of the full range.
-        contrast: largest relative change of the distance from the picture's mean.
+        contrast: largest relative change of the distance from the image's mean.
     """
 
     flip: Literal["none", "random", "alternating"] = "none"
@@ -150,9 +150,9 @@ class AnswerSection(Section):
     """When the model that ships does not answer.
 
     Attributes:
-        max_error: share of answers that may be wrong; pictures that would need more are answered
+        max_error: share of answers that may be wrong; images that would need more are answered
             "unknown". 0 answers always.
-        refused: share of ordinary pictures, such as those of val, that may be answered "unknown"
+        refused: share of ordinary images, such as those of val, that may be answered "unknown"
             for being unlike what was trained on, so that strangers are. 0 refuses none.
     """
 
@@ -190,18 +190,18 @@ class TrainSection(Section):
 
     Attributes:
         epochs: passes over the training part.
-        epoch_share: share of the training pictures that an epoch sees, others each time.
-        batch_size: pictures a step.
-        hard_share: share of the training pictures that the later epochs see: those whose loss was
+        epoch_share: share of the training images that an epoch sees, others each time.
+        batch_size: images a step.
+        hard_share: share of the training images that the later epochs see: those whose loss was
             largest when they were last seen (Jordan 2024, arXiv:2404.00498, section 4.2).
         hard_from: share of the epochs before that begins.
-        early_scale: height and width of the pictures in the first epochs, as a share of their own;
+        early_scale: height and width of the images in the first epochs, as a share of their own;
             1 leaves them (Howard 2018, "progressive resizing").
-        early_share: share of the epochs that see pictures of that size.
+        early_share: share of the epochs that see images of that size.
         label_smoothing: share of each label spread over all classes.
         early_stopping: stop after this many epochs without a better val loss; 0 never stops.
         val_every: epochs from one look at val to the next; the last epoch always has one.
-        score_train: training pictures that are judged in the end, drawn by `data.split_seed`; 0
+        score_train: training images that are judged in the end, drawn by `data.split_seed`; 0
             judges all, which takes a while with a large network.
         best_weights: end with the weights of the epoch with the best val accuracy.
         ema: momentum of a running mean of the weights, used instead of them; 0 is off.
@@ -209,7 +209,7 @@ class TrainSection(Section):
             shows rare classes more often; "logits", which come with the classes' shares in
             training; or "auto", which tries these and takes the best on val. See
             `tinylens.training.imbalance`.
-        seed: of the starting weights, the order of the pictures, augmentation and dropout.
+        seed: of the starting weights, the order of the images, augmentation and dropout.
         precision: "auto", "float32" or "bfloat16" (float32 weights, bfloat16 arithmetic).
     """
 
@@ -307,8 +307,8 @@ class Searched(Section):
 
 
 OPTIONS = "model.options."  # what follows is the network's own, and checked where Keras is
-FIXED = {  # what a search would gain by these is luck, or other pictures to be judged on
-    "data": "it decides which pictures are judged",
+FIXED = {  # what a search would gain by these is luck, or other images to be judged on
+    "data": "it decides which images are judged",
     "answer": "it changes nothing that is trained",
     "train.seed": "the best of several seeds is luck",
     "train.score_train": "it changes nothing that is trained",

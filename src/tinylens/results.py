@@ -53,7 +53,7 @@ class Score(Record):
 
     Attributes:
         value: the figure; None where it is not defined, as an area under the curve is when a
-            class has no picture.
+            class has no image.
         ci95: lower and upper end; None where the value is.
     """
 
@@ -79,7 +79,7 @@ class Score(Record):
 
 @dataclass(frozen=True)
 class ClassScores(Record):
-    """Precision, recall and F1 of one class; `support` is the number of its pictures."""
+    """Precision, recall and F1 of one class; `support` is the number of its images."""
 
     name: str
     precision: Score
@@ -93,7 +93,7 @@ class SplitScores(Record):
     """The figures of one part: train, val or test.
 
     Attributes:
-        n: pictures judged.
+        n: images judged.
         confusion: counts, row = true class, column = predicted class.
     """
 
@@ -131,7 +131,7 @@ class LevelScores(Record):
     Attributes:
         max_error: the share of wrong answers that was asked for.
         threshold: the confidence.
-        answered: share of test pictures that are answered with at least that.
+        answered: share of test images that are answered with at least that.
         error: share of those answers that is wrong.
     """
 
@@ -162,18 +162,18 @@ class SetScores(Record):
 
 @dataclass(frozen=True)
 class StrangerScores(Record):
-    """How pictures from elsewhere are told from those of test, by their strangeness.
+    """How images from elsewhere are told from those of test, by their strangeness.
 
     Attributes:
         name: what they are, in words.
-        pictures: how many.
+        images: how many.
         roc_auc: the share of pairs, one of test and one of them, in which theirs is the stranger.
-        refused: share of them that is refused where `at` of ordinary pictures would be.
+        refused: share of them that is refused where `at` of ordinary images would be.
         at: that share.
     """
 
     name: str
-    pictures: int
+    images: int
     roc_auc: Score
     refused: Score
     at: float
@@ -219,7 +219,7 @@ class Evaluation(Record):
         splits: the figures of each part.
         gap: from train to test, where there are both.
         calibration: of the probabilities.
-        strangers: how pictures from elsewhere are told, where the model can tell them.
+        strangers: how images from elsewhere are told, where the model can tell them.
     """
 
     splits: Mapping[str, SplitScores]
@@ -232,7 +232,7 @@ class Evaluation(Record):
 
     def _overview(self) -> str:
         names = list(self.splits)
-        rows = [["", *names], ["pictures", *(str(self.splits[name].n) for name in names)]]
+        rows = [["", *names], ["images", *(str(self.splits[name].n) for name in names)]]
         for figure in OVERALL_FIGURES:
             rows.append([figure, *(str(getattr(self.splits[name], figure)) for name in names)])
         return _aligned(rows)
@@ -240,7 +240,7 @@ class Evaluation(Record):
     def _per_class(self) -> str:
         if "test" not in self.splits:
             return ""
-        rows = [["class (test)", "precision", "recall", "f1", "pictures"]]
+        rows = [["class (test)", "precision", "recall", "f1", "images"]]
         for scores in self.splits["test"].per_class:
             figures = (scores.precision, scores.recall, scores.f1)
             rows.append([scores.name, *map(str, figures), str(scores.support)])
@@ -277,21 +277,21 @@ def _aligned(rows: list[list[str]]) -> str:
 
 @dataclass(frozen=True)
 class Robustness(Record):
-    """Accuracy on changed test pictures, each with its 95 % interval.
+    """Accuracy on changed test images, each with its 95 % interval.
 
     Attributes:
-        pictures: how many were changed.
+        images: how many were changed.
         clean: accuracy on them as they are.
         corruptions: by name, the accuracy at strengths 1 to 5.
         mean_corruption_error: the mean error over all of them; not divided by AlexNet's, as it is
-            for ImageNet-C, so it is a share of pictures.
+            for ImageNet-C, so it is a share of images.
         shifts: by pixels, the mean accuracy over eight directions.
         turns: by degrees, over both sides.
         mirrored: accuracy on mirror images.
         jpeg: by quality.
     """
 
-    pictures: int
+    images: int
     clean: Score
     corruptions: Mapping[str, tuple[Score, ...]]
     mean_corruption_error: Score
@@ -303,16 +303,16 @@ class Robustness(Record):
 
 @dataclass(frozen=True)
 class CurvePoint(Record):
-    """The error of networks trained on so many pictures.
+    """The error of networks trained on so many images.
 
     Attributes:
-        pictures: trained on.
+        images: trained on.
         epochs: passes over them.
         error: the mean over seeds, on val.
         by_seed: the error of each seed.
     """
 
-    pictures: int
+    images: int
     epochs: float
     error: Score
     by_seed: tuple[float, ...]
@@ -320,22 +320,22 @@ class CurvePoint(Record):
 
 @dataclass(frozen=True)
 class FittedPoint(Record):
-    """The error that the fitted power laws expect of so many pictures."""
+    """The error that the fitted power laws expect of so many images."""
 
-    pictures: int
+    images: int
     error: Score
 
 
 @dataclass(frozen=True)
 class LearningCurve(Record):
-    """How the error falls with the number of training pictures, and what more would give.
+    """How the error falls with the number of training images, and what more would give.
 
     Attributes:
         recipe: what was trained, for few epochs.
-        judged: pictures of val, on which all was judged.
-        points: what was measured, by rising numbers of pictures.
-        fitted: the power laws, from the fewest pictures to twice the most.
-        doubled: what twice the pictures, trained √2 times as long, would add to the accuracy; not
+        judged: images of val, on which all was judged.
+        points: what was measured, by rising numbers of images.
+        fitted: the power laws, from the fewest images to twice the most.
+        doubled: what twice the images, trained √2 times as long, would add to the accuracy; not
             defined where the errors do not lie on a power law.
         words: that in a sentence.
     """
@@ -353,11 +353,11 @@ class LabelIssue(Record):
     """A label that is probably wrong.
 
     Attributes:
-        split: the part that the picture is in.
+        split: the part that the image is in.
         index: its row in that part, in the order in which the set gives it.
         path: where it came from; empty for one out of an array.
         given: the class that the set says.
-        proposed: the class that networks answer which never saw the picture.
+        proposed: the class that networks answer which never saw the image.
         score: how doubtful the label is, 0 to 1: one minus its probability.
     """
 
@@ -371,7 +371,7 @@ class LabelIssue(Record):
 
 @dataclass(frozen=True)
 class Twin(Record):
-    """Two pictures that are one.
+    """Two images that are one.
 
     Attributes:
         a: the row of one in its part.
@@ -395,7 +395,7 @@ class Twin(Record):
 
 @dataclass(frozen=True)
 class Oddity(Record):
-    """A picture that is unlike the others.
+    """An image that is unlike the others.
 
     Attributes:
         split: the part that it is in.
@@ -429,14 +429,14 @@ class Audit(Record):
     Attributes:
         source: the data set, in words.
         class_names: in the order of the labels.
-        counts: pictures of each class, by part.
+        counts: images of each class, by part.
         doubted: the parts whose labels were looked at.
-        compared: whether pictures were compared with each other by what a network sees in them;
+        compared: whether images were compared with each other by what a network sees in them;
             without that there are no outliers.
         label_issues: labels that are probably wrong.
-        duplicates: pairs of pictures that are one.
-        outliers: pictures unlike any that are trained on.
-        odd: pictures that show nothing, or are grey among coloured ones.
+        duplicates: pairs of images that are one.
+        outliers: images unlike any that are trained on.
+        odd: images that show nothing, or are grey among coloured ones.
         broken: files that were set aside.
     """
 
@@ -463,7 +463,7 @@ class Audit(Record):
 
     @property
     def leaked(self) -> frozenset[int]:
-        """The rows of test pictures that occur in train or val too."""
+        """The rows of test images that occur in train or val too."""
         groups = _groups(self.duplicates)
         return frozenset(
             row
@@ -475,11 +475,11 @@ class Audit(Record):
 
     @property
     def suspected(self) -> frozenset[int]:
-        """The rows of test pictures whose labels are probably wrong."""
+        """The rows of test images whose labels are probably wrong."""
         return frozenset(issue.index for issue in self.label_issues if issue.split == "test")
 
     def imbalance(self, part: str) -> float:
-        """Return how many times as many pictures the largest class has as the smallest.
+        """Return how many times as many images the largest class has as the smallest.
 
         Infinite where a class has none.
         """
@@ -488,7 +488,7 @@ class Audit(Record):
 
 
 def _groups(twins: Iterable[Twin]) -> list[set[tuple[str, int]]]:
-    """Return sets of pictures, as (part, row), that pairs lead from one to the other in."""
+    """Return sets of images, as (part, row), that pairs lead from one to the other in."""
     group_of: dict[tuple[str, int], set[tuple[str, int]]] = {}
     for twin in twins:
         a, b = (twin.splits[0], twin.a), (twin.splits[1], twin.b)
@@ -505,7 +505,7 @@ Rounded = Annotated[float, PlainSerializer(lambda value: round(value, 6))]
 
 @dataclass(frozen=True, eq=False)
 class Neighbour(Record):
-    """A training picture near to one that is explained.
+    """A training image near to one that is explained.
 
     Attributes:
         index: its row in train.
@@ -522,7 +522,7 @@ class Neighbour(Record):
 
 @dataclass(frozen=True, eq=False)
 class Heat(Record):
-    """Where a picture speaks for a class.
+    """Where an image speaks for a class.
 
     Attributes:
         class_name: the class that was asked about.
@@ -540,7 +540,7 @@ class Heat(Record):
 
 @dataclass(frozen=True, eq=False)
 class Explained(Record):
-    """A picture, and why it was answered so.
+    """An image, and why it was answered so.
 
     Attributes:
         image: as the network sees it, uint8, shape (height, width, channels).
@@ -550,7 +550,7 @@ class Explained(Record):
         answer: the most probable class.
         confidence: the probability of `answer`.
         heats: one a class that was asked about.
-        neighbours: the nearest training pictures, the nearest first.
+        neighbours: the nearest training images, the nearest first.
     """
 
     image: Pixels
@@ -570,17 +570,17 @@ class Explained(Record):
 
 @dataclass(frozen=True, eq=False)
 class Sheet(Record):
-    """Explained pictures that belong together.
+    """Explained images that belong together.
 
     Attributes:
         title: what they share.
-        count: how many there are; those in `pictures` are the most confident of them.
-        pictures: the explained ones.
+        count: how many there are; those in `images` are the most confident of them.
+        images: the explained ones.
     """
 
     title: str
     count: int
-    pictures: tuple[Explained, ...]
+    images: tuple[Explained, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -590,10 +590,10 @@ class Explanations(Record):
     Attributes:
         source: the run or the model file, in words.
         method: "grad-cam" or "occlusion".
-        sheets: a confused pair each, the most frequent first; or pictures that were named.
+        sheets: a confused pair each, the most frequent first; or images that were named.
         places: height and width of the maps that Grad-CAM adds up; None of occlusion.
-        mistakes: on the test part in all; None where pictures were named.
-        broken: pictures that could not be read.
+        mistakes: on the test part in all; None where images were named.
+        broken: images that could not be read.
         caution: why the maps may mislead; empty where they do not.
     """
 
@@ -606,9 +606,9 @@ class Explanations(Record):
     caution: str = ""
 
     def maps(self) -> dict[str, Heatmaps]:
-        """Return the maps of each sheet by "0", "1" …, float32 (pictures, asked, height, width)."""
+        """Return the maps of each sheet by "0", "1" …, float32 (images, asked, height, width)."""
         return {
-            str(number): np.stack([[heat.map for heat in each.heats] for each in sheet.pictures])
+            str(number): np.stack([[heat.map for heat in each.heats] for each in sheet.images])
             for number, sheet in enumerate(self.sheets)
         }
 
@@ -645,14 +645,14 @@ class Summary(Record):
     Attributes:
         kind: whether seeds or folds differed.
         runs: the names of the runs' folders, in order.
-        pictures: that were judged: the test part's, or those of all folds together.
+        images: that were judged: the test part's, or those of all folds together.
         figures: by the names of `SplitScores`; of test, or of the fold that was held out.
         words: the accuracy in a sentence.
     """
 
     kind: Literal["seeds", "folds"]
     runs: tuple[str, ...]
-    pictures: int
+    images: int
     figures: Mapping[str, Spread]
     words: str
 
@@ -667,7 +667,7 @@ class NetworkSize(Record):
         parameters: numbers in its weights, those of norms included.
         bytes: of model.onnx.
         accuracy: on the test part of the run that is shown; None where another was judged.
-        one_p50_ms: milliseconds for one picture in memory on one core, median.
+        one_p50_ms: milliseconds for one image in memory on one core, median.
     """
 
     name: str
@@ -683,9 +683,9 @@ class Speed(Record):
     """How fast a file answers.
 
     Attributes:
-        one_p50_ms: milliseconds for one picture that is in memory, median.
+        one_p50_ms: milliseconds for one image that is in memory, median.
         one_p95_ms: 95th percentile.
-        many_per_second: pictures a second in batches of 256, median.
+        many_per_second: images a second in batches of 256, median.
     """
 
     one_p50_ms: float
@@ -703,12 +703,12 @@ class FormatRow(Record):
         integers: whether it computes in 8-bit integers.
         size: in bytes.
         part: of the data set that it was judged on.
-        pictures: how many.
+        images: how many.
         agreement: share of them with the same answer; ties count as the same.
-        ties: pictures whose two best classes are equal in float32, told apart differently.
+        ties: images whose two best classes are equal in float32, told apart differently.
         largest_difference: between any two probabilities.
         accuracy: share of right answers; None where labels were not looked at.
-        accuracy_difference: that, minus Keras's on the same pictures.
+        accuracy_difference: that, minus Keras's on the same images.
         speed: None where it was not timed.
         failures: each limit that it does not keep, in words.
     """
@@ -718,7 +718,7 @@ class FormatRow(Record):
     integers: bool
     size: int
     part: str
-    pictures: int
+    images: int
     agreement: float
     ties: int
     largest_difference: float
@@ -734,7 +734,7 @@ class Scorecard(Record):
 
     Attributes:
         threads: that answered.
-        batch: pictures at once where many were answered.
+        batch: images at once where many were answered.
         rows: a file each.
     """
 
@@ -776,12 +776,12 @@ class Leaks(Record):
     """Effect on test accuracy of test images that were trained on.
 
     Attributes:
-        pictures: how many of test occur in train or val.
+        images: how many of test occur in train or val.
         lift: accuracy with them minus without them.
         without: accuracy without them.
     """
 
-    pictures: int
+    images: int
     lift: Score
     without: Score
 

@@ -37,7 +37,7 @@ class RunInfo:
         dataset: the data set's source in words.
         fingerprint: SHA-256 of the data set with its splits.
         splits: "size" and "sha256" by part.
-        image: how any picture becomes the network's input, as `ImageRule.to_json` gives it; empty
+        image: how any image becomes the network's input, as `ImageRule.to_json` gives it; empty
             in runs of earlier versions.
         notes: how the splits came about, and what the reader of the figures must know.
         seconds: "load", "balance" where it was tried out, "train", "evaluate", "export", "total".
@@ -286,7 +286,7 @@ class Run:
 
     @property
     def robustness(self) -> Robustness | None:
-        """Accuracy on changed test pictures; None before `tinylens robustness`."""
+        """Accuracy on changed test images; None before `tinylens robustness`."""
         return self._read_if_there("robustness.json", Robustness.from_json)
 
     def write_robustness(self, robustness: Robustness) -> None:
@@ -311,7 +311,7 @@ class Run:
 
     @property
     def learning_curve(self) -> LearningCurve | None:
-        """What more pictures would give; None before `tinylens learning-curve`."""
+        """What more images would give; None before `tinylens learning-curve`."""
         return self._read_if_there("learning_curve.json", LearningCurve.from_json)
 
     def write_learning_curve(self, curve: LearningCurve) -> None:
@@ -332,7 +332,7 @@ class Run:
         """Arrays by name.
 
         For each part P: "P_probabilities" float32 (n, classes), "P_labels" int64 (n,), "P_indices"
-        int64 (n,), the picture's row in its part. And "worst_images" uint8 (m, height, width,
+        int64 (n,), the image's row in its part. And "worst_images" uint8 (m, height, width,
         channels) with "worst_indices" int64 (m,): the most confident mistakes on test, worst first.
         Likewise "confused_images" and "confused_indices": some of every confusion on test; a
         run of an earlier version may lack them.

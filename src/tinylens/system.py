@@ -42,7 +42,7 @@ def _quota() -> int:
 
 
 ROOT = Path("/")
-RESIDENT = 0.5  # of what is available may be taken by pictures: networks and libraries want theirs
+RESIDENT = 0.5  # of what is available may be taken by images: networks and libraries want theirs
 
 
 def available(root: Path = ROOT) -> int:
@@ -59,7 +59,7 @@ def available(root: Path = ROOT) -> int:
 
 
 def fits(size: int) -> bool:
-    """Return whether pictures of so many bytes can be held in memory now."""
+    """Return whether images of so many bytes can be held in memory now."""
     return size <= RESIDENT * available()
 
 

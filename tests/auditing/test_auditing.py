@@ -32,12 +32,12 @@ def parts():
 
 
 def changed(parts, **rows):
-    """The parts, in which some pictures (part → row → picture) are others."""
+    """The parts, in which some images (part → row → image) are others."""
     result = dict(parts)
-    for name, pictures in rows.items():
+    for name, samples in rows.items():
         images = parts[name].images.copy()
-        for row, picture in pictures.items():
-            images[row] = picture
+        for row, image in samples.items():
+            images[row] = image
         result[name] = replace(parts[name], images=images)
     return result
 
@@ -87,7 +87,7 @@ def test_labels_are_doubted_where_there_are_answers(parts):
 def test_strangers_are_outliers(parts):
     strange = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), np.uint8)
 
-    def embed(images):  # how rough a picture is, in both directions
+    def embed(images):  # how rough an image is, in both directions
         across = np.abs(np.diff(images.astype(np.float32), axis=2)).mean(axis=(1, 2, 3))
         down = np.abs(np.diff(images.astype(np.float32), axis=1)).mean(axis=(1, 2, 3))
         return np.stack([across, down, np.full(len(images), 10)], axis=1)
@@ -99,7 +99,7 @@ def test_strangers_are_outliers(parts):
     assert all(each.score > 1 for each in found.outliers)
 
 
-def test_empty_grey_and_broken_pictures_are_named(parts):
+def test_empty_grey_and_broken_images_are_named(parts):
     odd = changed(parts, train={4: 255, 6: parts["train"].images[6, :, :, :1]})
     odd["val"] = replace(odd["val"], skipped=(Skipped("a.png", "cut short"),))
     found = audit(odd)

@@ -1,4 +1,4 @@
-"""Pictures unlike all others stand out of the distances; flat and grey ones are named."""
+"""Images unlike all others stand out of the distances; flat and grey ones are named."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_distances_are_those_of_a_plain_search(features):
     assert np.allclose(found, expected, atol=1e-4)
 
 
-def test_strangers_lie_beyond_the_fence_and_hardly_any_ordinary_picture_does(features):
+def test_strangers_lie_beyond_the_fence_and_hardly_any_ordinary_image_does(features):
     strangers = np.random.default_rng(1).normal(size=(50, 16)).astype(np.float32)
     limit = fence(unlikeness(features, features, same=True))
     assert (unlikeness(strangers, features, same=False) > limit).mean() > 0.95
@@ -34,11 +34,11 @@ def test_strangers_lie_beyond_the_fence_and_hardly_any_ordinary_picture_does(fea
     assert (unlikeness(*others, same=False) > limit).mean() < 0.02
 
 
-def test_fewer_pictures_than_neighbours(features):
+def test_fewer_images_than_neighbours(features):
     assert unlikeness(features[:3], features[:3], same=True).shape == (3,)
 
 
-def test_a_picture_of_one_colour_is_flat_and_a_soft_one_is_not():
+def test_a_image_of_one_colour_is_flat_and_a_soft_one_is_not():
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
     images[1] = 200
     images[3] = (10, 200, 30)  # coloured, but nothing in it
@@ -46,7 +46,7 @@ def test_a_picture_of_one_colour_is_flat_and_a_soft_one_is_not():
     assert flat(images).tolist() == [1, 3]
 
 
-def test_grey_is_odd_only_among_coloured_pictures():
+def test_grey_is_odd_only_among_coloured_images():
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
     images[7] = images[7, :, :, :1]
     assert grey_among_coloured(images).tolist() == [7]

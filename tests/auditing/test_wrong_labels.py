@@ -47,7 +47,7 @@ def test_labels_that_all_answers_agree_with_are_not_doubted():
     assert doubted_labels(simulated_probabilities(labels, 4, strength=14.0), labels) == []
 
 
-def test_a_class_without_a_picture_is_no_obstacle(flipped):
+def test_a_class_without_a_image_is_no_obstacle(flipped):
     probabilities, given, _, rows = flipped
     wider = np.concatenate([probabilities, np.zeros((len(given), 1), np.float32)], axis=1)
     found = {doubt.row for doubt in doubted_labels(wider, given)}

@@ -33,7 +33,7 @@ def tinylens(*arguments: str, cwd: Path, **environment: str) -> subprocess.Compl
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a small data set in it: stripes.npz, 600 pictures of 16×16, 4 classes."""
+    """A folder with a small data set in it: stripes.npz, 600 images of 16×16, 4 classes."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 4, 600)
     images = random.integers(0, 120, (600, 16, 16), np.uint8)
@@ -182,7 +182,7 @@ def test_seeds_and_folds_leave_a_series_with_a_summary(folder: Path) -> None:
     assert json.loads((series / "seed-1" / "run.json").read_text())["seed"] == 1
     result = tinylens(*command, "--folds", "2", cwd=folder)
     assert result.returncode == 0, result.stderr
-    assert "2 folds of 500 pictures in all" in " ".join(result.stdout.split())
+    assert "2 folds of 500 images in all" in " ".join(result.stdout.split())
     with np.load(folder / "runs" / "stripes-classic-folds-1" / "out_of_fold.npz") as kept:
         assert kept["probabilities"].shape == (500, 4)
 

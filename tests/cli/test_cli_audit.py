@@ -28,8 +28,8 @@ NAMES = shipped.CLASS_NAMES
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A folder of soft pictures in which test holds two of train, and a file is broken."""
+def images(tmp_path_factory):
+    """A folder of soft images in which test holds two of train, and a file is broken."""
     noise = np.random.default_rng(0).normal(size=(72, 16, 16, 3))
     soft = ndimage.gaussian_filter(noise, (0, 2, 2, 0), mode="wrap")
     images = np.clip(128 + 60 * soft / soft.std(), 0, 255).astype(np.uint8)
@@ -44,9 +44,9 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture
-def run(tmp_path, pictures):
+def run(tmp_path, images):
     """A run on that folder whose network is right, but for test 3, of which it is sure."""
-    splits = load(pictures)
+    splits = load(images)
     parts = {
         name: (simulated_probabilities(part.labels, 4, strength=12.0), part.labels)
         for name, part in splits.items()
@@ -58,7 +58,7 @@ def run(tmp_path, pictures):
         tmp_path / "run",
         class_names=NAMES,
         parts=parts,
-        info={"dataset": str(pictures), "fingerprint": splits.fingerprint, "splits": sizes},
+        info={"dataset": str(images), "fingerprint": splits.fingerprint, "splits": sizes},
     )
     shape = NetworkShape((16, 16, 3), 4, (128.0,) * 3, (60.0,) * 3)
     network = build_network("classic", shape, {"widths": [4], "dense": [8]})
@@ -72,22 +72,22 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_folder_is_audited_without_any_network(type_in, here, pictures):
-    code, out, err = type_in("audit", pictures)
+def test_a_folder_is_audited_without_any_network(type_in, here, images):
+    code, out, err = type_in("audit", images)
     assert (code, err) == (0, "")
-    assert "leaks: test pictures trained on" in out and "labels were not looked at" in out
+    assert "leaks: test images trained on" in out and "labels were not looked at" in out
     folder = here / "runs" / "clothes-audit"
     found = Audit.from_json(json.loads((folder / "audit.json").read_text("utf-8")))
-    splits = load(pictures, val=0)
+    splits = load(images, val=0)
     leaked = {splits.test.paths[row].rpartition("/")[2] for row in found.leaked}
     assert leaked == {"50.png", "61.png"}
     assert [each.path.rpartition("/")[2] for each in found.broken] == ["broken.png"]
     assert found.doubted == () and not found.compared
     page = (folder / "audit.html").read_text("utf-8")
-    assert "Test pictures that are trained on: 2" in page and "broken.png" in page
+    assert "Test images that are trained on: 2" in page and "broken.png" in page
 
 
-def test_a_run_is_audited_with_its_own_answers(type_in, here, run, pictures):
+def test_a_run_is_audited_with_its_own_answers(type_in, here, run, images):
     looks = len(run.info.test_opened)
     code, out, _ = type_in("audit", run.path, "--json")
     tree = json.loads(out)["audit"]
@@ -96,19 +96,19 @@ def test_a_run_is_audited_with_its_own_answers(type_in, here, run, pictures):
     assert len(run.info.test_opened) == looks + 1
     assert run.audit.leaked and run.audit.suspected == {3}
     report = run.report.read_text("utf-8")
-    assert "Faults of the data set" in report and "without pictures that are trained on" in report
-    assert "2 test pictures occur in train or val too" in report
+    assert "Faults of the data set" in report and "without images that are trained on" in report
+    assert "2 test images occur in train or val too" in report
     assert "<td>95.83</td>" in report and "<td>100.00</td>" in report  # 23 of 24, 23 of 23
 
 
 @pytest.mark.slow
-def test_wrong_labels_are_looked_for_with_folds(type_in, here, pictures):
+def test_wrong_labels_are_looked_for_with_folds(type_in, here, images):
     recipe = here / "tiny.toml"
     recipe.write_text(
         'name = "tiny"\n[model]\nname = "classic"\n[model.options]\nwidths = [4]\ndense = [8]\n'
         "[train]\nepochs = 1\nbatch_size = 8\n"
     )
-    words = ("audit", pictures, "--folds", 2, "--recipe", recipe, "--out", here / "found", "--json")
+    words = ("audit", images, "--folds", 2, "--recipe", recipe, "--out", here / "found", "--json")
     code, out, _ = type_in(*words)
     assert code == 0
     tree = json.loads(out)["audit"]
@@ -120,10 +120,10 @@ def test_wrong_labels_are_looked_for_with_folds(type_in, here, pictures):
 
 
 def test_without_cleanlab_folds_are_refused_before_they_train(
-    type_in, here, pictures, run, monkeypatch
+    type_in, here, images, run, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
-    code, out, err = type_in("audit", pictures, "--folds", 2)
+    code, out, err = type_in("audit", images, "--folds", 2)
     assert (code, out) == (3, "") and "pip install 'tinylens[audit]'" in err
     assert not (here / "runs").exists()
     code, out, err = type_in("audit", run.path, "--json")
@@ -135,9 +135,9 @@ def test_without_cleanlab_folds_are_refused_before_they_train(
 
 
 @pytest.fixture
-def fixes(here, pictures):
-    """fixes.csv: drop the train pictures that leak, and call the first of test a bag."""
-    splits = load(pictures, val=0)
+def fixes(here, images):
+    """fixes.csv: drop the train images that leak, and call the first of test a bag."""
+    splits = load(images, val=0)
     made = []
     for name, index, action, label in (
         ("train", 2, "drop", ""),
@@ -145,30 +145,30 @@ def fixes(here, pictures):
         ("test", 1, "keep", ""),
     ):
         part = dict(splits.items())[name]
-        mark = corrections.picture_mark(part.images[index])
+        mark = corrections.image_mark(part.images[index])
         given = part.class_names[part.labels[index]]
         made.append(corrections.Fix(name, index, mark, given, action, label))
     corrections.write(here / "fixes.csv", tuple(made))
     return here / "fixes.csv"
 
 
-def test_fixes_make_a_new_set(type_in, here, pictures, fixes):
-    code, out, err = type_in("data", "apply", pictures, fixes)
+def test_fixes_make_a_new_set(type_in, here, images, fixes):
+    code, out, err = type_in("data", "apply", images, fixes)
     assert (code, err) == (0, "")
-    assert "1 labels changed, 1 pictures dropped, 1 looked at and kept" in out
+    assert "1 labels changed, 1 images dropped, 1 looked at and kept" in out
     assert "train 48 → 47, test 24 → 24" in out
     corrected = arrays.read_parts(here / "clothes-corrected.npz")
-    given = load(pictures, val=0)
+    given = load(images, val=0)
     assert np.array_equal(corrected.train.images, np.delete(given.train.images, 2, axis=0))
     assert corrected.test.labels.tolist() == [1, *given.test.labels[1:].tolist()]
 
 
-def test_groups_go_with_their_pictures(type_in, here, pictures, fixes):
-    parts = load_parts(pictures, Options())
+def test_groups_go_with_their_images(type_in, here, images, fixes):
+    parts = load_parts(images, Options())
     pattern = r"train/.*/(\d)|test/"  # one bracket; of test, none
-    code, _, err = type_in("data", "apply", pictures, fixes, "--groups", pattern)
-    assert code == 4 and "24 of 24 pictures have no group" in err
-    code, _, err = type_in("data", "apply", pictures, fixes, "--groups", r"/(\w+)\.png$")
+    code, _, err = type_in("data", "apply", images, fixes, "--groups", pattern)
+    assert code == 4 and "24 of 24 images have no group" in err
+    code, _, err = type_in("data", "apply", images, fixes, "--groups", r"/(\w+)\.png$")
     assert (code, err) == (0, "")
     groups = arrays.read_groups(here / "clothes-corrected.npz", "groups")
     names = [Path(path).stem for path in parts.train.paths]
@@ -176,14 +176,14 @@ def test_groups_go_with_their_pictures(type_in, here, pictures, fixes):
     assert groups["test"] == [Path(path).stem for path in parts.test.paths]
 
 
-def test_fixes_of_another_set_change_nothing(type_in, here, pictures, fixes):
+def test_fixes_of_another_set_change_nothing(type_in, here, images, fixes):
     text = fixes.read_text().replace("drop", "keep").replace(",0,", ",5,")
     fixes.write_text(text)
-    code, out, err = type_in("data", "apply", pictures, fixes, "--out", "new.npz")
+    code, out, err = type_in("data", "apply", images, fixes, "--out", "new.npz")
     assert (code, out) == (4, "")
-    assert "test 5 is another picture or of another class" in err
+    assert "test 5 is another image or of another class" in err
     assert not (here / "new.npz").exists()
-    code, _, err = type_in("data", "apply", pictures, fixes, "--out", "new.parquet")
+    code, _, err = type_in("data", "apply", images, fixes, "--out", "new.parquet")
     assert code == 2 and "expected a file .npz, such as new.npz" in err
 
 
@@ -191,12 +191,12 @@ def test_fixes_of_another_set_change_nothing(type_in, here, pictures, fixes):
 
 
 @pytest.fixture
-def page(here, pictures, type_in):
+def page(here, images, type_in):
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no chromium to render with")
     playwright = pytest.importorskip("playwright.sync_api")
-    type_in("audit", pictures)
+    type_in("audit", images)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         opened = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -210,7 +210,7 @@ def page(here, pictures, type_in):
 
 
 @pytest.mark.slow
-def test_decisions_by_key_and_click_are_saved_and_applied(page, here, pictures, type_in):
+def test_decisions_by_key_and_click_are_saved_and_applied(page, here, images, type_in):
     cards = page.locator(".card")
     assert cards.count() == 2
     cards.nth(0).focus()
@@ -230,7 +230,7 @@ def test_decisions_by_key_and_click_are_saved_and_applied(page, here, pictures, 
         ("train", "drop", ""),
         ("train", "change", chosen),
     ]
-    code, out, err = type_in("data", "apply", pictures, saved)
+    code, out, err = type_in("data", "apply", images, saved)
     assert (code, err) == (0, "") and "train 48 → 47" in out
 
 

@@ -1,4 +1,4 @@
-"""The verb `compare`: the verdict, the page with its pictures, and the looks it records."""
+"""The verb `compare`: the verdict, the page with its images, and the looks it records."""
 
 import json
 
@@ -16,7 +16,7 @@ NAMES = ("coat", "shoe", "<b>hat")
 
 @pytest.fixture
 def clothes(tmp_path):
-    """A folder of 12-pixel pictures: 6 of each class in train, 40 in test."""
+    """A folder of 12-pixel images: 6 of each class in train, 40 in test."""
     random = np.random.default_rng(0)
     root = tmp_path / "clothes"
     for part, count in (("train", 6), ("test", 40)):
@@ -74,8 +74,8 @@ def test_the_better_run_is_named_and_the_page_shows_what_the_other_got_wrong(typ
     assert "<b>hat" not in page and "&lt;b&gt;hat" in page
     assert "http://" not in page and "https://" not in page
     plot = weak.path.parent / "compare-weak-vs-strong" / "comparison.png"
-    with Image.open(plot) as picture:
-        assert picture.size[0] > 500
+    with Image.open(plot) as image:
+        assert image.size[0] > 500
 
 
 def test_comparing_is_a_look_at_the_test_part_of_each_run(type_in, runs):
@@ -97,16 +97,16 @@ def test_json_holds_the_verdict_and_the_files(type_in, runs, tmp_path):
     assert (tmp_path / "x" / "comparison.html").samefile(tree["files"]["report"])
 
 
-def test_pictures_that_are_gone_are_missed_in_words_and_can_be_given(type_in, runs, clothes):
+def test_images_that_are_gone_are_missed_in_words_and_can_be_given(type_in, runs, clothes):
     moved = clothes.rename(clothes.parent / "moved")
     code, _, err = type_in("compare", *(run.path for run in runs))
     assert code == 0
-    assert "the page shows no pictures" in err and "say where they are with --data" in err
+    assert "the page shows no images" in err and "say where they are with --data" in err
     code, _, err = type_in("compare", *(run.path for run in runs), "--data", moved)
     assert (code, err) == (0, "")
 
 
-def test_pictures_that_have_changed_are_refused(runs, clothes):
+def test_images_that_have_changed_are_refused(runs, clothes):
     next((clothes / "test" / "coat").iterdir()).unlink()
     with pytest.raises(DataError, match=r"is not what .*weak was trained on: fingerprint"):
         reopen(runs[0])

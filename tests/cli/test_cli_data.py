@@ -39,9 +39,9 @@ def test_data_info_prints_counts_sizes_colours_and_what_is_broken(tmp_path, pets
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert any(line.split()[1::2][:4] == ["all", "30", "4", "6"] for line in lines if "all" in line)
-    assert "pictures       8×8 RGB" in lines
+    assert "images       8×8 RGB" in lines
     assert any(
-        line.startswith("set aside ") and "broken.png: not a picture" in line for line in lines
+        line.startswith("set aside ") and "broken.png: not an image" in line for line in lines
     )
     assert lines[-1] == f"contact sheet  {tmp_path / 'sheet.png'}"
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -52,7 +52,7 @@ def test_data_info_as_json_prints_one_object_and_nothing_else(tmp_path, pets):
     done = tinylens("data", "info", pets, "--json", "--val", "0", cache=tmp_path / "c")
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
-    assert {name: part["pictures"] for name, part in told["parts"].items()} == {
+    assert {name: part["images"] for name, part in told["parts"].items()} == {
         "train": 34,
         "test": 6,
     }
@@ -85,8 +85,8 @@ def test_data_convert_prints_what_it_wrote_and_what_it_left_behind(tmp_path, pet
     done = tinylens("data", "convert", pets, tmp_path / "copy", cache=tmp_path / "c")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0] == "pictures  train 40, 2 classes"
-    assert lines[1].startswith("left out  dog/broken.png: not a picture")
+    assert lines[0] == "images  train 40, 2 classes"
+    assert lines[1].startswith("left out  dog/broken.png: not an image")
     assert lines[2] == f"set       {tmp_path / 'copy'}"
     again = tinylens("data", "convert", pets, tmp_path / "copy", cache=tmp_path / "c")
     assert again.returncode == 4 and again.stderr.endswith("is there already; expected a new name: "
@@ -100,7 +100,7 @@ def test_data_convert_as_json_and_back_gives_the_same_fingerprint(tmp_path, type
     words = ("data", "convert", "pets", "shards", "--format", "parquet")
     code, out, _ = type_in(*words, "--groups", "([0-9]).png", "--json")
     told = json.loads(out)
-    assert code == 0 and told["pictures"] == {"train": 40} and told["groups"] == 10
+    assert code == 0 and told["images"] == {"train": 40} and told["groups"] == 10
     assert told["class_names"] == ["cat", "dog"] and told["skipped"] == []
     prints = {
         json.loads(type_in("data", "info", path, "--json")[1])["fingerprint"]

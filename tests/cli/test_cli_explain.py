@@ -1,4 +1,4 @@
-"""The verb `explain`: on a run and its mistakes, on pictures, and on a bare model.onnx."""
+"""The verb `explain`: on a run and its mistakes, on images, and on a bare model.onnx."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ RULE = ImageRule(16, 16, 3)
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A folder of pictures, 12 of each class in train and 6 in test."""
+def images(tmp_path_factory):
+    """A folder of images, 12 of each class in train and 6 in test."""
     images = shipped.some_images(72, RULE)
     root = tmp_path_factory.mktemp("explain") / "clothes"
     for row, image in enumerate(images):
@@ -37,9 +37,9 @@ OCCLUSION = "occlusion, as the network flattens its maps: Grad-CAM would mislead
 
 
 @pytest.fixture
-def run(tmp_path, pictures):
+def run(tmp_path, images):
     """A run on that folder that calls four coats bags, and one dress a coat."""
-    splits = load(pictures)
+    splits = load(images)
     parts = {
         name: (simulated_probabilities(part.labels, 4, strength=12.0), part.labels)
         for name, part in splits.items()
@@ -57,7 +57,7 @@ def run(tmp_path, pictures):
         tmp_path / "run",
         class_names=NAMES,
         parts=parts,
-        info={"dataset": str(pictures), "fingerprint": splits.fingerprint, "splits": sizes},
+        info={"dataset": str(images), "fingerprint": splits.fingerprint, "splits": sizes},
     )
     made.model.write_bytes(shipped.model_bytes(RULE))
     shape = NetworkShape((16, 16, 3), 4, (128.0,) * 3, (60.0,) * 3)
@@ -66,7 +66,7 @@ def run(tmp_path, pictures):
     return made
 
 
-def test_a_run_has_its_worst_mistakes_explained(type_in, run, pictures):
+def test_a_run_has_its_worst_mistakes_explained(type_in, run, images):
     looks = len(run.info.test_opened)
     code, out, err = type_in("explain", run.path, "--method", "grad-cam")
     assert (code, err) == (0, "")
@@ -80,9 +80,9 @@ def test_a_run_has_its_worst_mistakes_explained(type_in, run, pictures):
     ]
     assert (tree["method"], tree["places"], tree["mistakes"]) == ("grad-cam", [8, 8], 5)
     assert tree["caution"].startswith("This network flattens its maps")
-    coats = tree["sheets"][0]["pictures"]
+    coats = tree["sheets"][0]["images"]
     assert [each["confidence"] for each in coats] == pytest.approx([0.9, 0.8, 0.7, 0.6])
-    test = load(pictures).test
+    test = load(images).test
     rows = [each["index"] for each in coats]
     assert {test.class_names[test.labels[row]] for row in rows} == {"coat"}
     assert [each["path"] for each in coats] == [test.paths[row] for row in rows]
@@ -113,66 +113,66 @@ def test_fewer_pairs_another_folder_and_occlusion_can_be_asked_for(type_in, run,
     assert not run.explanations.exists() and (tmp_path / "x" / "explanations.html").is_file()
 
 
-def test_pictures_are_explained_beside_the_run_without_a_look_at_test(type_in, run, pictures):
+def test_images_are_explained_beside_the_run_without_a_look_at_test(type_in, run, images):
     looks = len(run.info.test_opened)
-    picture = next((pictures / "train" / "bag").iterdir())
-    code, out, err = type_in("explain", run.path, picture, "--class", "dress", "--json")
+    image = next((images / "train" / "bag").iterdir())
+    code, out, err = type_in("explain", run.path, image, "--class", "dress", "--json")
     tree = json.loads(out)
     assert (code, err) == (0, OCCLUSION)
     assert tree["folder"] == str(run.path.parent / "run-explained")
     [sheet] = tree["explanations"]["sheets"]
-    [found] = sheet["pictures"]
-    assert found["path"] == str(picture) and found["label"] is None
+    [found] = sheet["images"]
+    assert found["path"] == str(image) and found["label"] is None
     assert [each["class"] for each in found["asked"]] == ["dress"]
-    train = load(pictures).train
+    train = load(images).train
     nearest = found["nearest"][0]
-    assert train.paths[nearest["index"]] == str(picture) and nearest["distance"] < 1e-2
+    assert train.paths[nearest["index"]] == str(image) and nearest["distance"] < 1e-2
     assert len(run.info.test_opened) == looks and not run.explanations.exists()
 
 
-def test_training_pictures_that_are_gone_are_missed_in_words(type_in, run, pictures, tmp_path):
-    picture = tmp_path / "one.png"
-    Image.fromarray(shipped.some_images(1, RULE)[0]).save(picture)
+def test_training_images_that_are_gone_are_missed_in_words(type_in, run, images, tmp_path):
+    image = tmp_path / "one.png"
+    Image.fromarray(shipped.some_images(1, RULE)[0]).save(image)
     run.write_info(run.info.__class__(**{**vars(run.info), "dataset": str(tmp_path / "gone")}))
-    code, out, err = type_in("explain", run.path, picture, "--json")
-    assert code == 0 and "no training pictures are shown: " in err and "with --data" in err
-    assert json.loads(out)["explanations"]["sheets"][0]["pictures"][0]["nearest"] == []
-    code, _, err = type_in("explain", run.path, picture, "--data", pictures)
+    code, out, err = type_in("explain", run.path, image, "--json")
+    assert code == 0 and "no training images are shown: " in err and "with --data" in err
+    assert json.loads(out)["explanations"]["sheets"][0]["images"][0]["nearest"] == []
+    code, _, err = type_in("explain", run.path, image, "--data", images)
     assert (code, err) == (0, OCCLUSION)
     code, out, err = type_in("explain", run.path)
     assert (code, out) == (4, "") and "say where they are with --data" in err
 
 
-def test_a_model_alone_is_explained_by_occlusion(type_in, run, pictures, tmp_path):
+def test_a_model_alone_is_explained_by_occlusion(type_in, run, images, tmp_path):
     alone = tmp_path / "alone" / "mine.onnx"
     alone.parent.mkdir()
     alone.write_bytes(run.model.read_bytes())
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n cut")
-    picture = next((pictures / "test" / "bag").iterdir())
-    code, out, err = type_in("explain", alone, picture, broken)
+    image = next((images / "test" / "bag").iterdir())
+    code, out, err = type_in("explain", alone, image, broken)
     assert (code, err) == (0, "")
     folder = tmp_path / "alone" / "mine-explained"
     assert "broken PNG" in " ".join(out.split()) and str(folder) in out.replace("\n", "")
     tree = json.loads((folder / "explanations.json").read_text("utf-8"))
     assert tree["method"] == "occlusion" and tree["mistakes"] is None
     assert [each["path"] for each in tree["broken"]] == [str(broken)]
-    answers = shipped.linear_answers(np.asarray(Image.open(picture))[None], RULE)[0]
-    [found] = tree["sheets"][0]["pictures"]
+    answers = shipped.linear_answers(np.asarray(Image.open(image))[None], RULE)[0]
+    [found] = tree["sheets"][0]["images"]
     assert found["answer"] == NAMES[answers.argmax()] and found["nearest"] == []
     assert found["confidence"] == pytest.approx(answers.max(), abs=1e-4)
     code, out, err = type_in("explain", alone, broken)
-    assert (code, out) == (4, "") and "none of the 1 pictures could be read" in err
+    assert (code, out) == (4, "") and "none of the 1 images could be read" in err
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "a model alone does not know of its mistakes; name pictures"),
+        ((), "a model alone does not know of its mistakes; name images"),
         (("x.png", "--method", "grad-cam"), "model.onnx has no gradients; give the folder"),
         (("x.png", "--class", "bagg"), "--class bagg: no such class, did you mean bag?"),
-        (("x.png", "--data", "shapes"), "--data is where a run's pictures are"),
-        (("x.png", "--top", 3), "--top counts confused pairs, but pictures are named"),
+        (("x.png", "--data", "shapes"), "--data is where a run's images are"),
+        (("x.png", "--top", 3), "--top counts confused pairs, but images are named"),
     ],
 )
 def test_what_does_not_go_together_is_said(type_in, run, words, said):
@@ -182,6 +182,6 @@ def test_what_does_not_go_together_is_said(type_in, run, words, said):
 
 def test_a_class_for_mistakes_and_a_model_that_is_not_there_are_refused(type_in, run, tmp_path):
     code, out, err = type_in("explain", run.path, "--class", "bag")
-    assert (code, out) == (2, "") and "--class asks about pictures that are named" in err
+    assert (code, out) == (2, "") and "--class asks about images that are named" in err
     code, out, err = type_in("explain", tmp_path / "nowhere")
     assert (code, out) == (5, "") and "no model file" in err

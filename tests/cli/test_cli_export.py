@@ -60,9 +60,9 @@ def test_export_writes_files_that_answer_and_leaves_the_seal_alone(type_in, trai
     assert rows["openvino"]["largest_difference"] < 1e-4
     assert sorted(path.name for path in run.exports.iterdir()) == ["model-int8.onnx", "openvino"]
     assert looks(run) == before
-    picture = tmp_path / "picture.png"
-    Image.new("RGB", (16, 16), (200, 30, 30)).save(picture)
-    [answer] = Classifier.open(run.exports / "model-int8.onnx").predict(picture)
+    image = tmp_path / "image.png"
+    Image.new("RGB", (16, 16), (200, 30, 30)).save(image)
+    [answer] = Classifier.open(run.exports / "model-int8.onnx").predict(image)
     assert answer.label in NAMES
 
 
@@ -104,7 +104,7 @@ def test_verify_judges_all_of_a_runs_files_and_records_the_look(type_in, exporte
         assert plot.size[0] > 1000
     card = json.loads((run.path / "scorecard.json").read_text("utf-8"))
     assert [row["format"] for row in card["rows"]] == ["onnx", "onnx-int8", "openvino", "keras"]
-    code, _, _ = type_in("verify", run.model, "--split", "val", "--pictures", 20, *untimed)
+    code, _, _ = type_in("verify", run.model, "--split", "val", "--images", 20, *untimed)
     assert code == 0 and looks(run) == before + 1
 
 
@@ -118,7 +118,7 @@ def test_verify_ends_with_5_where_a_file_answers_otherwise(type_in, exported, tm
     assert code == 5
     tree = json.loads(out)
     assert not tree["passed"] and len(tree["scorecard"]["rows"][0]["failures"]) == 2
-    assert "it answers 99.58 % of 240 pictures as Keras did, expected at least 99.99 %" in err
+    assert "it answers 99.58 % of 240 images as Keras did, expected at least 99.99 %" in err
     code, _, _ = type_in(
         "verify", run.model, "--min-agreement", 0.99, "--max-difference", 1, *untimed
     )

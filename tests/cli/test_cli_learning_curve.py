@@ -72,11 +72,11 @@ def test_a_training_with_a_learning_curve_leaves_both(type_in, tmp_path, monkeyp
     assert code == 0, err
     run = Run(json.loads(out)["run"])
     assert run.path == train
-    assert 530 <= run.learning_curve.points[-1].pictures <= 550  # all but a tenth of 600
+    assert 530 <= run.learning_curve.points[-1].images <= 550  # all but a tenth of 600
     assert run.learning_curve.words in run.report.read_text("utf-8")
     code, out, err = type_in("learning-curve", train)  # anew, on the data that the run names
     assert (code, err) == (0, "")
     told = "".join(out.split())
     assert "".join(run.learning_curve.words.split()) in told
-    assert "recipefast,on60picturesofval" in told
+    assert "recipefast,on60imagesofval" in told
     assert "Whattodo" in told and str(run.report) in out

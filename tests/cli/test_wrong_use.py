@@ -26,13 +26,13 @@ CAFE = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
 Case = Callable[[Path], Path]  # makes a set in a folder
 
 
-def pictures(count: int, seed: int = 0) -> list[bytes]:
+def make_images(count: int, seed: int = 0) -> list[bytes]:
     return [build.encoded(build.noise(8, 8, 3, seed=seed + number)) for number in range(count)]
 
 
 def folders(*names: str, each: int = 9, empty: Sequence[str] = ()) -> Case:
     def make(root: Path) -> Path:
-        build.folder(root, {name: pictures(each, 100 * n) for n, name in enumerate(names)})
+        build.folder(root, {name: make_images(each, 100 * n) for n, name in enumerate(names)})
         for name in empty:
             (root / name).mkdir(parents=True)
         return root
@@ -49,7 +49,7 @@ def alike(root: Path) -> Path:
 
 
 def loose(root: Path) -> Path:
-    return build.folder(root, {".": pictures(4)})
+    return build.folder(root, {".": make_images(4)})
 
 
 def one_file(root: Path) -> Path:
@@ -67,7 +67,7 @@ def arrays(**given: object) -> Case:
 
 def measured(root: Path) -> Path:
     labels = np.linspace(0, 1, 9).tolist()
-    return build.parquet(root / "x.parquet", pictures(9), labels)
+    return build.parquet(root / "x.parquet", make_images(9), labels)
 
 
 FRACTIONS = [f"{value:.3f}" for value in np.linspace(0.1, 2, 30)]
@@ -75,23 +75,23 @@ FRACTIONS = [f"{value:.3f}" for value in np.linspace(0.1, 2, 30)]
 REFUSED: dict[str, tuple[Case, list[str]]] = {
     "one class": (folders("cat"), ["found 1 class folders: cat; expected at least 2, as in pets/"]),
     "one class in arrays": (arrays(labels=[0] * 30), ["found 1 class (0), expected at least 2"]),
-    "one picture a class": (
+    "one image a class": (
         folders(*"abcdefgh", each=1),
         [
-            "one picture alone of class a, b, c, d, e and 3 more",
+            "one image alone of class a, b, c, d, e and 3 more",
             "expected at least 2, and 3 with a val part",
-            "add pictures, leave the class out, or put what to judge on into a folder test",
+            "add images, leave the class out, or put what to judge on into a folder test",
         ],
     ),
-    "two pictures a class": (
+    "two images a class": (
         folders(*"ab", each=2),
         ["to be set aside for val", "at least 3 with a test part", "--val 0"],
     ),
     "an empty class": (
         folders("cat", "dog", empty=["owl"]),
-        ["pets/owl: no pictures of class owl", "add some or remove the folder"],
+        ["pets/owl: no images of class owl", "add some or remove the folder"],
     ),
-    "classes without pictures": (folders(empty=["cat", "dog"]), ["no pictures of class cat"]),
+    "classes without images": (folders(empty=["cat", "dog"]), ["no images of class cat"]),
     "case": (
         folders("Shirt", "shirt"),
         ["'Shirt' and 'shirt' differ in upper and lower case alone", "by moving them into one"],
@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[Case, list[str]]] = {
     ),
     "a class in test that train lacks": (
         folders("train/cat", "train/dog", "test/cat", "test/owl"),
-        ["test has classes that train lacks: owl; train has cat, dog", "add pictures of them"],
+        ["test has classes that train lacks: owl; train has cat, dog", "add images of them"],
     ),
     "a misspelt class in test": (
         folders("train/boots", "train/dog", "test/boosts"),
@@ -129,19 +129,19 @@ REFUSED: dict[str, tuple[Case, list[str]]] = {
     ),
     "an empty test": (
         folders("train/a", "train/b", empty=["test"]),
-        ["test holds no picture", "add them, or remove test, and a share of train is set aside"],
+        ["test holds no image", "add them, or remove test, and a share of train is set aside"],
     ),
     "a val of empty classes": (
         folders("train/a", "train/b", empty=["val/a", "val/b"]),
-        ["val holds no picture"],
+        ["val holds no image"],
     ),
     "an empty train": (
         folders("test/a", "test/b", empty=["train"]),
         ["pets/train: no folders in it, and test beside it", "as in pets/train/CLASS"],
     ),
     "nothing": (folders(empty=["."]), ["the folder is empty"]),
-    "pictures in no class": (loose, ["its 4 pictures lie in no folder of a class: put those of"]),
-    "a picture": (one_file, ["0.png: ", "it is one picture: give the folder that holds"]),
+    "images in no class": (loose, ["its 4 images lie in no folder of a class: put those of"]),
+    "an image": (one_file, ["0.png: ", "it is one image: give the folder that holds"]),
     "floats in a table": (measured, ["column label is double", "cut them into a few ranges"]),
     "floats in arrays": (
         arrays(labels=np.linspace(0, 1, 30)),
@@ -155,11 +155,11 @@ REFUSED: dict[str, tuple[Case, list[str]]] = {
 ONLY_TRAIN: dict[str, tuple[Case, list[str]]] = {
     "identical": (
         alike,
-        ["all 18 pictures of", "are the same, such as", "placeholders of a download that failed"],
+        ["all 18 images of", "are the same, such as", "placeholders of a download that failed"],
     ),
     "identical in arrays": (
         lambda root: build_npz(root, np.zeros((30, 8, 8), np.uint8)),
-        ["all 30 pictures of", "are the same; expected pictures that differ"],
+        ["all 30 images of", "are the same; expected images that differ"],
     ),
 }
 
@@ -222,7 +222,7 @@ def test_what_can_be_looked_at_and_not_trained_on_is_told_by_both(tinylens, tmp_
 )
 def test_parts_by_their_other_names_are_what_they_are_meant_for(tinylens, tmp_path, names):
     code, out, _ = tinylens("data", "info", in_parts(*names)(tmp_path / "pets"), "--json")
-    counts = {name: part["pictures"] for name, part in json.loads(out)["parts"].items()}
+    counts = {name: part["images"] for name, part in json.loads(out)["parts"].items()}
     assert (code, counts) == (0, {"train": 18, "val": 18, "test": 18})
 
 
@@ -235,7 +235,7 @@ def test_classes_may_be_called_like_parts(tinylens, tmp_path):
 def test_a_class_that_test_lacks_is_told(tinylens, tmp_path):
     make = folders("train/cat", "train/dog", "test/cat", empty=["test/dog"])
     code, out, _ = tinylens("data", "info", make(tmp_path / "pets"), "--json")
-    note = "test has no picture of dog: nothing is said of how they are told; add some to test"
+    note = "test has no image of dog: nothing is said of how they are told; add some to test"
     assert code == 0 and note in json.loads(out)["notes"]
 
 
@@ -259,10 +259,10 @@ def test_choices_are_explained(tinylens, tmp_path):
     content = [build.encoded(build.noise(20 + 9 * n, 60, 3, seed=n)) for n in range(8)]
     build.folder(tmp_path / "pets", {"cat": content[:4], "dog": content[4:]})
     _, out, _ = tinylens("data", "info", "pets")
-    assert "note           size 56: half the pictures have a longer side of 60 pixels or" in out
+    assert "note           size 56: half the images have a longer side of 60 pixels or" in out
     assert "note           aspect pad: widths are from 0.72 to 3.00 times the heights" in out
     _, out, _ = tinylens("data", "info", "pets", "--size", "24", "--aspect", "crop")
-    assert "pictures       24×24 RGB" in out and "were cropped to 24×24" in out
+    assert "images       24×24 RGB" in out and "were cropped to 24×24" in out
     code, _, told = tinylens("train", "pets", "--aspect", "padd")
     assert code == 2 and "data.aspect" in told and "'pad'" in told
 
@@ -287,7 +287,7 @@ NAMES = ("Été à Paris", "shoes 👟", "<b>&\"'", "靴, 服; =1+1")
 
 
 @pytest.mark.slow
-def test_a_few_odd_pictures_of_classes_of_any_name_are_trained_on_to_the_end(tmp_path):
+def test_a_few_odd_images_of_classes_of_any_name_are_trained_on_to_the_end(tmp_path):
     """Fewer than a batch, of many sizes and kinds; the names come back as they were given."""
     random = np.random.default_rng(0)
     for label, name in enumerate(NAMES):

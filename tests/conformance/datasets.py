@@ -15,15 +15,15 @@ def tiny_dataset(
     count: int = 64,
     seed: int = 0,
 ) -> Dataset:
-    """Return pictures that a network can learn: each class is a pattern of squares, with noise.
+    """Return images that a network can learn: each class is a pattern of squares, with noise.
 
     The patterns depend on shape and classes alone, so data sets of two seeds are two draws from
     one distribution: train on the one, test on the other.
 
     Args:
         image_shape: height, width, channels.
-        num_classes: as many pictures of each class as `count` allows.
-        count: pictures.
+        num_classes: as many images of each class as `count` allows.
+        count: images.
         seed: of the noise and the order.
 
     >>> data = tiny_dataset((8, 8, 3), num_classes=2, count=6)
@@ -37,10 +37,10 @@ def tiny_dataset(
     rows, columns = np.arange(height) * GRID // height, np.arange(width) * GRID // width
     random = np.random.default_rng([seed, 0x7E57])
     labels = random.permutation(np.arange(count) % num_classes)
-    pictures = patterns[labels][:, rows][:, :, columns]
+    images = patterns[labels][:, rows][:, :, columns]
     noise = random.normal(0, 24, (count, height, width, channels))
     return Dataset(
-        np.clip(pictures + noise, 0, 255).astype(np.uint8),
+        np.clip(images + noise, 0, 255).astype(np.uint8),
         labels,
         tuple(f"pattern {number}" for number in range(num_classes)),
         source="tiny",
@@ -53,7 +53,7 @@ def tiny_splits(
     count: int = 64,
     seed: int = 0,
 ) -> Splits:
-    """Return `tiny_dataset` as train, val and test parts of `count` pictures each.
+    """Return `tiny_dataset` as train, val and test parts of `count` images each.
 
     >>> [len(part) for _, part in tiny_splits((8, 8, 1), count=8).items()]
     [8, 8, 8]

@@ -29,10 +29,10 @@ from tinylens.training import trainer as compiling
 from tinylens.training.loop import fit
 
 CLASSES = 4
-PICTURES = 64
+IMAGES = 64
 SIZES = ((16, 16, 1), (28, 28, 1), (32, 32, 3))
 TOLERANCE = 1e-5  # float32 sums taken in another order
-OVERFITTING = {  # 64 pictures by heart in 60 steps
+OVERFITTING = {  # 64 images by heart in 60 steps
     "train.epochs": 15,
     "train.batch_size": 16,
     "train.best_weights": False,
@@ -44,7 +44,7 @@ Weights = list[NDArray[Any]]
 
 @dataclass(frozen=True)
 class Trained:
-    """A network that has learned 64 pictures by heart, and what was seen on the way."""
+    """A network that has learned 64 images by heart, and what was seen on the way."""
 
     network: keras.Model
     before: Weights
@@ -58,7 +58,7 @@ class ModelCase:
 
     Attributes:
         name: in `tinylens.models.build.BUILDERS`.
-        image_shape: height, width and channels of the pictures it is trained on.
+        image_shape: height, width and channels of the images it is trained on.
         options: of its builder; small ones make the checks quick.
     """
 
@@ -69,7 +69,7 @@ class ModelCase:
     def build(
         self, image_shape: tuple[int, int, int] | None = None, *, seed: int = 0
     ) -> keras.Model:
-        """Return the network for pictures of a shape, untrained."""
+        """Return the network for images of a shape, untrained."""
         shape = image_shape or self.image_shape
         channels = shape[2]
         network_shape = NetworkShape(
@@ -77,15 +77,15 @@ class ModelCase:
             CLASSES,
             mean=(120.0,) * channels,
             std=(60.0,) * channels,
-            sample=tiny_dataset(shape, CLASSES, PICTURES).images,
+            sample=tiny_dataset(shape, CLASSES, IMAGES).images,
             seed=seed,
         )
         return build_network(self.name, network_shape, self.options)
 
     @cached_property
-    def pictures(self) -> Dataset:
-        """64 pictures to learn."""
-        return tiny_dataset(self.image_shape, CLASSES, PICTURES)
+    def images(self) -> Dataset:
+        """64 images to learn."""
+        return tiny_dataset(self.image_shape, CLASSES, IMAGES)
 
     @cached_property
     def trained(self) -> Trained:
@@ -94,7 +94,7 @@ class ModelCase:
 
 
 def check_builds_for_every_size(case: ModelCase) -> None:
-    """It can be built for grey and colour pictures of several sizes, and gives a row a picture."""
+    """It can be built for grey and colour images of several sizes, and gives a row an image."""
     for shape in SIZES:
         network = case.build(shape)
         found = _answers(network, np.zeros((2, *shape), np.float32))
@@ -150,11 +150,11 @@ def check_gradients_reach_every_weight(case: ModelCase) -> None:
     assert not still, f"one step left unchanged: {', '.join(still)}"
 
 
-def check_overfits_64_pictures(case: ModelCase) -> None:
-    """It learns 64 pictures by heart."""
-    answers = _answers(case.trained.network, case.pictures.images).argmax(axis=1)
-    right = int((answers == case.pictures.labels).sum())
-    assert right == PICTURES, f"got {right} of {PICTURES} right, losses {case.trained.losses}"
+def check_overfits_64_images(case: ModelCase) -> None:
+    """It learns 64 images by heart."""
+    answers = _answers(case.trained.network, case.images.images).argmax(axis=1)
+    right = int((answers == case.images.labels).sum())
+    assert right == IMAGES, f"got {right} of {IMAGES} right, losses {case.trained.losses}"
 
 
 def check_both_precisions_train(case: ModelCase) -> None:
@@ -168,35 +168,35 @@ def check_both_precisions_train(case: ModelCase) -> None:
 
 
 def check_batch_size_does_not_matter(case: ModelCase) -> None:
-    """Pictures one by one get the logits that they get together."""
-    pictures = case.pictures.images[:8]
-    together = _answers(case.trained.network, pictures)
-    alone = np.concatenate([_answers(case.trained.network, row[None]) for row in pictures])
+    """Images one by one get the logits that they get together."""
+    images = case.images.images[:8]
+    together = _answers(case.trained.network, images)
+    alone = np.concatenate([_answers(case.trained.network, row[None]) for row in images])
     _require_close(alone, together)
 
 
 def check_what_ships_answers_as_what_was_trained(case: ModelCase) -> None:
     """The shipped network gives the softmax of the trained network's logits."""
-    pictures = case.pictures.images
-    expected = _softmax(_answers(case.trained.network, pictures))
-    _require_close(_answers(ship(case.trained.network), pictures), expected)
+    images = case.images.images
+    expected = _softmax(_answers(case.trained.network, images))
+    _require_close(_answers(ship(case.trained.network), images), expected)
 
 
 def check_temperature_divides_the_logits(case: ModelCase) -> None:
     """A temperature is in the shipped weights: probabilities are softmax(logits / temperature)."""
-    pictures = case.pictures.images
-    expected = _softmax(_answers(case.trained.network, pictures) / 2.5)
+    images = case.images.images
+    expected = _softmax(_answers(case.trained.network, images) / 2.5)
     shipped = ship(case.trained.network, temperature=2.5)
-    _require_close(_answers(shipped, pictures), expected)
+    _require_close(_answers(shipped, images), expected)
 
 
 def check_a_bend_changes_no_answer(case: ModelCase) -> None:
     """Bent probabilities are those of `metrics.calibrated`, in the same order as the logits."""
-    pictures = case.pictures.images
-    logits = _answers(case.trained.network, pictures)
-    # pictures known by heart get answers of 0 and 1 alone, in which no fault shows: divide further
+    images = case.images.images
+    logits = _answers(case.trained.network, images)
+    # images known by heart get answers of 0 and 1 alone, in which no fault shows: divide further
     heat = float(np.ptp(logits, axis=1).max())
-    found = _answers(ship(case.trained.network, temperature=heat, bend=0.3), pictures)
+    found = _answers(ship(case.trained.network, temperature=heat, bend=0.3), images)
     _require_close(found, metrics.calibrated(logits, heat, 0.3))
     same = bool(np.array_equal(found.argmax(axis=1), logits.argmax(axis=1)))
     assert same, "some answers are other ones"
@@ -210,7 +210,7 @@ def check_what_ships_is_plain_keras(case: ModelCase) -> None:
     assert shipped.inputs[0].dtype == "uint8", f"the input is {shipped.inputs[0].dtype}"
     policies = {layer.dtype_policy.name for layer in shipped.layers} - {"float32", "uint8"}
     assert not policies, f"layers compute in {policies}, expected float32"
-    sums = _answers(shipped, case.pictures.images).sum(axis=1)
+    sums = _answers(shipped, case.images.images).sum(axis=1)
     assert np.allclose(sums, 1, atol=TOLERANCE), f"probabilities sum to {sums}"
 
 
@@ -221,9 +221,9 @@ def check_saved_and_loaded_is_equal(case: ModelCase) -> None:
         path = Path(folder) / "model.keras"
         shipped.save(path)
         loaded = keras.saving.load_model(path)
-    pictures = case.pictures.images
+    images = case.images.images
     assert _same(shipped.get_weights(), loaded.get_weights()), "the weights differ"
-    found, expected = _answers(loaded, pictures), _answers(shipped, pictures)
+    found, expected = _answers(loaded, images), _answers(shipped, images)
     assert np.array_equal(found, expected), "the answers differ"
 
 
@@ -233,7 +233,7 @@ MODEL_CHECKS: tuple[Callable[[ModelCase], None], ...] = (
     check_logits_are_float32_in_any_arithmetic,
     check_options_out_of_range_are_refused,
     check_gradients_reach_every_weight,
-    check_overfits_64_pictures,
+    check_overfits_64_images,
     check_both_precisions_train,
     check_batch_size_does_not_matter,
     check_what_ships_answers_as_what_was_trained,
@@ -249,7 +249,7 @@ def _train(case: ModelCase, precision: str) -> Trained:
     recipe = Recipe(name="check").override(
         {"model.name": case.name, "model.options": dict(case.options), **OVERFITTING}
     )
-    splits = Splits(case.pictures, None, case.pictures)
+    splits = Splits(case.images, None, case.images)
     trainer = compiling.build(splits, recipe, precision)
     before: Weights = trainer.network.get_weights()
     with tempfile.TemporaryDirectory() as folder:
@@ -291,8 +291,8 @@ def _values_out_of_range(schema: Mapping[str, Any]) -> list[Any]:
     return values
 
 
-def _answers(network: keras.Model, pictures: NDArray[Any]) -> NDArray[np.float32]:
-    tensor = keras.ops.convert_to_tensor(pictures, dtype=network.inputs[0].dtype)
+def _answers(network: keras.Model, images: NDArray[Any]) -> NDArray[np.float32]:
+    tensor = keras.ops.convert_to_tensor(images, dtype=network.inputs[0].dtype)
     answers: NDArray[np.float32] = keras.ops.convert_to_numpy(network(tensor, training=False))
     return answers
 

@@ -85,7 +85,7 @@ def _problem_with(case: ReaderCase, damage: Damage) -> str:
             return "" if Path(folder).name in str(error) else f"the error names no path: {error}"
         except Exception as error:  # whatever else a parser lets through is what is looked for
             return f"raised {type(error).__name__} instead of DataError: {error}"
-    return f"accepted, with {len(found)} pictures"
+    return f"accepted, with {len(found)} images"
 
 
 def _replace_by_a_folder(path: Path) -> None:

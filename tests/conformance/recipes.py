@@ -64,7 +64,7 @@ RECIPE_CHECKS: tuple[Callable[[Recipe], None], ...] = (
 
 
 def _train(recipe: Recipe, stop_after: int | None) -> tuple[list[NDArray[Any]], State]:
-    """Train on tiny pictures, stopping once on the way where asked; return the last weights."""
+    """Train on tiny images, stopping once on the way where asked; return the last weights."""
     trainer = compiling.build(tiny_splits((16, 16, 3)), recipe, "float32")
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)

@@ -88,9 +88,9 @@ IDX = Format(
     | {
         "no labels": lambda folder: (folder / IDX_LABELS).unlink(),
         "a label too few": replaced(IDX_LABELS, zipped_idx(np.zeros(11, np.uint8))),
-        "no pictures": replaced(IDX_IMAGES, zipped_idx(np.zeros((0, 8, 8), np.uint8))),
-        "pictures of floats": replaced(IDX_IMAGES, zipped_idx(np.zeros((12, 8, 8), "f4"), 0x0D)),
-        "pictures in a row": replaced(IDX_IMAGES, zipped_idx(np.zeros((12, 64), np.uint8))),
+        "no images": replaced(IDX_IMAGES, zipped_idx(np.zeros((0, 8, 8), np.uint8))),
+        "images of floats": replaced(IDX_IMAGES, zipped_idx(np.zeros((12, 8, 8), "f4"), 0x0D)),
+        "images in a row": replaced(IDX_IMAGES, zipped_idx(np.zeros((12, 64), np.uint8))),
         "a byte too many": replaced(
             IDX_IMAGES, gzip.compress(build.idx_bytes(np.zeros((12, 8, 8), np.uint8)) + b"\x00")
         ),
@@ -169,7 +169,7 @@ CIFAR10_BINARY = Format(
     cifar.read,
     write_cifar10_binary,
     TEN,
-    # a binary batch has no header: other first bytes are another label, and zeros are a picture
+    # a binary batch has no header: other first bytes are another label, and zeros are an image
     damages_of(BATCH, "overwrite_the_first_bytes", "fill_with_zeros")
     | {
         "a byte too many": appended(BATCH, b"\x00"),
@@ -206,25 +206,25 @@ CIFAR100_PYTHON = Format(
 )
 
 
-# --- a folder of pictures
+# --- a folder of images
 
 
 def canonical(data: Dataset) -> Dataset:
-    """The pictures in the order in which sets of encoded pictures have them."""
-    digests = [hashlib.sha256(build.encoded(picture)).hexdigest() for picture in data.images]
+    """The images in the order in which sets of encoded images have them."""
+    digests = [hashlib.sha256(build.encoded(image)).hexdigest() for image in data.images]
     return data.subset(sorted(range(len(data)), key=digests.__getitem__))
 
 
-PICTURES = canonical(tiny_dataset((8, 8, 3), count=12))
-FIRST = f"{PICTURES.class_names[PICTURES.labels[0]]}/000.png"
+IMAGES = canonical(tiny_dataset((8, 8, 3), count=12))
+FIRST = f"{IMAGES.class_names[IMAGES.labels[0]]}/000.png"
 
 
 def write_folder(folder: Path, data: Dataset) -> Path:
-    root = folder / "pictures"
-    for row, (picture, label) in enumerate(zip(data.images, data.labels, strict=True)):
+    root = folder / "images"
+    for row, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
         place = root / data.class_names[label]
         place.mkdir(parents=True, exist_ok=True)
-        (place / f"{row:03}.png").write_bytes(build.encoded(picture))
+        (place / f"{row:03}.png").write_bytes(build.encoded(image))
     return root
 
 
@@ -237,17 +237,17 @@ IMAGE_FOLDER = Format(
     "folder",
     image_folder.read,
     write_folder,
-    PICTURES,
-    # a picture less, or one that lacks but its end mark, is no damage to a folder
+    IMAGES,
+    # an image less, or one that lacks but its end mark, is no damage to a folder
     damages_of(FIRST, "remove", "cut_the_last_bytes", "replace_by_a_folder")
     | {
         "no folder": shutil.rmtree,
         "no classes": without_classes,
         "one class": lambda root: [shutil.rmtree(root / f"pattern {n}") for n in range(1, 4)],
-        "a class without pictures": lambda root: (root / "an empty one").mkdir(),
+        "a class without images": lambda root: (root / "an empty one").mkdir(),
         "twins": lambda root: shutil.copytree(root / "pattern 0", root / "PATTERN 0"),
-        "a picture of floats": replaced(FIRST, build.encoded(np.zeros((8, 8), "f4"), "TIFF")),
-        "a picture too large": replaced(FIRST, build.raw_png(50_000, 50_000, 8, 2, b"")),
+        "an image of floats": replaced(FIRST, build.encoded(np.zeros((8, 8), "f4"), "TIFF")),
+        "an image too large": replaced(FIRST, build.raw_png(50_000, 50_000, 8, 2, b"")),
     },
 )
 
@@ -260,9 +260,9 @@ ROWS = 12
 def write_table(
     folder: Path, data: Dataset, name: str = "train.parquet", **options: object
 ) -> Path:
-    pictures = options.pop("pictures", [build.encoded(picture) for picture in data.images])
+    images = options.pop("images", [build.encoded(image) for image in data.images])
     labels = options.pop("labels", data.labels.tolist())
-    return build.parquet(folder / name, pictures, labels, data.class_names, **options)
+    return build.parquet(folder / name, images, labels, data.class_names, **options)
 
 
 def rewritten_table(**options: object) -> Damage:
@@ -277,13 +277,13 @@ TABLE = Format(
     canonical(tiny_dataset((8, 8, 3), count=ROWS)),
     damages_of("")
     | {
-        "no column of pictures": rewritten_table(image_column="thumbnail"),
+        "no column of images": rewritten_table(image_column="thumbnail"),
         "no column of labels": rewritten_table(label_column="answer"),
-        "a row without a picture": rewritten_table(pictures=[None, *[build.plain()] * (ROWS - 1)]),
+        "a row without an image": rewritten_table(images=[None, *[build.plain()] * (ROWS - 1)]),
         "a row without a label": rewritten_table(labels=[None, *[0] * (ROWS - 1)]),
         "a label of no class": rewritten_table(labels=[4] * ROWS),
-        "a broken picture": rewritten_table(pictures=[b"\x89PNG", *[build.plain()] * (ROWS - 1)]),
-        "no rows": rewritten_table(pictures=[], labels=[]),
+        "a broken image": rewritten_table(images=[b"\x89PNG", *[build.plain()] * (ROWS - 1)]),
+        "no rows": rewritten_table(images=[], labels=[]),
     },
 )
 
@@ -294,8 +294,8 @@ TABLE = Format(
 def files_of(data: Dataset) -> dict[str, bytes]:
     """The files of a folder of classes."""
     return {
-        f"{data.class_names[label]}/{row:03}.png": build.encoded(picture)
-        for row, (picture, label) in enumerate(zip(data.images, data.labels, strict=True))
+        f"{data.class_names[label]}/{row:03}.png": build.encoded(image)
+        for row, (image, label) in enumerate(zip(data.images, data.labels, strict=True))
     }
 
 
@@ -309,7 +309,7 @@ def repacked(**changes: bytes | None) -> Damage:
     def damage(path: Path) -> None:
         kept = {
             name: content
-            for name, content in files_of(PICTURES).items()
+            for name, content in files_of(IMAGES).items()
             if not any(each is None and word in name for word, each in changes.items())
         }
         build.packed(path, kept | {name: each for name, each in changes.items() if each})
@@ -321,16 +321,16 @@ ARCHIVE_DAMAGES = damages_of("") | {
     "a name that leads out": repacked(**{"../x.png": build.plain()}),
     "an absolute name": repacked(**{"/tmp/x.png": build.plain()}),
     "a class in letters of another form": repacked(**{"PATTERN 0/x.png": build.plain()}),
-    "a broken picture": repacked(**{"pattern 0/x.png": b"\x89PNG"}),
+    "a broken image": repacked(**{"pattern 0/x.png": b"\x89PNG"}),
     "one class": repacked(**{f"pattern {n}": None for n in range(1, 4)}),
-    "no pictures": repacked(pattern=None),
+    "no images": repacked(pattern=None),
 }
 ZIP, TAR, TGZ = (
     Format(
         "archive",
         archive.read,
         functools.partial(write_archive, name=name),
-        PICTURES,
+        IMAGES,
         ARCHIVE_DAMAGES,
     )
     for name in ("set.zip", "set.tar", "set.tgz")
@@ -355,12 +355,12 @@ MANIFEST = Format(
     "manifest",
     manifest.read,
     write_manifest,
-    PICTURES,
+    IMAGES,
     # the first half of a list is a list, unless it ends within a row; its first bytes are a name
     damages_of("", "cut_in_half", "cut_the_last_bytes")
     | {
-        "a picture that is not there": row_more("pattern 0/x.png,pattern 0\n"),
-        "a picture twice": row_more(f"{FIRST},pattern 1\n"),
+        "an image that is not there": row_more("pattern 0/x.png,pattern 0\n"),
+        "an image twice": row_more(f"{FIRST},pattern 1\n"),
         "a path that leads out": row_more("../x.png,pattern 0\n"),
         "an absolute path": row_more("/etc/passwd,pattern 0\n"),
         "a cell too few": row_more("pattern 0/x.png\n"),
@@ -376,8 +376,8 @@ def write_shards(folder: Path, data: Dataset) -> Path:
     root = folder / "set"
     root.mkdir()
     files: dict[str, bytes] = {}
-    for row, (picture, label) in enumerate(zip(data.images, data.labels, strict=True)):
-        files |= {f"{row:03}.png": build.encoded(picture), f"{row:03}.cls": b"%d" % label}
+    for row, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
+        files |= {f"{row:03}.png": build.encoded(image), f"{row:03}.cls": b"%d" % label}
     build.packed(root / SHARD, files)
     (root / "classnames.txt").write_text("\n".join(data.class_names))
     return root
@@ -395,14 +395,14 @@ WEBDATASET = Format(
     "webdataset",
     webdataset.read,
     write_shards,
-    PICTURES,
+    IMAGES,
     damages_of(SHARD)
     | {
         "a label of no class": shard_with(x_cls=b"4"),
         "a label that is no text": shard_with(x_cls=b"\xff"),
         "a name of no class": shard_with(x_cls=b"dog"),
-        "a picture without a label": shard_with(y_png=build.plain()),
-        "a broken picture": shard_with(y_png=b"\x89PNG", y_cls=b"1"),
+        "an image without a label": shard_with(y_png=build.plain()),
+        "a broken image": shard_with(y_png=b"\x89PNG", y_cls=b"1"),
         "a name that leads out": shard_with(**{"/y_png": build.plain()}),
         "class names twice": replaced("classnames.txt", b"a\na\nb\nc"),
         "class names that are no text": replaced("classnames.txt", b"\xff"),
@@ -442,8 +442,8 @@ ARRAYS = Format(
         "a label too few": rewritten_arrays(labels=np.zeros(11, np.int64)),
         "a label of no class": rewritten_arrays(labels=np.full(12, 4)),
         "a negative label": rewritten_arrays(labels=np.full(12, -1)),
-        "pictures of floats": rewritten_arrays(images=np.zeros((12, 8, 8, 3))),
-        "a picture of two channels": rewritten_arrays(images=np.zeros((12, 8, 8, 2), np.uint8)),
+        "images of floats": rewritten_arrays(images=np.zeros((12, 8, 8, 3))),
+        "an image of two channels": rewritten_arrays(images=np.zeros((12, 8, 8, 2), np.uint8)),
         "labels that are objects": rewritten_arrays(labels=np.array([None] * 12)),
     },
 )
@@ -473,8 +473,8 @@ ARRAY_FOLDER = Format(
         "labels cut short": lambda path: os.truncate(path / "labels.npy", 150),
         "a label too few": resaved("labels", np.zeros(11, np.int64)),
         "a label of no class": resaved("labels", np.full(12, 4)),
-        "pictures of floats": resaved("images", np.zeros((12, 8, 8, 3))),
-        "a picture of two channels": resaved("images", np.zeros((12, 8, 8, 2), np.uint8)),
+        "images of floats": resaved("images", np.zeros((12, 8, 8, 3))),
+        "an image of two channels": resaved("images", np.zeros((12, 8, 8, 2), np.uint8)),
         "labels that are objects": resaved("labels", np.array([None] * 12)),
         "names that are numbers": resaved("class_names", np.arange(4)),
         "parts told by an array": resaved("split", np.array(["train"] * 12)),

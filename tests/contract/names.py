@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 
 # --- Words that are to be renamed, each in one place
-IMAGES = "pictures"  # a count in JSON
+IMAGES = "images"  # a count in JSON
 SPLITS = "parts"  # of `data info`
 SPLIT = "part"  # of a row of a scorecard
 OOD = "strangers"  # in evaluation.json and in the seconds of run.json
@@ -21,7 +21,7 @@ BALANCE = "balance"  # what was done about uneven classes
 
 # --- Options and recipe keys
 REJECT_OOD = "--refuse-strangers"
-IMAGES_OPTION = "--pictures"  # of robustness, verify and serve
+IMAGES_OPTION = "--images"  # of robustness, verify and serve
 DISTIL_OPTION = "--distil"
 RECIPE_RENAMED = ("early_scale", "early_share", "hard_share", "hard_from")  # of [train]
 RECIPE_VIEWS = "views"  # of [model]
@@ -124,10 +124,10 @@ RESULT_KEYS = {
     "name", "label", "confidence", "top", "unknown", OOD_SCORE, ISSUES, "seen", "look", "error",
 }  # fmt: skip
 METRIC_REQUESTS = "tinylens_requests_total"
-METRIC_IMAGES = "tinylens_pictures_total"
+METRIC_IMAGES = "tinylens_images_total"
 METRICS = {
     METRIC_REQUESTS, METRIC_IMAGES, "tinylens_refused_total", "tinylens_model_seconds_total",
     "tinylens_seconds_count", "tinylens_waited_count", "tinylens_batches_count",
     "tinylens_waiting", "tinylens_workers", "tinylens_model_info", "tinylens_confidence_count",
-    "tinylens_drift_reference", "tinylens_drift_pictures",
+    "tinylens_drift_reference", "tinylens_drift_images",
 }  # fmt: skip

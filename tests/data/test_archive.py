@@ -53,14 +53,14 @@ def test_parts_a_folder_around_and_litter(tmp_path, options, name):
     files |= {"set/README.txt": b"?", "set/train/cat/deeper/still/9.png": plain()}
     parts = archive.read_parts(packed(tmp_path / name, files), options)
     assert [(part, len(data)) for part, data in parts.items()] == [("train", 7), ("test", 2)]
-    assert parts.notes == ("2 files, no pictures by name, were left out",)
+    assert parts.notes == ("2 files, no images by name, were left out",)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_manifest_inside_says_the_classes(tmp_path, options, name):
-    files = {f"pictures/{n}.png": plain((9 * n, 0, 0)) for n in range(4)}
-    rows = "".join(f"pictures/{n}.png,{'ab'[n % 2]},{n // 2}\n" for n in range(4))
-    files["labels.csv"] = f"file,class,shoe\n{rows}pictures/7.png,a,9\n".encode()
+    files = {f"images/{n}.png": plain((9 * n, 0, 0)) for n in range(4)}
+    rows = "".join(f"images/{n}.png,{'ab'[n % 2]},{n // 2}\n" for n in range(4))
+    files["labels.csv"] = f"file,class,shoe\n{rows}images/7.png,a,9\n".encode()
     parts = archive.read_parts(packed(tmp_path / name, files), options)
     assert parts.train.counts.tolist() == [2, 2]
     assert [each.reason for each in parts.train.skipped] == ["not in the archive"]
@@ -77,7 +77,7 @@ def test_zips_are_read_stored_or_deflated(tmp_path, options):
     assert len(found) == 1
 
 
-def test_a_picture_that_is_damaged_in_its_zip_is_set_aside(tmp_path, options):
+def test_a_image_that_is_damaged_in_its_zip_is_set_aside(tmp_path, options):
     files = files_of_pets() | {"cat/9.png": encoded(noise(8, 8, 3))}
     path = packed(tmp_path / "x.zip", files, zipfile.ZIP_STORED)
     content = path.read_bytes().replace(files["cat/9.png"], files["cat/9.png"][:-9] + b"123456789")
@@ -110,7 +110,7 @@ def test_names_in_utf8_without_a_flag_are_understood(tmp_path, options):
     assert data.class_names == ("café", "dog")
 
 
-def test_pictures_may_be_called_in_old_letters_and_classes_may_not(tmp_path, options):
+def test_images_may_be_called_in_old_letters_and_classes_may_not(tmp_path, options):
     files = {b"cat/f\x81r.png": plain(), b"dog/0.png": plain((1, 2, 3))}
     assert len(archive.read(zip_of_raw_names(tmp_path / "x.zip", files), options)) == 2
     files = {b"caf\x82/0.png": plain(), b"dog/0.png": plain((1, 2, 3))}
@@ -197,7 +197,7 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path, options, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_archives_in_archives_are_told(tmp_path, options, name):
     path = packed(tmp_path / name, {"a.zip": b"PK", "b.tar.gz": b"?", "notes.txt": b"?"})
-    assert "holds 2 archives and no pictures" in refusal(path, options)
+    assert "holds 2 archives and no images" in refusal(path, options)
 
 
 def test_a_zip_that_claims_too_much_is_refused(tmp_path, options):

@@ -64,7 +64,7 @@ def test_labels_as_a_column_are_taken_as_keras_gives_cifar(path):
     assert arrays.read(path).train.labels.tolist() == [0, 1]
 
 
-def test_a_word_a_picture_says_the_part(path):
+def test_a_word_a_image_says_the_part(path):
     split = np.array(["test", "train", "train", "val", "train"])
     save(path, images=noise(5, 3, 3), labels=[0, 1, 0, 1, 1], split=split, class_names=["a", "b"])
     splits = arrays.read(path)
@@ -105,7 +105,7 @@ DAMAGED = {
     "cut": (npz(**GOOD)[:-30], "cannot be read"),
     "nothing known": (npz(pixels=GOOD["images"]), "holds pixels; expected x_train and y_train"),
     "no members": (npz(), "holds nothing; expected"),
-    "pictures alone": (npz(images=GOOD["images"]), "holds images; expected both images and labels"),
+    "images alone": (npz(images=GOOD["images"]), "holds images; expected both images and labels"),
     "x alone": (npz(x_train=GOOD["images"]), "holds x_train but no y_train"),
     "names alone": (npz(class_names=npy(np.array(["a"]))), "holds class_names alone"),
     "an empty member": (npz(**{**GOOD, "labels": b""}), "cannot be read"),
@@ -127,13 +127,13 @@ DAMAGED = {
         npz(**{**GOOD, "images": b"\x93NUMPY\x09\0"}),
         "images.npy is of .npy version",
     ),
-    "floats": (npz(**{**GOOD, "images": npy(np.zeros((4, 3, 3)))}), "pictures are float64"),
+    "floats": (npz(**{**GOOD, "images": npy(np.zeros((4, 3, 3)))}), "images are float64"),
     "a flat array": (npz(**{**GOOD, "images": npy(noise(4, 9))}), r"shape \(4, 9\)"),
-    "no pictures": (
+    "no images": (
         npz(images=npy(noise(0, 3, 3)), labels=npy(np.array([], int))),
-        "no pictures; expected at least one",
+        "no images; expected at least one",
     ),
-    "fewer labels": (npz(**{**GOOD, "labels": npy(np.array([0, 1]))}), "4 pictures but 2 labels"),
+    "fewer labels": (npz(**{**GOOD, "labels": npy(np.array([0, 1]))}), "4 images but 2 labels"),
     "labels that are no numbers": (
         npz(**{**GOOD, "labels": npy(np.array(["a"] * 4))}),
         "labels are <U1",
@@ -218,7 +218,7 @@ def test_no_damage_raises_anything_but_bad_data(tmp_path_factory, position, valu
         assert str(error)
 
 
-def test_how_pictures_were_brought_to_their_shape_is_kept(tmp_path):
+def test_how_images_were_brought_to_their_shape_is_kept(tmp_path):
     """Else a padded set, corrected and trained on, would have its questions stretched."""
     data = Dataset(noise(4, 6, 6), [0, 1] * 2, ("a", "b"), source="x", aspect="pad")
     arrays.write(tmp_path / "x.npz", data)

@@ -163,7 +163,7 @@ def unicode_twins(root: Path) -> object:
     return pets(root, **dict.fromkeys(names, [build.plain()] * 9))
 
 
-def corrupt_picture_when_strict(root: Path) -> object:
+def corrupt_image_when_strict(root: Path) -> object:
     build.folder(root / "pets", {"cat": [build.plain(), b"broken"], "dog": [build.plain()]})
     return load(root / "pets", strict=True)
 
@@ -192,7 +192,7 @@ def null_rows(root: Path) -> object:
     return load(root / "x.parquet")
 
 
-def pictures(root: Path, content: bytes) -> object:
+def make_images(root: Path, content: bytes) -> object:
     return pets(root, cat=[content] * 9, dog=[content] * 9)
 
 
@@ -217,15 +217,15 @@ CASES: dict[str, tuple[Case, str]] = {
         lambda r: tar_with(r, "/tmp/evil", tarfile.REGTYPE),
         "'/tmp/evil' leads out of the folder",
     ),
-    "D7-tar-of-pictures-symlink": (
+    "D7-tar-of-images-symlink": (
         lambda r: tar_with(r, "cat/0.png", tarfile.SYMTYPE),
         r"cat/0\.png is a symbolic link, which could lead anywhere; .* --dereference",
     ),
-    "D7-tar-of-pictures-hardlink": (
+    "D7-tar-of-images-hardlink": (
         lambda r: tar_with(r, "cat/0.png", tarfile.LNKTYPE),
         r"cat/0\.png is a hard link",
     ),
-    "D7-tar-of-pictures-device": (
+    "D7-tar-of-images-device": (
         lambda r: tar_with(r, "cat/0.png", tarfile.CHRTYPE),
         r"cat/0\.png is a device",
     ),
@@ -249,7 +249,7 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "D8-zip-of-zips": (
         lambda r: load(build.packed(r / "x.zip", {"a.zip": b"PK"})),
-        "holds 1 archives and no pictures, and archives in archives are not opened",
+        "holds 1 archives and no images, and archives in archives are not opened",
     ),
     "D7-tar-symlink": (
         lambda r: tar_with(r, "cifar-10-batches-bin/data_batch_1.bin", tarfile.SYMTYPE),
@@ -293,15 +293,15 @@ CASES: dict[str, tuple[Case, str]] = {
     "D12-labels-float": (lambda r: npz(r, labels=np.linspace(0, 1, 6)), "labels are float64"),
     "D12-labels-nan": (lambda r: npz(r, labels=[0, 1, 0, 1, 0, np.nan]), "labels are float64"),
     "D12-labels-one-hot": (lambda r: npz(r, labels=np.eye(6, dtype=int)), r"argmax\(axis=1\)"),
-    "D13-count": (lambda r: npz(r, labels=[0, 1]), "6 pictures but 2 labels"),
+    "D13-count": (lambda r: npz(r, labels=[0, 1]), "6 images but 2 labels"),
     "D13-idx-count": (
         lambda r: idx(r, "labels-idx1", build.idx_bytes(np.zeros(7, np.uint8))),
-        "20 pictures but 7 labels",
+        "20 images but 7 labels",
     ),
-    "D14-empty-class": (empty_class, "pets/owl: no pictures of class owl"),
-    "D14-one-picture": (
+    "D14-empty-class": (empty_class, "pets/owl: no images of class owl"),
+    "D14-one-image": (
         lambda r: pets(r, cat=[build.plain()] * 9, dog=[build.plain()]),
-        "one picture alone of class dog",
+        "one image alone of class dog",
     ),
     "D14-one-class": (lambda r: pets(r, cat=[build.plain()] * 9), "found 1 class folders: cat"),
     "D14-no-class": (load, "no data set that is known here"),
@@ -319,10 +319,10 @@ CASES: dict[str, tuple[Case, str]] = {
         ),
         "test has classes that train lacks: c",
     ),
-    "D16-strict": (corrupt_picture_when_strict, r"1 pictures cannot be read: .*cat/1\.png: not a"),
-    "D16-all-corrupt": (lambda r: pictures(r, b"broken"), "none of 18 files is a picture"),
+    "D16-strict": (corrupt_image_when_strict, r"1 images cannot be read: .*cat/1\.png: not a"),
+    "D16-all-corrupt": (lambda r: make_images(r, b"broken"), "none of 18 files is an image"),
     "D19-link-in-a-list": (link_in_a_list, r"cat/9\.png is a link that leads out of the folder"),
-    "D19-links-out": (only_links_out_of_the_folder, "pets/owl: no pictures of class owl"),
+    "D19-links-out": (only_links_out_of_the_folder, "pets/owl: no images of class owl"),
     "D21-no-image-column": (
         lambda r: table(r, image_column="photo"),
         "columns photo, label; expected",
@@ -331,20 +331,26 @@ CASES: dict[str, tuple[Case, str]] = {
         lambda r: table(r, label_column="kind"),
         "columns image, kind; expected",
     ),
-    "D21-null-rows": (null_rows, "no pictures"),
-    "I1-empty": (lambda r: pictures(r, b""), "empty file"),
-    "I1-text": (lambda r: pictures(r, b"<html>"), "not a picture: starts with b'<html>'"),
+    "D21-null-rows": (null_rows, "no images"),
+    "I1-empty": (lambda r: make_images(r, b""), "empty file"),
+    "I1-text": (lambda r: make_images(r, b"<html>"), "not an image: starts with b'<html>'"),
     "I1-truncated": (
-        lambda r: pictures(r, build.encoded(build.noise(64, 64, 3), "PNG")[:4000]),
-        "none of 18 files|no picture of train can be read: .*broken PNG",
+        lambda r: make_images(r, build.encoded(build.noise(64, 64, 3), "PNG")[:4000]),
+        "none of 18 files|no image of train can be read: .*broken PNG",
     ),
     "I2-tiff-of-floats": (
-        lambda r: pictures(r, build.encoded(np.zeros((4, 4), np.float32), "TIFF")),
-        "not a picture",
+        lambda r: make_images(r, build.encoded(np.zeros((4, 4), np.float32), "TIFF")),
+        "not an image",
     ),
-    "I5-bomb": (lambda r: pictures(r, large_png(50_000, 50_000)), "too large: 50000×50000 pixels"),
-    "I5-one-by-65000": (lambda r: pictures(r, large_png(1, 65_000)), "too large: 1×65000 pixels"),
-    "I8-exe-named-png": (lambda r: pictures(r, b"MZ\x90\0" + bytes(99)), "not a picture"),
+    "I5-bomb": (
+        lambda r: make_images(r, large_png(50_000, 50_000)),
+        "too large: 50000×50000 pixels",
+    ),
+    "I5-one-by-65000": (
+        lambda r: make_images(r, large_png(1, 65_000)),
+        "too large: 1×65000 pixels",
+    ),
+    "I8-exe-named-png": (lambda r: make_images(r, b"MZ\x90\0" + bytes(99)), "not an image"),
 }
 
 
@@ -401,23 +407,23 @@ def survived(root: Path, **extra: bytes) -> object:
     return load(root)
 
 
-def test_one_corrupt_picture_in_a_folder_is_set_aside(tmp_path, monkeypatch):
-    """D16: it costs that picture, not the training."""
+def test_one_corrupt_image_in_a_folder_is_set_aside(tmp_path, monkeypatch):
+    """D16: it costs that image, not the training."""
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
     splits = survived(tmp_path / "pets", x_dot_png=build.plain()[:40])
     assert [Path(one.path).name for one in splits.train.skipped] == ["x.png"]
-    assert "1 pictures could not be read and were set aside" in splits.notes
+    assert "1 images could not be read and were set aside" in splits.notes
 
 
-def test_files_that_are_no_pictures_are_left_out(tmp_path, monkeypatch):
+def test_files_that_are_no_images_are_left_out(tmp_path, monkeypatch):
     """D17."""
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
     splits = survived(tmp_path / "pets", Thumbs_dot_db=b"?", desktop_dot_ini=b"?", x_dot_txt=b"?")
     assert splits.train.skipped == ()
-    assert "3 files or folders, no pictures by name, were left out" in splits.notes
+    assert "3 files or folders, no images by name, were left out" in splits.notes
 
 
-def test_a_picture_whose_name_lies_about_its_format_is_read(tmp_path, monkeypatch):
+def test_a_image_whose_name_lies_about_its_format_is_read(tmp_path, monkeypatch):
     """I8: its content says what it is."""
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
     png = build.encoded(np.full((8, 8, 3), 77, np.uint8))
@@ -426,7 +432,7 @@ def test_a_picture_whose_name_lies_about_its_format_is_read(tmp_path, monkeypatc
     assert splits.train.skipped == ()
 
 
-def test_a_one_pixel_picture_is_used_and_noted(tmp_path, monkeypatch):
+def test_a_one_pixel_image_is_used_and_noted(tmp_path, monkeypatch):
     """I5: 1×1 is accepted."""
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
     tiny = build.raw_png(1, 1, 8, 2, struct.pack("4B", 0, 9, 9, 9))

@@ -15,8 +15,8 @@ ROWS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), min_size=
 
 
 @given(ROWS, st.integers(0, 99))
-def test_the_order_in_which_pictures_came_does_not_matter(rows, seed):
-    """Duplicates are in it: of 4 contents and 3 classes there are but 12 kinds of pictures."""
+def test_the_order_in_which_images_came_does_not_matter(rows, seed):
+    """Duplicates are in it: of 4 contents and 3 classes there are but 12 kinds of images."""
 
     def ordered(rows):
         digests, labels = ([row[n] for row in rows] for n in (0, 1))
@@ -28,16 +28,16 @@ def test_the_order_in_which_pictures_came_does_not_matter(rows, seed):
     assert ordered(rows) == ordered(random.Random(seed).sample(rows, len(rows)))
 
 
-def test_pictures_are_carved_by_what_they_show_and_not_by_their_names(tmp_path):
-    """Two of them are the same picture, and one is the same in both classes."""
-    pictures = [build.plain((9 * n, 0, 0)) for n in range(20)]
-    pictures[7] = pictures[3]
+def test_images_are_carved_by_what_they_show_and_not_by_their_names(tmp_path):
+    """Two of them are the same image, and one is the same in both classes."""
+    images = [build.plain((9 * n, 0, 0)) for n in range(20)]
+    images[7] = images[3]
     labels = [n % 2 for n in range(20)]
     labels[3] = labels[7] = 0
-    pictures[8], labels[8], pictures[9], labels[9] = pictures[10], 0, pictures[10], 1
+    images[8], labels[8], images[9], labels[9] = images[10], 0, images[10], 1
     found = []
     for seed in range(3):
-        rows = random.Random(seed).sample(list(zip(pictures, labels, strict=True)), 20)
+        rows = random.Random(seed).sample(list(zip(images, labels, strict=True)), 20)
         root = tmp_path / str(seed)
         for name, (content, label) in enumerate(rows):
             (root / "ab"[label]).mkdir(parents=True, exist_ok=True)

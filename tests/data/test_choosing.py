@@ -1,4 +1,4 @@
-"""What is chosen from the sizes of pictures, and how it is explained."""
+"""What is chosen from the sizes of images, and how it is explained."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def chosen(*sizes, **wanted):
         ([(28, 28, True, 99), (28, 29, True, 1)], 24),
     ],
 )
-def test_half_of_the_pictures_at_least_are_not_enlarged(sizes, side):
+def test_half_of_the_images_at_least_are_not_enlarged(sizes, side):
     rule = chosen(*sizes).rule
     assert (rule.height, rule.width) == (side, side)
 
 
 @given(some_sizes)
-def test_a_chosen_side_suits_the_networks_and_the_pictures(sizes):
+def test_a_chosen_side_suits_the_networks_and_the_images(sizes):
     facts = facts_of(sizes)
     rule = choose(facts, Wanted()).rule
     if facts.sizes == 1 and max(facts.width, facts.height) <= 128:
@@ -51,7 +51,7 @@ def test_a_chosen_side_suits_the_networks_and_the_pictures(sizes):
 
 
 @given(some_sizes)
-def test_what_is_known_of_pictures_survives_json_and_does_not_depend_on_their_order(sizes):
+def test_what_is_known_of_images_survives_json_and_does_not_depend_on_their_order(sizes):
     facts = facts_of(sizes)
     assert Facts.from_json(facts.to_json()) == facts == facts_of(sizes[::-1])
 
@@ -67,7 +67,7 @@ def test_what_is_known_of_pictures_survives_json_and_does_not_depend_on_their_or
         ([(64, 64, False, 90), (64, 10, False, 10)], "pad"),
     ],
 )
-def test_pictures_are_padded_where_their_ratios_differ(sizes, aspect):
+def test_images_are_padded_where_their_ratios_differ(sizes, aspect):
     assert chosen(*sizes).rule.aspect == aspect
     assert any(note.startswith("aspect pad: ") for note in chosen(*sizes).notes) == (
         aspect == "pad"
@@ -77,23 +77,23 @@ def test_pictures_are_padded_where_their_ratios_differ(sizes, aspect):
 def test_each_choice_is_explained_and_what_was_asked_for_is_not():
     sizes = [(100, 50, True, 1), (50, 100, False, 2), (70, 70, False, 4)]
     assert chosen(*sizes).notes == (
-        "pictures of 3 sizes were padded to 64×64",
-        "size 64: half the pictures have a longer side of 70 pixels or more; --size N sets another",
-        "aspect pad: widths are from 0.50 to 2.00 times the heights, and to stretch pictures would "
+        "images of 3 sizes were padded to 64×64",
+        "size 64: half the images have a longer side of 70 pixels or more; --size N sets another",
+        "aspect pad: widths are from 0.50 to 2.00 times the heights, and to stretch images would "
         "change what they show; --aspect stretch or crop sets another",
-        "channels 3: 1 of 7 pictures have no colour and were made RGB as the others are",
+        "channels 3: 1 of 7 images have no colour and were made RGB as the others are",
     )
     assert chosen(*sizes[1:], size=40, aspect="crop").notes == (
-        "pictures of 2 sizes were cropped to 40×40",
+        "images of 2 sizes were cropped to 40×40",
     )
     large = chosen((4000, 3000, False, 1), (3000, 4000, False, 1), aspect="stretch")
     assert large.notes[1] == (
-        "size 128: half the pictures have a shorter side of 3,000 pixels or more, and more than "
+        "size 128: half the images have a shorter side of 3,000 pixels or more, and more than "
         "128 is not taken unasked; --size N sets another"
     )
 
 
-def test_pictures_that_are_alike_are_left_alone_in_silence():
+def test_images_that_are_alike_are_left_alone_in_silence():
     assert chosen((28, 28, True, 9)).notes == ()
     assert chosen((32, 24, False, 9)).rule == ImageRule(24, 32, 3)
 
@@ -101,4 +101,4 @@ def test_pictures_that_are_alike_are_left_alone_in_silence():
 def test_a_rule_that_is_given_is_taken_whole():
     rule = ImageRule(20, 30, 1, aspect="crop")
     found = chosen((100, 50, False, 1), (50, 100, False, 2), rule=rule)
-    assert (found.rule, found.notes) == (rule, ("pictures of 2 sizes were cropped to 30×20",))
+    assert (found.rule, found.notes) == (rule, ("images of 2 sizes were cropped to 30×20",))

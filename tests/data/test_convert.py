@@ -67,7 +67,7 @@ def test_there_and_back_every_byte_is_the_same(tmp_path, form):
     """Duplicates are in it, across classes too; the classes are in no order and no folder names."""
     source = written_set(tmp_path / "set", ("zebra", "T-shirt/top", "10"), ROWS)
     done = convert(source, tmp_path / "a", form=form)
-    assert done.pictures == {"train": 5, "val": 1, "test": 2} and done.groups == 4
+    assert done.images == {"train": 5, "val": 1, "test": 2} and done.groups == 4
     convert(tmp_path / "a", tmp_path / "back", form="parquet")
     again = convert(source, tmp_path / "direct", form="parquet")
     assert encoded_of(tmp_path / "back") == encoded_of(tmp_path / "direct")
@@ -155,7 +155,7 @@ def test_arrays_become_png_files_with_the_same_pixels(tmp_path, channels):
     )
     arrays.write_parts(tmp_path / "a.npz", Parts(grouped, None, grouped))
     done = convert(tmp_path / "a.npz", tmp_path / "a")
-    assert (done.pictures, done.groups) == ({"train": 12, "test": 12}, 12)
+    assert (done.images, done.groups) == ({"train": 12, "test": 12}, 12)
     found = load_parts(tmp_path / "a", Options())
     for _, one in found.items():
         assert one.class_names == part.class_names
@@ -176,7 +176,7 @@ def test_sets_of_arrays_are_converted_from_their_folders(tmp_path, make):
 @pytest.mark.slow
 def test_a_known_set_is_converted_by_its_name(tmp_path):
     done = convert("shapes", tmp_path / "shapes", form="parquet")
-    assert done.pictures == {"train": 5000, "test": 1000}
+    assert done.images == {"train": 5000, "test": 1000}
     assert (tmp_path / "shapes" / "data" / "test-00000-of-00001.parquet").is_file()
 
 
@@ -195,17 +195,17 @@ def test_groups_by_a_pattern_become_a_column(tmp_path):
     parts = load_parts(tmp_path / "a", Options())
     found = groups.with_groups(parts, tmp_path / "a", "group")
     assert set(found.train.groups) == set("0123")
-    with pytest.raises(DataError, match=r"8 pictures have no group by '\(sku\)'"):
+    with pytest.raises(DataError, match=r"8 images have no group by '\(sku\)'"):
         convert(tmp_path / "pets", tmp_path / "b", groups="(sku)")
 
 
-def test_what_is_no_picture_is_left_behind_and_named(tmp_path):
+def test_what_is_no_image_is_left_behind_and_named(tmp_path):
     root = build.two_classes(tmp_path / "pets")
     (root / "cat" / "x.png").write_bytes(b"?")
     done = convert(root, tmp_path / "a")
-    assert done.pictures == {"train": 6}
+    assert done.images == {"train": 6}
     assert [name for name, _ in done.skipped] == ["cat/x.png"]
-    with pytest.raises(DataError, match=r"1 pictures cannot be used: cat/x\.png: not a picture"):
+    with pytest.raises(DataError, match=r"1 images cannot be used: cat/x\.png: not an image"):
         convert(root, tmp_path / "b", options=Options(strict=True))
 
 
@@ -249,7 +249,7 @@ def test_nothing_is_left_when_writing_breaks_off(tmp_path, form, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} <= {"pets", "cache"}
 
 
-def test_a_picture_that_changes_meanwhile_is_an_error(tmp_path):
+def test_a_image_that_changes_meanwhile_is_an_error(tmp_path):
     root = build.two_classes(tmp_path / "pets")
 
     def change(done: int, _total: int) -> None:

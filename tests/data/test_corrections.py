@@ -1,4 +1,4 @@
-"""fixes.csv: read as written, applied to the pictures that it is about, and to no others."""
+"""fixes.csv: read as written, applied to the images that it is about, and to no others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinylens.data import corrections
-from tinylens.data.corrections import Fix, picture_mark
+from tinylens.data.corrections import Fix, image_mark
 from tinylens.data.dataset import Dataset
 from tinylens.data.readers import arrays
 from tinylens.data.splits import Parts
@@ -26,7 +26,7 @@ def parts():
 
 def fix(parts, split, index, action, label=""):
     part = dict(parts.items())[split]
-    mark = picture_mark(part.images[index])
+    mark = image_mark(part.images[index])
     return Fix(split, index, mark, NAMES[part.labels[index]], action, label)
 
 
@@ -55,7 +55,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, fixes):
     assert corrections.read(path) == tuple(fixes)
 
 
-def test_labels_change_pictures_go_and_the_rest_stays(parts, tmp_path):
+def test_labels_change_images_go_and_the_rest_stays(parts, tmp_path):
     fixes = (
         fix(parts, "train", 1, "change", 'a, "b"'),
         fix(parts, "train", 4, "drop"),
@@ -68,7 +68,7 @@ def test_labels_change_pictures_go_and_the_rest_stays(parts, tmp_path):
     assert corrected.train.labels.tolist() == [0, 2, 2, 0, 2]
     assert np.array_equal(corrected.train.images, parts.train.images[[0, 1, 2, 3, 5]])
     assert corrected.test.labels.tolist() == [0, 1, 0]
-    assert "2 labels changed, 1 pictures dropped, 1 looked at and kept" in corrected.notes[-1]
+    assert "2 labels changed, 1 images dropped, 1 looked at and kept" in corrected.notes[-1]
     assert parts.train.labels.tolist() == [0, 1, 2, 0, 1, 2]  # what was given is as it was
 
 
@@ -92,13 +92,13 @@ def test_the_same_decision_twice_is_one(parts):
         (lambda p: fix(p, "train", 0, "change", "owl"), "names the class 'owl'; pets has cat, dog"),
         (lambda p: Fix("val", 0, "x", "cat", "drop", ""), "pets has no val 0"),
         (lambda p: Fix("test", 3, "x", "cat", "drop", ""), r"no test 3.*test of 3"),
-        (lambda p: Fix("train", 0, "x", "cat", "drop", ""), "train 0 is another picture"),
+        (lambda p: Fix("train", 0, "x", "cat", "drop", ""), "train 0 is another image"),
         (
-            lambda p: Fix("train", 0, picture_mark(p.train.images[0]), "dog", "drop", ""),
+            lambda p: Fix("train", 0, image_mark(p.train.images[0]), "dog", "drop", ""),
             r"of another class \(cat\) than the fix is about \(dog\)",
         ),
     ],
-    ids=["no such class", "no such part", "no such row", "another picture", "another label"],
+    ids=["no such class", "no such part", "no such row", "another image", "another label"],
 )
 def test_a_fix_that_does_not_fit_changes_nothing(parts, make, message):
     with pytest.raises(DataError, match=message):
@@ -111,7 +111,7 @@ def test_two_decisions_that_differ_are_refused(parts):
         corrections.apply(parts, both)
 
 
-HEAD = "split,index,picture,path,given,action,label\n"
+HEAD = "split,index,image,path,given,action,label\n"
 
 
 @pytest.mark.parametrize(

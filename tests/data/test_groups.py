@@ -1,4 +1,4 @@
-"""Pictures that belong together stay together, whatever they are read from."""
+"""Images that belong together stay together, whatever they are read from."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ EACH = 5
 
 
 def products(seed=0):
-    """Return pictures of some products, and what each shows; all pixels tell the product."""
+    """Return images of some products, and what each shows; all pixels tell the product."""
     labels = np.repeat(np.arange(PRODUCTS) % 3, EACH)
     product = np.repeat(np.arange(PRODUCTS), EACH)
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -65,10 +65,8 @@ def test_without_groups_products_are_parted(tmp_path):
 
 def test_a_column_of_a_table(tmp_path):
     images, labels, product = products()
-    pictures = [encoded(image[..., 0]) for image in images]
-    parquet(
-        tmp_path / "train.parquet", pictures, labels.tolist(), names="abc", sku=product.tolist()
-    )
+    samples = [encoded(image[..., 0]) for image in images]
+    parquet(tmp_path / "train.parquet", samples, labels.tolist(), names="abc", sku=product.tolist())
     check_apart(tl.load(tmp_path, groups="sku", val=0.2, test=0.25))
     with pytest.raises(DataError, match=r"column shop is missing; expected .* sku"):
         tl.load(tmp_path, groups="shop")
@@ -107,7 +105,7 @@ def test_a_pattern_of_folders(tmp_path):
         folder.mkdir(exist_ok=True)
         Image.fromarray(image[..., 0]).save(folder / f"sku{product}-{row}.png")
     check_apart(tl.load(tmp_path, groups="(sku[0-9]+)-", val=0.2, test=0.25))
-    with pytest.raises(DataError, match="120 of 120 pictures have no group by"):
+    with pytest.raises(DataError, match="120 of 120 images have no group by"):
         tl.load(tmp_path, groups="(article[0-9]+)")
     with pytest.raises(RecipeError, match="0 brackets, expected one"):
         tl.load(tmp_path, groups="sku[0-9]+")
@@ -169,7 +167,7 @@ def test_a_subset_keeps_its_groups():
     assert data.subset([2, 0]).groups == ("y", "w")
     parts = data.split({"one": [3], "two": [0, 1]})
     assert parts["one"].groups == ("z",) and parts["two"].groups == ("w", "x")
-    with pytest.raises(DataError, match="4 pictures but 1 groups"):
+    with pytest.raises(DataError, match="4 images but 1 groups"):
         Dataset(images, [0, 1, 0, 1], ("a", "b"), source="test", groups=("w",))
 
 

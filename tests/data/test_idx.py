@@ -83,12 +83,12 @@ DAMAGED = {
     ),
     "no dimensions": (b"\0\0\x08\0", "byte 0: starts with 00000800"),
     "nine dimensions": (b"\0\0\x08\x09" + bytes(64), "byte 0: starts with 00000809"),
-    "no pictures": (idx_bytes(noise(0, 3, 3)), r"byte 4: sizes \(0, 3, 3\), expected from 1"),
+    "no images": (idx_bytes(noise(0, 3, 3)), r"byte 4: sizes \(0, 3, 3\), expected from 1"),
     "a terabyte": (
         b"\0\0\x08\x03" + b"\xff" * 12,
         "byte 4: sizes .*expected from 1 to 8,000,000,000",
     ),
-    "labels for pictures": (idx_bytes(noise(4)), "byte 3: 1 dimensions, expected 3"),
+    "labels for images": (idx_bytes(noise(4)), "byte 3: 1 dimensions, expected 3"),
     "text": (b"hello, world", "byte 0: starts with 68656c6c"),
     "html": (b"<!DOCTYPE html>", "byte 0: starts with 3c21444f"),
     "gzip cut": (gzip.compress(GOOD)[:-9], "cannot be read: Compressed file ended"),
@@ -117,7 +117,7 @@ def test_a_zipped_file_is_not_unzipped_beyond_what_it_declares(tmp_path):
         idx.read_file(tmp_path / "x.gz")
 
 
-def test_pictures_without_labels_and_the_other_way_round_are_named(tmp_path):
+def test_images_without_labels_and_the_other_way_round_are_named(tmp_path):
     root = idx_folder(tmp_path)
     (root / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match=r"found .*train-images.* but no labels of train"):
@@ -127,7 +127,7 @@ def test_pictures_without_labels_and_the_other_way_round_are_named(tmp_path):
 def test_counts_that_differ_are_refused(tmp_path):
     root = idx_folder(tmp_path)
     idx.write_file(root / "train-labels-idx1-ubyte.gz", np.zeros(19, np.uint8))
-    with pytest.raises(DataError, match="20 pictures but 19 labels"):
+    with pytest.raises(DataError, match="20 images but 19 labels"):
         idx.read(root)
 
 

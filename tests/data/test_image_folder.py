@@ -92,7 +92,7 @@ def test_a_class_that_train_lacks_is_refused_with_the_difference(root, options):
         read(root, options)
 
 
-def test_the_class_of_a_picture_is_its_folder_in_every_part(root, options):
+def test_the_class_of_a_image_is_its_folder_in_every_part(root, options):
     """Parts are put together by name: the same folder has the same number in all."""
     folder(root / "train", {"b": [plain(RED)], "a": [plain(BLUE)]})
     folder(root / "test", {"b": [plain(RED)]})
@@ -108,7 +108,7 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 def test_an_empty_class_is_named(root, options):
     two_classes(root)
     (root / "owl").mkdir()
-    with pytest.raises(DataError, match=r"pets/owl: no pictures of class owl; expected at least"):
+    with pytest.raises(DataError, match=r"pets/owl: no images of class owl; expected at least"):
         read(root, options)
 
 
@@ -192,7 +192,7 @@ def test_a_folder_that_is_not_there_is_named(root, options):
 # --- what is left out
 
 
-def test_files_that_are_no_pictures_by_name_are_left_out_and_counted(root, options):
+def test_files_that_are_no_images_by_name_are_left_out_and_counted(root, options):
     two_classes(root)
     for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", ".hidden.png", "notes.txt"):
         (root / "cat" / name).write_bytes(b"?")
@@ -200,7 +200,7 @@ def test_files_that_are_no_pictures_by_name_are_left_out_and_counted(root, optio
     (root / ".git").mkdir()
     parts = read_parts(root, options)
     assert len(parts.train) == 6
-    assert parts.notes == ("6 files or folders, no pictures by name, were left out",)
+    assert parts.notes == ("6 files or folders, no images by name, were left out",)
 
 
 def test_what_is_left_out_is_counted_anew_at_each_start(root, options):
@@ -208,20 +208,20 @@ def test_what_is_left_out_is_counted_anew_at_each_start(root, options):
     assert read_parts(root, options).notes == ()
     (root / "cat" / "notes.txt").write_text("?")
     notes = read_parts(root, options).notes
-    assert notes == ("1 files or folders, no pictures by name, were left out",)
+    assert notes == ("1 files or folders, no images by name, were left out",)
 
 
-def test_a_broken_picture_is_set_aside_with_its_reason(root, options):
+def test_a_broken_image_is_set_aside_with_its_reason(root, options):
     folder(
         root,
-        {"cat": [plain(), b"no picture", plain()], "dog": [plain(), encoded(noise(8, 8, 3))[:80]]},
+        {"cat": [plain(), b"no image", plain()], "dog": [plain(), encoded(noise(8, 8, 3))[:80]]},
     )
     parts = read_parts(root, options)
     assert parts.train.labels.tolist() == [0, 0, 1]
     skipped = {one.path.removeprefix(f"{root}{os.sep}"): one.reason for one in parts.train.skipped}
-    assert skipped["cat/1.png"].startswith("not a picture: starts with b'no pictu'")
+    assert skipped["cat/1.png"].startswith("not an image: starts with b'no image'")
     assert skipped["dog/1.png"].startswith("broken PNG")
-    assert parts.notes == ("2 pictures could not be read and were set aside",)
+    assert parts.notes == ("2 images could not be read and were set aside",)
     again = read_parts(root, options)  # from the cache
     assert again.train.skipped == parts.train.skipped
     assert again.train.fingerprint == parts.train.fingerprint
@@ -232,25 +232,25 @@ def test_a_broken_picture_is_set_aside_with_its_reason(root, options):
     ]
 
 
-def test_strict_names_the_first_five_broken_pictures(root, options):
+def test_strict_names_the_first_five_broken_images(root, options):
     folder(root, {"cat": [plain(), *[b"?"] * 7], "dog": [plain()]})
     strict = Options(data_dir=options.data_dir, strict=True)
     for _ in range(2):  # decoded, and from the cache
-        with pytest.raises(DataError, match="7 pictures cannot be read") as raised:
+        with pytest.raises(DataError, match="7 images cannot be read") as raised:
             read_parts(root, strict)
-        assert str(raised.value).count(".png: not a picture") == 5
+        assert str(raised.value).count(".png: not an image") == 5
         assert "and 2 more" in str(raised.value)
 
 
-def test_a_class_without_any_picture_to_read_is_named(root, options):
+def test_a_class_without_any_image_to_read_is_named(root, options):
     folder(root, {"cat": [b"?"], "dog": [plain()]})
-    with pytest.raises(DataError, match=r"no picture to train on of class cat; .*cat/0.png: not a"):
+    with pytest.raises(DataError, match=r"no image to train on of class cat; .*cat/0.png: not a"):
         read_parts(root, options)
 
 
 def test_nothing_to_read_at_all_is_an_error_and_leaves_nothing(root, options):
     folder(root, {"cat": [b"?"], "dog": [b"?"]})
-    with pytest.raises(DataError, match="none of 2 files is a picture"):
+    with pytest.raises(DataError, match="none of 2 files is an image"):
         read_parts(root, options)
     assert list(options.data_dir.rglob("*")) == []
 
@@ -302,32 +302,31 @@ def test_names_that_cannot_be_printed_are_escaped(root, options):
 # --- sizes
 
 
-def test_pictures_of_many_sizes_are_brought_to_one_that_is_explained(root, options):
+def test_images_of_many_sizes_are_brought_to_one_that_is_explained(root, options):
     folder(root, {"cat": [plain(side=20)], "dog": [plain(side=30), plain(side=41)]})
     parts = read_parts(root, options)
     assert parts.train.image_shape == (24, 24, 3)
     assert parts.notes == (
-        "pictures of 3 sizes were stretched to 24×24",
-        "size 24: half the pictures have a shorter side of 30 pixels or more; --size N sets "
-        "another",
+        "images of 3 sizes were stretched to 24×24",
+        "size 24: half the images have a shorter side of 30 pixels or more; --size N sets another",
     )
     assert read_parts(root, options).notes == parts.notes  # from the cache
 
 
-def test_large_pictures_of_one_size_are_stretched_and_small_ones_kept(root, options):
+def test_large_images_of_one_size_are_stretched_and_small_ones_kept(root, options):
     folder(root, {"cat": [plain(side=200)], "dog": [plain(side=200)]})
     parts = read_parts(root, options)
     assert parts.train.image_shape == (64, 64, 3)
     assert parts.notes == (
-        "pictures of 200×200 pixels were stretched to 64×64",
-        "size 64: the pictures are larger than 128 pixels, and train in a fraction of the time so; "
+        "images of 200×200 pixels were stretched to 64×64",
+        "size 64: the images are larger than 128 pixels, and train in a fraction of the time so; "
         "--size N sets another",
     )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("aspect", ["auto", "stretch", "pad", "crop"])
-def test_pictures_are_brought_to_their_size_by_the_aspect_asked_for(root, options, aspect, workers):
+def test_images_are_brought_to_their_size_by_the_aspect_asked_for(root, options, aspect, workers):
     content = [encoded(noise(20 + 9 * n, 60 - 5 * n, 3, seed=n)) for n in range(6)]
     folder(root, {"cat": content[:3], "dog": content[3:]})
     asked = replace(options, aspect=aspect, workers=workers)
@@ -346,7 +345,7 @@ def as_decoded(data, rule):
 
 
 def test_a_rule_that_is_given_decides_all(root, options):
-    """As for the pictures that a model is judged on: nothing is chosen, grey is made at once."""
+    """As for the images that a model is judged on: nothing is chosen, grey is made at once."""
     content = [encoded(noise(20 + 9 * n, 60, 3, seed=n)) for n in range(4)]
     folder(root, {"cat": content[:2], "dog": content[2:]})
     rule = ImageRule(24, 16, 1, aspect="crop")
@@ -354,13 +353,13 @@ def test_a_rule_that_is_given_decides_all(root, options):
     assert np.array_equal(data.images, as_decoded(data, rule))
 
 
-def test_grey_pictures_among_coloured_ones_are_told(root, options):
+def test_grey_images_among_coloured_ones_are_told(root, options):
     deep = noise(8, 8).astype(np.uint16) * 257  # 16 bits a pixel
     folder(root, {"cat": [encoded(deep)], "dog": [plain(), plain((1, 2, 3))]})
     parts = read_parts(root, options)
     assert np.array_equal(parts.train.images[0], np.repeat(noise(8, 8)[..., None], 3, axis=2))
     assert parts.notes == (
-        "channels 3: 1 of 3 pictures have no colour and were made RGB as the others are",
+        "channels 3: 1 of 3 images have no colour and were made RGB as the others are",
     )
 
 
@@ -371,14 +370,14 @@ def test_a_size_asked_for_is_given(root, options):
     assert read_parts(root, options).train.image_shape == (8, 8, 3)
 
 
-def test_grey_alone_stays_grey_and_one_colour_picture_makes_all_colour(root, options):
+def test_grey_alone_stays_grey_and_one_colour_image_makes_all_colour(root, options):
     folder(root, {"cat": [encoded(noise(8, 8))], "dog": [encoded(noise(8, 8))]})
     assert read(root, options).image_shape == (8, 8, 1)
     folder(root, {"dog": [plain()]})
     assert read(root, options).image_shape == (8, 8, 3)
 
 
-def test_animated_and_tiny_pictures_are_noted(root, options):
+def test_animated_and_tiny_images_are_noted(root, options):
     two_classes(root)
     frames = [noise(8, 8, 3, seed=n) for n in range(3)]
     rest = [Image.fromarray(frame) for frame in frames[1:]]
@@ -387,15 +386,15 @@ def test_animated_and_tiny_pictures_are_noted(root, options):
     )
     (root / "cat" / "b.png").write_bytes(plain(side=1))
     notes = read_parts(root, options).notes
-    assert "1 animated pictures: the first frame is used" in notes
-    assert "1 pictures with a side under 4 pixels: look whether they are meant" in notes
+    assert "1 animated images: the first frame is used" in notes
+    assert "1 images with a side under 4 pixels: look whether they are meant" in notes
 
 
 # --- the cache
 
 
 class Decodings:
-    """Counts passes over the pictures: a second one decodes what the first did not."""
+    """Counts passes over the images: a second one decodes what the first did not."""
 
     def __init__(self, monkeypatch):
         self.steps: list[str] = []
@@ -417,7 +416,7 @@ def decodings(monkeypatch):
     return Decodings(monkeypatch)
 
 
-def test_a_second_start_reads_no_picture(root, options, decodings):
+def test_a_second_start_reads_no_image(root, options, decodings):
     two_classes(root)
     first = read(root, options)
     assert decodings.taken() == ["survey"]
@@ -428,7 +427,7 @@ def test_a_second_start_reads_no_picture(root, options, decodings):
 
 
 def kept_sets(options) -> list[tuple[str, int]]:
-    """The sets in the cache, and which file each one's pictures are in."""
+    """The sets in the cache, and which file each one's images are in."""
     sets = (options.data_dir / "decoded").iterdir()
     return [(each.name, (each / "images.npy").stat().st_ino) for each in sets]
 
@@ -460,7 +459,7 @@ def test_a_copied_folder_is_read_again_kept_once_and_has_its_own_paths(
     assert kept_sets(options) == before and len(before) == 1
 
 
-def test_a_changed_picture_is_decoded_anew(root, options, decodings):
+def test_a_changed_image_is_decoded_anew(root, options, decodings):
     two_classes(root)
     before = read(root, options)
     (root / "cat" / "0.png").write_bytes(plain((1, 2, 3)))
@@ -521,10 +520,10 @@ def test_a_file_that_is_being_written_is_an_error(root, options, monkeypatch):
     ],
     ids=["size", "colour"],
 )
-def test_pictures_unlike_the_first_ones_are_decoded_like_all_others(
+def test_images_unlike_the_first_ones_are_decoded_like_all_others(
     root, options, workers, shown, late, rule, decodings
 ):
-    """The sample that the guess rests on is every eighth of 64 pictures; the last is none of it."""
+    """The sample that the guess rests on is every eighth of 64 images; the last is none of it."""
     first = [encoded(noise(8, 8, 3, seed=n)[..., shown]) for n in range(32)]
     folder(root, {"a": first, "b": [*first[:-1], encoded(late)]})
     data = read(root, replace(options, workers=workers))
@@ -570,7 +569,7 @@ def test_one_process_and_many_read_the_same(root, tmp_path, workers):
     assert steps[-1] == (84, 84) and steps == sorted(steps)
 
 
-def test_pictures_of_more_than_a_block_are_put_into_order(tmp_path, options, monkeypatch):
+def test_images_of_more_than_a_block_are_put_into_order(tmp_path, options, monkeypatch):
     path = tmp_path / "images.npy"
     np.save(path, np.arange(10_000, dtype=np.uint32).astype(np.uint8).reshape(-1, 1, 1, 1))
     rows = [row for row in range(10_000) if row % 777]
@@ -584,8 +583,8 @@ def test_pictures_of_more_than_a_block_are_put_into_order(tmp_path, options, mon
 def test_a_large_set_is_put_into_order_before_it_is_decoded(
     root, options, workers, monkeypatch, decodings
 ):
-    pictures = [plain((n, 0, 0)) for n in range(20)]
-    folder(root, {"a": [b"?", *pictures], "b": [*pictures, encoded(noise(8, 8, 3))[:90]]})
+    images = [plain((n, 0, 0)) for n in range(20)]
+    folder(root, {"a": [b"?", *images], "b": [*images, encoded(noise(8, 8, 3))[:90]]})
     small = read(root, options)
     decodings.taken()
     monkeypatch.setattr(encoded_sets, "LARGE_BYTES", 100)

@@ -1,4 +1,4 @@
-"""Golden pixels for every mode that a picture can come in; a refusal for what cannot be shown."""
+"""Golden pixels for every mode that an image can come in; a refusal for what cannot be shown."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def as_rgb(greys: np.ndarray) -> list:
     return np.repeat(greys[..., None], 3, axis=2).tolist()
 
 
-# --- a treatment before a picture is made small
+# --- a treatment before an image is made small
 
 
-def test_a_treatment_sees_the_picture_upright_opaque_and_at_its_own_size():
+def test_a_treatment_sees_the_image_upright_opaque_and_at_its_own_size():
     seen = []
     see = lambda pixels, orientation: seen.append((pixels.tolist(), orientation)) or pixels  # noqa: E731
     turned = Image.fromarray(GREYS)
@@ -54,8 +54,8 @@ def test_a_treatment_sees_the_picture_upright_opaque_and_at_its_own_size():
 
 @pytest.mark.parametrize("rule", [RGB, GREY, ImageRule(3, 5, 1)])
 def test_a_treatment_that_does_nothing_changes_nothing(rule):
-    for picture in (CORNERS, GREYS, Image.fromarray(CORNERS).convert("P"), noise(9, 7, 4)):
-        content = encoded(picture)
+    for image in (CORNERS, GREYS, Image.fromarray(CORNERS).convert("P"), noise(9, 7, 4)):
+        content = encoded(image)
         expected = decode(content, rule)
         treated = decode(content, rule, lambda pixels, _: pixels)
         assert (treated.image == expected.image).all() and treated.notes == expected.notes
@@ -78,20 +78,20 @@ def test_what_a_treatment_gives_is_made_to_fit():
 @pytest.mark.parametrize(
     ("aspect", "shape"), [("stretch", (20, 50)), ("pad", (50, 50)), ("crop", (20, 20))]
 )
-def test_a_treatment_sees_a_picture_as_those_of_training_were(aspect, shape):
-    """Else the margins that cropping takes away would be called unlike the training pictures."""
+def test_a_treatment_sees_a_image_as_those_of_training_were(aspect, shape):
+    """Else the margins that cropping takes away would be called unlike the training images."""
     seen, rule = [], ImageRule(8, 8, 3, aspect=aspect)
 
     def see(pixels, _):
         seen.append(pixels)
         return pixels
 
-    picture = noise(20, 50, 3)
-    found = decode(encoded(picture), rule, see).image
+    image = noise(20, 50, 3)
+    found = decode(encoded(image), rule, see).image
     assert seen[0].shape == (*shape, 3)
-    assert np.array_equal(found, decode(encoded(picture), rule).image)
-    whole = {"stretch": picture, "pad": seen[0][15:35], "crop": picture[:, 15:35]}[aspect]
-    assert np.array_equal(whole, picture if aspect == "pad" else seen[0])
+    assert np.array_equal(found, decode(encoded(image), rule).image)
+    whole = {"stretch": image, "pad": seen[0][15:35], "crop": image[:, 15:35]}[aspect]
+    assert np.array_equal(whole, image if aspect == "pad" else seen[0])
 
 
 def test_a_strip_is_not_padded_to_a_gigabyte_for_a_treatment():
@@ -103,7 +103,7 @@ def test_a_strip_is_not_padded_to_a_gigabyte_for_a_treatment():
     assert shapes == [(1, 16_000, 1)]
 
 
-def test_a_treatment_that_fails_is_not_called_a_broken_picture():
+def test_a_treatment_that_fails_is_not_called_a_broken_image():
     def failing(pixels, orientation):
         raise ZeroDivisionError
 
@@ -124,8 +124,8 @@ def test_a_lossless_webp_comes_out_as_it_went_in():
 
 
 def test_a_jpeg_of_one_colour_comes_out_within_two_levels():
-    picture = np.full((2, 2, 3), (200, 100, 50), np.uint8)
-    image = decode(encoded(picture, "JPEG", quality=95), RGB).image
+    sample = np.full((2, 2, 3), (200, 100, 50), np.uint8)
+    image = decode(encoded(sample, "JPEG", quality=95), RGB).image
     assert np.abs(image.astype(int) - (200, 100, 50)).max() <= 2
 
 
@@ -138,49 +138,49 @@ def test_colour_becomes_grey_by_itu_r_601():
 
 
 def test_one_bit_becomes_black_and_white():
-    picture = Image.fromarray(np.array([[True, False], [False, True]]))
-    assert picture.mode == "1"
-    assert pixels(encoded(picture)) == as_rgb(np.array([[255, 0], [0, 255]]))
+    image = Image.fromarray(np.array([[True, False], [False, True]]))
+    assert image.mode == "1"
+    assert pixels(encoded(image)) == as_rgb(np.array([[255, 0], [0, 255]]))
 
 
 def test_a_palette_gives_colours_not_indices():
-    picture = Image.fromarray(CORNERS).convert("P", palette=Image.Palette.ADAPTIVE)
-    assert pixels(encoded(picture)) == CORNERS.tolist()
+    image = Image.fromarray(CORNERS).convert("P", palette=Image.Palette.ADAPTIVE)
+    assert pixels(encoded(image)) == CORNERS.tolist()
 
 
 def test_a_transparent_palette_entry_shows_the_background():
-    picture = Image.new("P", (2, 2), 1)
-    picture.putpalette([*RED, *GREEN, *BLUE])
-    picture.putpixel((0, 0), 2)
-    content = encoded(picture, transparency=2)
+    image = Image.new("P", (2, 2), 1)
+    image.putpalette([*RED, *GREEN, *BLUE])
+    image.putpixel((0, 0), 2)
+    content = encoded(image, transparency=2)
     assert pixels(content) == [[list(WHITE), list(GREEN)], [list(GREEN), list(GREEN)]]
 
 
 def test_a_transparent_gif_shows_the_background():
-    picture = Image.new("P", (2, 2), 0)
-    picture.putpalette([*RED, *GREEN])
-    picture.putpixel((1, 1), 1)
-    content = encoded(picture, "GIF", transparency=0)
+    image = Image.new("P", (2, 2), 0)
+    image.putpalette([*RED, *GREEN])
+    image.putpixel((1, 1), 1)
+    content = encoded(image, "GIF", transparency=0)
     assert pixels(content) == [[list(WHITE)] * 2, [list(WHITE), list(GREEN)]]
 
 
 def test_transparent_pixels_show_the_background_and_not_the_colours_under_it():
-    picture = np.full((2, 2, 4), (*RED, 0), np.uint8)
-    picture[0, 0, 3] = 255
-    assert pixels(encoded(picture)) == [[list(RED), list(WHITE)], [list(WHITE)] * 2]
+    image = np.full((2, 2, 4), (*RED, 0), np.uint8)
+    image[0, 0, 3] = 255
+    assert pixels(encoded(image)) == [[list(RED), list(WHITE)], [list(WHITE)] * 2]
     black = ImageRule(2, 2, 3, background=(0, 0, 0))
-    assert pixels(encoded(picture), black) == [[list(RED), [0, 0, 0]], [[0, 0, 0]] * 2]
+    assert pixels(encoded(image), black) == [[list(RED), [0, 0, 0]], [[0, 0, 0]] * 2]
 
 
 def test_half_transparent_red_on_white_is_pink():
-    picture = np.full((2, 2, 4), (*RED, 128), np.uint8)
-    assert pixels(encoded(picture))[0][0] == [255, 127, 127]
+    image = np.full((2, 2, 4), (*RED, 128), np.uint8)
+    assert pixels(encoded(image))[0][0] == [255, 127, 127]
 
 
 def test_grey_with_alpha_is_composited():
-    picture = np.zeros((2, 2, 2), np.uint8)
-    picture[..., 1] = [[0, 255], [255, 255]]
-    content = encoded(la(picture))
+    image = np.zeros((2, 2, 2), np.uint8)
+    image[..., 1] = [[0, 255], [255, 255]]
+    content = encoded(la(image))
     assert pixels(content, GREY) == [[[255], [0]], [[0], [0]]]
 
 
@@ -190,15 +190,15 @@ def la(array: np.ndarray) -> Image.Image:
 
 
 def test_a_transparent_colour_of_an_rgb_png_is_composited():
-    picture = Image.fromarray(CORNERS)
-    content = encoded(picture, transparency=RED)
+    image = Image.fromarray(CORNERS)
+    content = encoded(image, transparency=RED)
     assert pixels(content)[0][0] == list(WHITE)
     assert pixels(content)[0][1] == list(GREEN)
 
 
 def test_cmyk_becomes_rgb():
-    picture = Image.new("CMYK", (2, 2), (0, 255, 255, 0))
-    image = decode(encoded(picture, "JPEG", quality=95), RGB).image
+    sample = Image.new("CMYK", (2, 2), (0, 255, 255, 0))
+    image = decode(encoded(sample, "JPEG", quality=95), RGB).image
     assert np.abs(image.astype(int) - RED).max() <= 3
 
 
@@ -243,19 +243,19 @@ def test_32_bit_whole_numbers_are_taken_for_16_bit_and_refused_beyond():
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_set_upright_as_pillow_does(kind, orientation):
-    picture = Image.fromarray(np.repeat(np.repeat(CORNERS, 16, 0), 8, 1))  # 32 high, 16 wide
+def test_images_are_set_upright_as_pillow_does(kind, orientation):
+    image = Image.fromarray(np.repeat(np.repeat(CORNERS, 16, 0), 8, 1))  # 32 high, 16 wide
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
-    content = encoded(picture, kind, exif=exif, **options)
+    content = encoded(image, kind, exif=exif, **options)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
     rule = ImageRule(upright.height, upright.width, 3)
     assert np.array_equal(decode(content, rule).image, np.asarray(upright))
     assert probe(content) == Probed(upright.width, upright.height, grey=False)
 
 
-def test_damaged_exif_is_no_reason_to_refuse_a_picture_nor_to_warn():
+def test_damaged_exif_is_no_reason_to_refuse_a_image_nor_to_warn():
     good = encoded(CORNERS, "JPEG", exif=Image.Exif())
     exif = (
         b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x1a\0\x05\xff\xff\xff\xff\xff\xff\xff\xff" * 3
@@ -278,9 +278,9 @@ def test_exif_that_says_nothing_means_upright(exif):
 
 
 def frames(kind: str) -> bytes:
-    pictures = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
-    options = {"save_all": True, "append_images": pictures[1:]}
-    return encoded(pictures[0], kind, **options, **({"lossless": True} if kind == "WEBP" else {}))
+    images = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
+    options = {"save_all": True, "append_images": images[1:]}
+    return encoded(images[0], kind, **options, **({"lossless": True} if kind == "WEBP" else {}))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
@@ -295,7 +295,7 @@ def test_an_animation_header_that_lies_is_no_reason_to_warn():
     assert decode(good, ImageRule(4, 4, 1)).image.tolist() == [[[7]] * 4] * 4
 
 
-def test_a_tiny_picture_is_accepted_and_noted():
+def test_a_tiny_image_is_accepted_and_noted():
     decoded = decode(encoded(np.full((1, 1, 3), 9, np.uint8)), ImageRule(4, 4, 3))
     assert decoded.notes == ("tiny: 1×1",)
     assert decoded.image.tolist() == [[[9] * 3] * 4] * 4
@@ -306,11 +306,11 @@ def test_a_tiny_picture_is_accepted_and_noted():
 
 BROKEN = {
     "empty": (b"", "empty file"),
-    "text": (b"hello, world", r"not a picture: starts with b'hello, w', expected PNG, JPEG"),
-    "html": (b"<!DOCTYPE html><html>", "not a picture"),
-    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
-    "tiff": (encoded(CORNERS, "TIFF"), "not a picture"),
-    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture"),
+    "text": (b"hello, world", r"not an image: starts with b'hello, w', expected PNG, JPEG"),
+    "html": (b"<!DOCTYPE html><html>", "not an image"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+    "tiff": (encoded(CORNERS, "TIFF"), "not an image"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image"),
     "gif header and junk": (b"GIF89a\2\0\2\0\0\0\0" + b"junk" * 9, "broken GIF"),
     "gif header alone": (b"GIF89a", "broken GIF"),
     "png signature alone": (b"\x89PNG\r\n\x1a\n", "broken PNG"),
@@ -378,7 +378,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_a_picture_too_large_is_refused_before_its_pixels_are_made(name):
+def test_a_image_too_large_is_refused_before_its_pixels_are_made(name):
     for look in (lambda content: decode(content, RGB), probe):
         with pytest.raises(DataError, match=r"too large: \d+×\d+ pixels, expected sides up to"):
             look(LARGE[name])
@@ -388,7 +388,7 @@ def test_the_largest_allowed_sides_are_allowed():
     assert probe(raw_png(16_384, 1_525, 8, 0, b"")) == Probed(16_384, 1_525, grey=True)
 
 
-def test_a_program_that_turned_on_truncated_pictures_is_told_so(monkeypatch):
+def test_a_program_that_turned_on_truncated_images_is_told_so(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(DataError, match="LOAD_TRUNCATED_IMAGES is set"):
         decode(encoded(CORNERS), RGB)
@@ -461,7 +461,7 @@ def test_arrays_that_are_right_are_not_copied():
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
-        (np.zeros((1, 2, 2, 3)), "pictures are float64, expected uint8"),
+        (np.zeros((1, 2, 2, 3)), "images are float64, expected uint8"),
         (np.zeros((2, 2), np.uint8), r"shape \(2, 2\), expected"),
         (np.zeros((1, 2, 2, 2), np.uint8), "1, 3 or 4 channels"),
         (np.zeros((1, 0, 2, 3), np.uint8), r"shape \(1, 0, 2, 3\)"),
@@ -472,7 +472,7 @@ def test_other_arrays_are_refused(array, reason):
         convert(array, RGB)
 
 
-# --- pictures of another ratio
+# --- images of another ratio
 
 
 WIDE = np.array([[10, 20, 30, 40, 50, 60], [61, 71, 81, 91, 101, 111]], np.uint8)
@@ -485,7 +485,7 @@ def shaped(array: np.ndarray, height: int, width: int, aspect: str) -> list:
     return found.tolist()
 
 
-def test_a_padded_picture_lies_in_the_middle_on_the_mean_of_the_edges_that_it_shows():
+def test_a_padded_image_lies_in_the_middle_on_the_mean_of_the_edges_that_it_shows():
     mean = 61  # of all 12 values: 60.5, rounded up
     assert shaped(WIDE, 6, 6, "pad") == [[mean] * 6] * 2 + WIDE.tolist() + [[mean] * 6] * 2
     columns = [0, 0, 61, 71, 0]  # the odd pixel of padding is on the right
@@ -494,28 +494,28 @@ def test_a_padded_picture_lies_in_the_middle_on_the_mean_of_the_edges_that_it_sh
 
 
 def test_the_padding_is_the_mean_of_the_edges_alone_and_of_each_channel():
-    picture = np.zeros((5, 3, 3), np.uint8)
-    picture[:, 0], picture[:, 1], picture[:, 2] = (10, 200, 0), (255, 255, 255), (21, 100, 0)
-    found = convert(picture[None], ImageRule(5, 5, 3, aspect="pad"))[0]
+    image = np.zeros((5, 3, 3), np.uint8)
+    image[:, 0], image[:, 1], image[:, 2] = (10, 200, 0), (255, 255, 255), (21, 100, 0)
+    found = convert(image[None], ImageRule(5, 5, 3, aspect="pad"))[0]
     assert found[:, 0].tolist() == found[:, 4].tolist() == [[16, 150, 0]] * 5
-    assert np.array_equal(found[:, 1:4], picture)
+    assert np.array_equal(found[:, 1:4], image)
 
 
-def test_a_picture_is_made_to_fit_before_it_is_padded():
-    """Six by two becomes three by one: each pixel what Pillow makes of the whole picture."""
+def test_a_image_is_made_to_fit_before_it_is_padded():
+    """Six by two becomes three by one: each pixel what Pillow makes of the whole image."""
     small = Image.fromarray(WIDE).resize((3, 1), Image.Resampling.BICUBIC)
     [row] = np.asarray(small).tolist()
     mean = round(sum(row) / 3)
     assert shaped(WIDE, 3, 3, "pad") == [[mean] * 3, row, [mean] * 3]
 
 
-def test_a_cropped_picture_is_its_middle():
+def test_a_cropped_image_is_its_middle():
     assert shaped(WIDE, 2, 2, "crop") == [[30, 40], [81, 91]]
     assert shaped(WIDE.T, 2, 2, "crop") == [[30, 81], [40, 91]]
     assert shaped(WIDE, 2, 4, "crop") == WIDE[:, 1:5].tolist()
 
 
-def test_a_picture_is_cropped_before_it_is_made_small():
+def test_a_image_is_cropped_before_it_is_made_small():
     large = noise(40, 90, seed=3)
     small = Image.fromarray(large[:, 25:65]).resize((8, 8), Image.Resampling.BICUBIC)
     assert shaped(large, 8, 8, "crop") == np.asarray(small).tolist()
@@ -534,7 +534,7 @@ def test_no_shape_is_too_odd_for_any_aspect(aspect, size):
     times=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     seed=st.integers(0, 9),
 )
-def test_pictures_of_the_ratio_wanted_are_brought_to_their_size_alike(ratio, times, seed):
+def test_images_of_the_ratio_wanted_are_brought_to_their_size_alike(ratio, times, seed):
     size, wanted = ([side * each for side in ratio] for each in times)
     found = [shaped(noise(*size, seed=seed), *wanted, each) for each in ("stretch", "pad", "crop")]
     assert found[0] == found[1] == found[2]

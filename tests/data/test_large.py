@@ -1,4 +1,4 @@
-"""Pictures that do not fit into memory are the same on the disk, which nothing stays on."""
+"""Images that do not fit into memory are the same on the disk, which nothing stays on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNT = 40
 
 @pytest.fixture
 def short(monkeypatch):
-    """Let nothing fit into memory, and blocks hold three pictures."""
+    """Let nothing fit into memory, and blocks hold three images."""
     monkeypatch.setattr(system, "fits", lambda size: False)
     monkeypatch.setattr(cache, "BLOCK", 3 * 8 * 8 * 3)
 
@@ -30,7 +30,7 @@ def left_in(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_gathered_pictures_are_those_asked_for_and_their_file_has_no_name(tmp_path, short):
+def test_gathered_images_are_those_asked_for_and_their_file_has_no_name(tmp_path, short):
     images, rows = noise(COUNT, 8, 8, 3), np.random.default_rng(0).permutation(COUNT)[:31]
     found = cache.gathered(images, rows, tmp_path)
     assert isinstance(found, np.memmap)
@@ -43,7 +43,7 @@ def test_what_fits_is_gathered_in_memory(tmp_path):
     assert not isinstance(found, np.memmap)
 
 
-def test_changed_pictures_are_the_same_block_by_block(tmp_path, short):
+def test_changed_images_are_the_same_block_by_block(tmp_path, short):
     images = noise(COUNT, 8, 8, 3)
     found = cache.changed(images, lambda some: 255 - some[:, ::2], (4, 8, 3), tmp_path)
     assert isinstance(found, np.memmap)

@@ -23,7 +23,7 @@ def options(tmp_path):
 
 @pytest.fixture
 def pets(tmp_path):
-    """A folder with four pictures, of which the even ones are red."""
+    """A folder with four images, of which the even ones are red."""
     (tmp_path / "pets" / "p").mkdir(parents=True)
     for number in range(4):
         content = plain((250 + number, 0, 0) if number % 2 == 0 else (0, 0, 250 + number))
@@ -141,7 +141,7 @@ def test_rows_without_a_label_and_files_that_are_missing_are_set_aside(pets, opt
         ("path,label\n../secret.png,a\n", r"'\.\./secret\.png' leads out of the folder"),
         ("path,label\n/etc/passwd,a\n", "'/etc/passwd' leads out of the folder"),
         ("path,label\nC:\\x.png,a\n", "leads out of the folder"),
-        ("path,label\np/../../x.png,a\n", "row 1: .* leads out .* put the pictures beneath it"),
+        ("path,label\np/../../x.png,a\n", "row 1: .* leads out .* put the images beneath it"),
     ],
 )
 def test_lists_that_cannot_be_used_are_told_with_the_row(pets, options, text, reason):

@@ -1,4 +1,4 @@
-"""Odd pictures through every way into a network: one recorded rule, the same pixels everywhere.
+"""Odd images through every way into a network: one recorded rule, the same pixels everywhere.
 
 The way of the page in the browser is tested in tests/webpage/test_pixels.py, for every rule.
 """
@@ -39,14 +39,14 @@ IDS = [f"{rule.aspect}-{rule.height}x{rule.width}x{rule.channels}" for rule in R
 
 
 def clear(height: int, width: int, seed: int) -> np.ndarray:
-    """A picture whose halves differ, so that pixels in other places would show."""
-    picture = noise(height, width, 3, seed=seed) // 2
-    picture[:, : width // 2] += 100
-    return picture
+    """An image whose halves differ, so that pixels in other places would show."""
+    image = noise(height, width, 3, seed=seed) // 2
+    image[:, : width // 2] += 100
+    return image
 
 
-def odd_pictures() -> dict[str, bytes]:
-    """Every kind of picture, in shapes from a strip to a column."""
+def odd_images() -> dict[str, bytes]:
+    """Every kind of image, in shapes from a strip to a column."""
     see_through = np.dstack([clear(40, 13, 1), noise(40, 13, seed=2)])
     palette = Image.fromarray(clear(9, 50, 3)).quantize(16)
     deep = noise(17, 31, seed=4).astype(np.uint16) * 250
@@ -98,13 +98,13 @@ def written_out(content: bytes, rule: ImageRule) -> np.ndarray:
     return whole
 
 
-def split_by_label(root: Path, pictures: list[Path]) -> Path:
-    """A set whose train and test are both all pictures, dealt out to the classes in turn."""
+def split_by_label(root: Path, images: list[Path]) -> Path:
+    """A set whose train and test are both all images, dealt out to the classes in turn."""
     for part in ("train", "test"):
         for label, name in enumerate(CLASS_NAMES):
             folder = root / part / name
             folder.mkdir(parents=True)
-            for path in pictures[label::4]:
+            for path in images[label::4]:
                 (folder / path.name).write_bytes(path.read_bytes())
     return root
 
@@ -129,21 +129,19 @@ def model(tmp_path, rule):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """The odd pictures by their paths."""
+def images(tmp_path):
+    """The odd images by their paths."""
     folder = tmp_path / "odd"
     folder.mkdir()
-    for name, content in odd_pictures().items():
+    for name, content in odd_images().items():
         (folder / name).write_bytes(content)
     return sorted(folder.iterdir())
 
 
-def test_the_classifier_sees_the_pixels_of_the_rule_in_files_bytes_and_arrays(
-    model, rule, pictures
-):
+def test_the_classifier_sees_the_pixels_of_the_rule_in_files_bytes_and_arrays(model, rule, images):
     classifier = Classifier.open(model)
     assert classifier.rule == rule
-    for path in pictures:
+    for path in images:
         expected = written_out(path.read_bytes(), rule)
         assert np.array_equal(classifier.read(path).image, expected), path.name
         assert np.array_equal(classifier.read(path.read_bytes()).image, expected), path.name
@@ -153,17 +151,17 @@ def test_the_classifier_sees_the_pixels_of_the_rule_in_files_bytes_and_arrays(
     np.testing.assert_allclose(classifier.probabilities(wide[None]), answers, atol=1e-5)
 
 
-def test_a_set_is_judged_on_the_pixels_of_the_rule(rule, pictures, tmp_path):
+def test_a_set_is_judged_on_the_pixels_of_the_rule(rule, images, tmp_path):
     """What `evaluate`, `robustness` and `explain` are given, at whatever size it was trained."""
-    root = split_by_label(tmp_path / "set", pictures)
+    root = split_by_label(tmp_path / "set", images)
     part = load_part(str(root), "test", Run(tmp_path / "none"), rule, tmp_path / "cache")
     expected = [written_out(Path(path).read_bytes(), rule) for path in part.paths]
-    assert len(part) == len(pictures) and part.aspect == rule.aspect
+    assert len(part) == len(images) and part.aspect == rule.aspect
     assert np.array_equal(part.images, expected)
 
 
-def test_a_set_is_trained_on_the_pixels_of_the_rule(rule, pictures, tmp_path):
-    root = split_by_label(tmp_path / "set", pictures)
+def test_a_set_is_trained_on_the_pixels_of_the_rule(rule, images, tmp_path):
+    root = split_by_label(tmp_path / "set", images)
     splits = load(root, size=12, aspect=rule.aspect, data_dir=tmp_path / "cache")
     square = replace(rule, height=12, width=12, channels=3)
     expected = [written_out(Path(path).read_bytes(), square) for path in splits.test.paths]
@@ -174,30 +172,30 @@ def test_a_set_is_trained_on_the_pixels_of_the_rule(rule, pictures, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES[2:3], ids=IDS[2:3], indirect=True)
 def test_the_command_line_answers_by_the_pixels_of_the_rule(
-    model, rule, pictures, tmp_path, monkeypatch
+    model, rule, images, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "answers.csv"
-    tinylens("predict", model, *pictures, "--csv", out)
+    tinylens("predict", model, *images, "--csv", out)
     with out.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    answers = linear_answers(np.stack([written_out(p.read_bytes(), rule) for p in pictures]), rule)
+    answers = linear_answers(np.stack([written_out(p.read_bytes(), rule) for p in images]), rule)
     assert [row["label"] for row in rows] == [CLASS_NAMES[best] for best in answers.argmax(axis=1)]
     found = [float(row["confidence"]) for row in rows]
     np.testing.assert_allclose(found, answers.max(axis=1), atol=1e-4)
-    root = split_by_label(tmp_path / "set", pictures)
+    root = split_by_label(tmp_path / "set", images)
     told = json.loads(tinylens("evaluate", model, root, "--json"))
-    right = answers.argmax(axis=1) == [number % 4 for number in range(len(pictures))]
+    right = answers.argmax(axis=1) == [number % 4 for number in range(len(images))]
     assert told["evaluation"]["splits"]["test"]["accuracy"]["value"] == pytest.approx(right.mean())
 
 
 @pytest.mark.parametrize("rule", RULES[:1], ids=IDS[:1], indirect=True)
-def test_the_server_answers_by_the_pixels_of_the_rule(model, rule, pictures):
+def test_the_server_answers_by_the_pixels_of_the_rule(model, rule, images):
     server = Server(model)
     try:
         [described] = server.ask("/models").json["models"]
         assert described["image"]["aspect"] == "pad"
-        for path in pictures:
+        for path in images:
             [row] = server.ask("/predict?seen=true&look=true", path.read_bytes()).json["results"]
             expected = written_out(path.read_bytes(), rule)
             with Image.open(io.BytesIO(base64.b64decode(row["seen"].partition(",")[2]))) as image:
@@ -221,10 +219,10 @@ def run_of(folder: Path, splits: Splits, **known: object) -> Run:
 
 
 def test_a_run_is_opened_again_by_its_recorded_rule_whatever_would_be_chosen_now(
-    rule, pictures, tmp_path
+    rule, images, tmp_path
 ):
     """`explain`, `audit`, `verify` and others see what was trained on."""
-    root, cache = split_by_label(tmp_path / "set", pictures), tmp_path / "cache"
+    root, cache = split_by_label(tmp_path / "set", images), tmp_path / "cache"
     splits = load(root, rule=rule, data_dir=cache)
     run = run_of(tmp_path / "run", splits, image=rule.to_json())
     assert reopen(run, data_dir=cache).fingerprint == splits.fingerprint

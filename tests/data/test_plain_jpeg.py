@@ -35,7 +35,7 @@ def jpeg(array: np.ndarray, **options) -> bytes:
 
 
 def smooth(height: int, width: int, channels: int, seed: int) -> np.ndarray:
-    """A picture with edges and slopes, unlike noise."""
+    """An image with edges and slopes, unlike noise."""
     small = image_of(noise(3, 3, channels, seed=seed))
     large = small.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(large).reshape(height, width, channels)
@@ -55,8 +55,8 @@ def smooth(height: int, width: int, channels: int, seed: int) -> np.ndarray:
 def test_plain_jpegs_have_pillows_pixels(
     height, width, channels, draw, seed, quality, subsampling, flags
 ):
-    picture = draw(height, width, channels, seed=seed)
-    content = jpeg(picture, quality=quality, subsampling=subsampling, **flags)
+    image = draw(height, width, channels, seed=seed)
+    content = jpeg(image, quality=quality, subsampling=subsampling, **flags)
     frame = read_frame(content)
     assert frame is not None and frame[:3] == (width, height, channels == 1)
     for wanted in {channels, 3}:

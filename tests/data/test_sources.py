@@ -46,14 +46,14 @@ def test_without_parts_15_percent_are_test_and_10_of_the_rest_val(tmp_path):
         ("test", 16),
     ]
     assert splits.notes == (
-        "no test part was given: 15% of train, stratified, seed 0 (16 pictures), was set aside for "
+        "no test part was given: 15% of train, stratified, seed 0 (16 images), was set aside for "
         "it",
-        "val: 10% of train, stratified, seed 0 (8 pictures)",
+        "val: 10% of train, stratified, seed 0 (8 images)",
     )
     assert splits.test.counts.tolist() == [8, 8] and splits.val.counts.tolist() == [4, 4]
 
 
-def test_parts_share_no_picture_and_lose_none(tmp_path):
+def test_parts_share_no_image_and_lose_none(tmp_path):
     path = npz(tmp_path / "x.npz")
     rows = [image.tobytes() for _, part in load(path).items() for image in part.images]
     assert sorted(rows) == sorted(image.tobytes() for image in arrays.read(path).images)
@@ -62,7 +62,7 @@ def test_parts_share_no_picture_and_lose_none(tmp_path):
 def test_a_test_part_that_is_given_is_used_whole(tmp_path):
     splits = load(npz(tmp_path / "x.npz", test=10), test=0.5)
     assert [len(part) for _, part in splits.items()] == [90, 10, 10]
-    assert splits.notes == ("val: 10% of train, stratified, seed 0 (10 pictures)",)
+    assert splits.notes == ("val: 10% of train, stratified, seed 0 (10 images)",)
 
 
 def test_val_0_trains_on_everything(tmp_path):
@@ -81,10 +81,10 @@ def test_the_test_part_does_not_depend_on_the_share_of_val(tmp_path):
     assert load(path, val=0.3).test.fingerprint == load(path, val=0).test.fingerprint
 
 
-def test_a_class_of_one_picture_is_named(tmp_path):
+def test_a_class_of_one_image_is_named(tmp_path):
     data = Dataset(build.noise(5, 4, 4, 1), [0, 0, 0, 0, 1], ("cat", "dog"), "made")
     arrays.write(tmp_path / "x.npz", data)
-    with pytest.raises(DataError, match="one picture alone of class dog, and 15% of each"):
+    with pytest.raises(DataError, match="one image alone of class dog, and 15% of each"):
         load(tmp_path / "x.npz")
 
 
@@ -169,19 +169,19 @@ def test_a_path_of_something_else_is_told_what_was_looked_for(tmp_path):
 def test_a_size_asked_for_is_given_and_noted_for_arrays_too(tmp_path):
     splits = load(npz(tmp_path / "x.npz", test=10), size=8)
     assert {part.image_shape for _, part in splits.items()} == {(8, 8, 3)}
-    assert splits.notes[0] == "pictures of 4×6 pixels were stretched to 8×8"
+    assert splits.notes[0] == "images of 4×6 pixels were stretched to 8×8"
 
 
 def test_a_size_that_is_there_already_changes_nothing():
     assert load("shapes", size=32).fingerprint == load("shapes").fingerprint
 
 
-def test_pictures_and_arrays_are_stretched_by_the_same_rule(tmp_path):
+def test_images_and_arrays_are_stretched_by_the_same_rule(tmp_path):
     images = build.noise(40, 10, 10, 3)
     names, labels = ("a", "b"), np.arange(40) % 2
     arrays.write(tmp_path / "x.npz", Dataset(images, labels, names, "made"))
-    pictures = [build.encoded(image) for image in images]
-    build.parquet(tmp_path / "x.parquet", pictures, labels.tolist(), names)
+    samples = [build.encoded(image) for image in images]
+    build.parquet(tmp_path / "x.parquet", samples, labels.tolist(), names)
     one, two = (load(tmp_path / name, size=7, val=0) for name in ("x.npz", "x.parquet"))
 
     def rows(splits):
@@ -217,7 +217,7 @@ def test_an_aspect_that_is_nearly_known_is_proposed():
         load("shapes", aspect="padd")
 
 
-def test_data_dir_is_where_decoded_pictures_are_kept(tmp_path, cache):
+def test_data_dir_is_where_decoded_images_are_kept(tmp_path, cache):
     load(build.two_classes(tmp_path / "pets", 20), data_dir=tmp_path / "mine")
     assert (tmp_path / "mine" / "decoded").is_dir() and not cache.exists()
 
@@ -230,8 +230,8 @@ def test_strict_and_progress_reach_the_decoder(tmp_path):
     (root / "cat" / "broken.png").write_bytes(b"?")
     splits = load(root)
     assert [Path(one.path).name for one in splits.train.skipped] == ["broken.png"]
-    assert "1 pictures could not be read and were set aside" in splits.notes
-    with pytest.raises(DataError, match="1 pictures cannot be read"):
+    assert "1 images could not be read and were set aside" in splits.notes
+    with pytest.raises(DataError, match="1 images cannot be read"):
         load(root, strict=True)
 
 

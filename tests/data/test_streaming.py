@@ -85,9 +85,7 @@ def test_an_error_while_reading_ahead_reaches_who_asks():
     ("recipe", "shape"),
     [(RECIPE, (12, 12, 1)), pytest.param(FAST, (32, 32, 1), marks=pytest.mark.slow)],
 )
-def test_streamed_and_resident_pictures_train_the_same_weights(
-    tmp_path, monkeypatch, recipe, shape
-):
+def test_streamed_and_resident_images_train_the_same_weights(tmp_path, monkeypatch, recipe, shape):
     splits = tiny_splits(shape)
 
     def trained(folder, fits):

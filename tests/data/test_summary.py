@@ -41,14 +41,14 @@ def test_statistics_are_numpys_also_over_blocks(monkeypatch):
     assert std == pytest.approx(images.std(axis=(0, 1, 2)))
 
 
-def test_a_sheet_has_a_row_a_class_with_its_pictures():
+def test_a_sheet_has_a_row_a_class_with_its_images():
     data = dataset([10, 20, 30, 40], [0, 0, 1, 2])
     sheet = contact_sheet(data, columns=2)
     times = CELL // 8
     height = len(NAMES) * (8 * times + GAP) + GAP
     assert sheet.height == height
     pixels = np.asarray(sheet)
-    right = sheet.width - 2 * (CELL + GAP)  # where the pictures begin
+    right = sheet.width - 2 * (CELL + GAP)  # where the images begin
     tops = [GAP + row * (CELL + GAP) for row in range(3)]
     first = [pixels[top + 5, right + 5].tolist() for top in tops]
     second = [pixels[top + 5, right + CELL + GAP + 5].tolist() for top in tops]
@@ -58,14 +58,14 @@ def test_a_sheet_has_a_row_a_class_with_its_pictures():
     assert all((names[top : top + CELL] < 100).any() for top in tops)  # something is written
 
 
-def test_pictures_are_taken_evenly_from_all():
+def test_images_are_taken_evenly_from_all():
     data = dataset(range(100), [0] * 98 + [1, 2])
     pixels = np.asarray(contact_sheet(data, columns=2))
     right = pixels.shape[1] - 2 * (CELL + GAP)
     assert pixels[GAP + 1, right + 1, 0] == 0 and pixels[GAP + 1, right + CELL + GAP + 1, 0] == 49
 
 
-def test_large_pictures_are_made_smaller():
+def test_large_images_are_made_smaller():
     assert contact_sheet(dataset([1, 2, 3], [0, 1, 2], side=500), 1).height == 3 * 132 + GAP
 
 
@@ -87,13 +87,13 @@ def test_names_in_other_scripts_and_long_ones_do_not_break_the_sheet():
     contact_sheet(Dataset(images, [0, 1], ("猫 🐈", "x" * 500), "made"))
 
 
-def test_of_many_broken_pictures_the_first_are_printed_and_the_rest_counted():
+def test_of_many_broken_images_the_first_are_printed_and_the_rest_counted():
     skipped = tuple(Skipped(f"{number}.png", "empty file") for number in range(25))
     found = summarize(
         Splits(dataset([1, 2, 3], [0, 1, 2], skipped=skipped), None, dataset([5], [2]), ("a note",))
     )
     lines = list(found.lines())
-    assert lines[0] == "pictures       8×8 grey" and "note           a note" in lines
+    assert lines[0] == "images       8×8 grey" and "note           a note" in lines
     assert lines[-2:] == [
         "set aside      19.png: empty file",
         "set aside      and 5 more; --json lists all",

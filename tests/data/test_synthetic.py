@@ -8,7 +8,7 @@ import pytest
 from tinylens.data.readers.synthetic import CLASS_NAMES, shapes
 
 
-def test_the_same_seed_draws_the_same_pictures_and_they_are_these():
+def test_the_same_seed_draws_the_same_images_and_they_are_these():
     data = shapes(n_train=30, n_test=20, seed=7)
     assert data.fingerprint == shapes(n_train=30, n_test=20, seed=7).fingerprint
     assert data.fingerprint == "501ec432728c737d84137e5a2cdf189560636c937c237a4c3774246815a5acc4"

@@ -48,8 +48,8 @@ def with_column(path, name, cells):
 
 @pytest.mark.parametrize("column", ["split", "subset"])
 def test_a_column_says_the_parts_where_no_name_of_a_file_does(tmp_path, options, column):
-    pictures = [plain((shade, 0, 0)) for shade in (10, 20, 30, 40)]
-    path = parquet(tmp_path / "pets.parquet", pictures, [0, 1, 0, 0])
+    images = [plain((shade, 0, 0)) for shade in (10, 20, 30, 40)]
+    path = parquet(tmp_path / "pets.parquet", images, [0, 1, 0, 0])
     splits = table.read(
         with_column(path, column, ["test", "train", "Validation", "train"]), options
     )
@@ -58,8 +58,8 @@ def test_a_column_says_the_parts_where_no_name_of_a_file_does(tmp_path, options,
 
 
 def test_a_split_that_is_none_is_an_error_and_another_column_is_left_alone(tmp_path, options):
-    pictures = [plain(RED), plain(BLUE)]
-    path = parquet(tmp_path / "pets.parquet", pictures, [0, 1])
+    images = [plain(RED), plain(BLUE)]
+    path = parquet(tmp_path / "pets.parquet", images, [0, 1])
     with_column(path, "set", ["Lego 7", "Lego 8"])
     assert len(table.read(path, options)) == 2
     with_column(path, "split", ["train", "tset"])
@@ -122,18 +122,18 @@ def test_older_metadata_that_numbers_the_names_is_understood(tmp_path, options):
     assert table.read(path, options).class_names == ("fox", "hen")
 
 
-def test_null_rows_and_broken_pictures_are_set_aside_by_row(tmp_path, options):
-    pictures = [plain(), None, b"?", plain(), plain()]
-    path = parquet(tmp_path / "x.parquet", pictures, [0, 0, 1, None, 1])
+def test_null_rows_and_broken_images_are_set_aside_by_row(tmp_path, options):
+    images = [plain(), None, b"?", plain(), plain()]
+    path = parquet(tmp_path / "x.parquet", images, [0, 0, 1, None, 1])
     for _ in range(2):
         parts = table.read_parts(path, options)
         told = {Path(one.path).name: one.reason for one in parts.train.skipped}
-        assert told["x.parquet:1"] == "no picture"
+        assert told["x.parquet:1"] == "no image"
         assert told["x.parquet:3"] == "no label"
-        assert told["x.parquet:2"].startswith("not a picture")
+        assert told["x.parquet:2"].startswith("not an image")
         assert parts.train.labels.tolist() == [0, 1]
-        assert parts.notes == ("3 pictures could not be read and were set aside",)
-    with pytest.raises(DataError, match="3 pictures cannot be read"):
+        assert parts.notes == ("3 images could not be read and were set aside",)
+    with pytest.raises(DataError, match="3 images cannot be read"):
         table.read(path, Options(data_dir=options.data_dir, strict=True))
 
 
@@ -270,7 +270,7 @@ def test_an_empty_folder_is_told_what_was_expected(tmp_path, options):
 
 def test_nothing_half_written_is_left_after_an_error(tmp_path, options):
     path = parquet(tmp_path / "x.parquet", [b"?", b"?"], [0, 1])
-    with pytest.raises(DataError, match="none of 2 files is a picture"):
+    with pytest.raises(DataError, match="none of 2 files is an image"):
         table.read(path, options)
     assert list(options.data_dir.rglob("*")) == []
 
@@ -348,8 +348,8 @@ dataset_info:
 
 
 def test_class_names_may_be_in_the_card_of_a_hugging_face_folder(tmp_path, options):
-    pictures = [plain((10 * n, 0, 0)) for n in range(3)]
-    parquet(tmp_path / "data" / "train-00000-of-00001.parquet", pictures, [0, 1, 2], names=())
+    images = [plain((10 * n, 0, 0)) for n in range(3)]
+    parquet(tmp_path / "data" / "train-00000-of-00001.parquet", images, [0, 1, 2], names=())
     assert table.read(tmp_path, options).class_names == ("0", "1", "2")
     (tmp_path / "README.md").write_text(CARD)
     assert table.read(tmp_path, options).class_names == ("it's", "no: {cat}", "é")

@@ -93,7 +93,7 @@ def test_groups_are_in_the_json(tmp_path, monkeypatch):
     assert sum(map(len, parts)) == 30
 
 
-def test_pictures_without_a_class_are_set_aside(tmp_path, options):
+def test_images_without_a_class_are_set_aside(tmp_path, options):
     files = samples(4) | {"9.png": plain(), "8.png": plain(), "8.json": b'{"width": 3}'}
     packed(tmp_path / "0.tar", files)
     data = webdataset.read(tmp_path, options)

@@ -45,7 +45,7 @@ def test_a_single_answer_for_everything_has_no_correlation():
     assert figures_of([[5, 0], [5, 0]]).mcc == 0
 
 
-def test_confusion_intervals_equal_those_of_resampled_pictures():
+def test_confusion_intervals_equal_those_of_resampled_images():
     labels = np.arange(400) % 3
     answers = simulated_probabilities(labels, 3, strength=1.5).argmax(axis=1)
     drawn = bootstrap.confusion_intervals(confusion_of(labels, answers, 3))
@@ -66,7 +66,7 @@ def test_intervals_come_from_the_seed():
     assert first != other
 
 
-def test_log_loss_interval_equals_that_of_resampled_pictures():
+def test_log_loss_interval_equals_that_of_resampled_images():
     labels = np.arange(300) % 3
     probabilities = simulated_probabilities(labels, 3)
     losses = -np.log(probabilities[np.arange(300), labels])
@@ -75,7 +75,7 @@ def test_log_loss_interval_equals_that_of_resampled_pictures():
 
 
 @pytest.mark.parametrize(("n", "classes", "strength"), [(90, 3, 1.0), (400, 4, 2.0)])
-def test_roc_auc_interval_is_close_to_that_of_resampled_pictures(n, classes, strength):
+def test_roc_auc_interval_is_close_to_that_of_resampled_images(n, classes, strength):
     labels = np.arange(n) % classes
     probabilities = simulated_probabilities(labels, classes, strength=strength)
     one_hot = np.eye(classes)
@@ -99,7 +99,7 @@ def test_misordered_shares_make_the_area_under_the_curve():
     assert 1 - shares[labels == 0, 3].mean() == pytest.approx(area)
 
 
-def test_roc_auc_has_no_interval_when_a_class_has_no_picture():
+def test_roc_auc_has_no_interval_when_a_class_has_no_image():
     labels = np.arange(30) % 2
     assert (
         bootstrap.probability_intervals(simulated_probabilities(labels, 3), labels).roc_auc_macro
@@ -127,7 +127,7 @@ def test_calibration_interval_of_an_overconfident_network_lies_round_the_truth()
     assert high - low < 0.04
 
 
-def test_two_pictures_are_enough():
+def test_two_images_are_enough():
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)
     intervals = bootstrap.probability_intervals(probabilities, np.array([0, 1]))
     assert intervals.roc_auc_macro == (1.0, 1.0)

@@ -19,7 +19,7 @@ NAMES = ("cat", "dog", "hen")
 
 
 def run(folder, right, seed=0, sha256="a", names=NAMES):
-    """A finished run that answers the given pictures right, of labels that repeat 0, 1, 2."""
+    """A finished run that answers the given images right, of labels that repeat 0, 1, 2."""
     labels = np.arange(len(right)) % 3
     answers = np.where(right, labels, (labels + 1) % 3)
     probabilities = np.full((len(right), 3), 0.1, np.float32)
@@ -112,7 +112,7 @@ def test_a_better_run_is_named_with_its_lead(tmp_path):
     assert pair.f1_macro.value == pytest.approx(0.05, abs=0.005)
     assert pair.log_loss.value < 0
     assert pair.words.startswith("b is better than a by 5.0 points of accuracy (3.")
-    assert pair.words.endswith("on 1,200 test pictures")
+    assert pair.words.endswith("on 1,200 test images")
     assert compare(two(tmp_path, second, first)).pairs[0].words.startswith("a is better than b by")
 
 
@@ -121,7 +121,7 @@ def test_runs_that_differ_by_chance_are_not_told_apart(tmp_path):
     first, second = random.random((2, 600)) < 0.9
     (pair,) = compare(two(tmp_path, first, second)).pairs
     assert pair.better is None
-    assert pair.words.startswith("no difference that 600 pictures can show: accuracy of b minus a")
+    assert pair.words.startswith("no difference that 600 images can show: accuracy of b minus a")
     json.dumps(compare(two(tmp_path, first, second)).to_json())
 
 
@@ -150,7 +150,7 @@ def test_of_three_runs_each_two_are_compared_and_chance_shared(tmp_path):
     assert [pair.p_value for pair in found.pairs] == holm(raw)
 
 
-def test_runs_of_other_pictures_or_classes_or_one_run_alone_are_refused(tmp_path):
+def test_runs_of_other_images_or_classes_or_one_run_alone_are_refused(tmp_path):
     right = np.ones(6, bool)
     with pytest.raises(RunError, match="they are not the same ones; expected one test part"):
         compare(two(tmp_path, right, right, sha256="b"))

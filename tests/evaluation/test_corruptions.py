@@ -14,15 +14,15 @@ EVERY = pytest.mark.parametrize("name", CORRUPTIONS)
 
 
 def scene(count=3, side=32, channels=3):
-    """Pictures with edges, plain parts and a colour ramp; the same wherever they are drawn."""
+    """Images with edges, plain parts and a colour ramp; the same wherever they are drawn."""
     rows, columns = np.mgrid[:side, :side]
-    pictures = np.empty((count, side, side, channels), np.uint8)
+    images = np.empty((count, side, side, channels), np.uint8)
     for number in range(count):
         ramp = (rows * 5 + columns * 2 + 40 * number) % 256
         box = (rows // 6 + columns // 6 + number) % 2 * 120
         for channel in range(channels):
-            pictures[number, :, :, channel] = (ramp // (channel + 1) + box) % 256
-    return pictures
+            images[number, :, :, channel] = (ramp // (channel + 1) + box) % 256
+    return images
 
 
 def test_there_are_the_15_published_ones_at_five_strengths():
@@ -39,21 +39,21 @@ def test_there_are_the_15_published_ones_at_five_strengths():
 
 @EVERY
 @pytest.mark.parametrize("shape", [(32, 3), (28, 1), (20, 3)])
-def test_pictures_keep_their_shape_and_are_changed_by_their_seed_alone(name, shape):
-    pictures = scene(3, *shape)
-    before = pictures.copy()
-    first, again, other = (corrupted(pictures, name, 3, seed) for seed in (0, 0, 1))
-    assert first.shape == pictures.shape and first.dtype == np.uint8
-    assert np.array_equal(pictures, before)
+def test_images_keep_their_shape_and_are_changed_by_their_seed_alone(name, shape):
+    images = scene(3, *shape)
+    before = images.copy()
+    first, again, other = (corrupted(images, name, 3, seed) for seed in (0, 0, 1))
+    assert first.shape == images.shape and first.dtype == np.uint8
+    assert np.array_equal(images, before)
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, pictures)
+    assert not np.array_equal(first, images)
     drawn = name not in ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate")
     drawn = drawn and name != "jpeg_compression"
     assert np.array_equal(first, other) != drawn
 
 
 @EVERY
-def test_pictures_are_the_golden_ones(name):
+def test_images_are_the_golden_ones(name):
     """A change of a kernel, of SciPy or of Pillow shows here: robustness figures would shift."""
     with np.load(GOLDEN) as golden:
         for strength in STRENGTHS:
@@ -69,10 +69,10 @@ def test_pictures_are_the_golden_ones(name):
         *("zoom_blur", "snow", "fog", "brightness", "contrast", "jpeg_compression"),
     ],
 )
-def test_stronger_is_further_from_the_picture(name):
-    pictures = scene(40)
+def test_stronger_is_further_from_the_image(name):
+    images = scene(40)
     distances = [
-        np.abs(corrupted(pictures, name, s) - pictures.astype(float)).mean() for s in STRENGTHS
+        np.abs(corrupted(images, name, s) - images.astype(float)).mean() for s in STRENGTHS
     ]
     assert distances[0] < distances[2] < distances[4]
 
@@ -99,7 +99,7 @@ def test_shot_noise_is_as_wide_as_the_root_of_the_light():
 
 
 @pytest.mark.parametrize("name", ["defocus_blur", "glass_blur", "motion_blur", "zoom_blur"])
-def test_blurs_leave_a_plain_picture_plain(name):
+def test_blurs_leave_a_plain_image_plain(name):
     plain = np.full((2, 32, 32, 3), 77, np.uint8)
     assert np.abs(corrupted(plain, name, 5).astype(int) - 77).max() <= 1
 
@@ -112,13 +112,13 @@ def test_brightness_adds_to_the_value_and_keeps_the_hue():
 
 
 def test_contrast_keeps_the_mean_and_shrinks_the_spread():
-    pictures = scene(1)
-    flat = corrupted(pictures, "contrast", 4).astype(float)
-    assert flat.mean() == pytest.approx(pictures.mean(), abs=0.5)
-    assert flat[..., 0].std() == pytest.approx(0.3 * pictures[..., 0].std(), rel=0.02)
+    images = scene(1)
+    flat = corrupted(images, "contrast", 4).astype(float)
+    assert flat.mean() == pytest.approx(images.mean(), abs=0.5)
+    assert flat[..., 0].std() == pytest.approx(0.3 * images[..., 0].std(), rel=0.02)
 
 
 def test_jpeg_of_grey_and_colour_comes_back_in_its_shape():
     for channels in (1, 3):
-        pictures = scene(2, 28, channels)
-        assert through_jpeg(pictures, 60).shape == pictures.shape
+        images = scene(2, 28, channels)
+        assert through_jpeg(images, 60).shape == images.shape

@@ -37,7 +37,7 @@ def holds(interval, truth):
 
 
 CALIBRATED, OVERCONFIDENT = 1.0, 1.15
-TOO_WIDE = pytest.mark.xfail(reason="of 200 pictures the interval of ECE holds the truth in 97 %")
+TOO_WIDE = pytest.mark.xfail(reason="of 200 images the interval of ECE holds the truth in 97 %")
 
 
 @pytest.mark.slow

@@ -37,34 +37,34 @@ def words_of(train, test, curve=None):
     return [each.words for each in advise(evaluation, take_apart(evaluation), curve)]
 
 
-def test_a_gap_asks_for_regularising_and_for_pictures_of_the_class_that_carries_it():
+def test_a_gap_asks_for_regularising_and_for_images_of_the_class_that_carries_it():
     assert words_of(*OVERFITTED) == [
-        "Augment or regularise more, or collect more pictures: the gap from train to test is "
+        "Augment or regularise more, or collect more images: the gap from train to test is "
         "8.0 (6.6 to 9.5) points, 92 % of the error on test. See what more would give: "
         "tinylens learning-curve RUN.",
-        "Collect more pictures of “cat”: it carries 79 % (72 to 87) of the gap, 6.3 of 8.0 points, "
-        "with 33 % of the pictures.",
+        "Collect more images of “cat”: it carries 79 % (72 to 87) of the gap, 6.3 of 8.0 points, "
+        "with 33 % of the images.",
         "Look at “cat” and “dog” side by side, and mend wrong labels: they are taken for each "
         "other in 60 of 130 mistakes, 4.0 of 8.7 points.",
     ]
 
 
-def test_a_learning_curve_says_what_more_pictures_would_give():
+def test_a_learning_curve_says_what_more_images_would_give():
     words = words_of(*OVERFITTED, curve_of(0.007, 0.015))
     assert words[0].startswith("Augment or regularise more: the gap")
     assert words[1].startswith("Look at “cat” and “dog” side by side")
     assert words[2] == (
-        "Collect more pictures: twice as many would give +1.1 ± 0.4 points, by the learning curve "
+        "Collect more images: twice as many would give +1.1 ± 0.4 points, by the learning curve "
         "of recipe fast on val."
     )
-    assert words[3].startswith("Collect more pictures of “cat”: it carries 79 %")
+    assert words[3].startswith("Collect more images of “cat”: it carries 79 %")
 
 
-def test_where_more_pictures_give_little_none_are_asked_for():
+def test_where_more_images_give_little_none_are_asked_for():
     words = words_of(*OVERFITTED, curve_of(0.001, 0.0026))
     assert len(words) == 3
     assert words[2] == (
-        "Do not collect more pictures of the same kind: twice as many would give 0.2 ± 0.1 points, "
+        "Do not collect more images of the same kind: twice as many would give 0.2 ± 0.1 points, "
         "by the learning curve of recipe fast on val."
     )
     assert not any(each.startswith("Collect") or "or collect" in each for each in words)
@@ -99,7 +99,7 @@ def test_a_network_that_learnt_nothing_is_told_only_that():
     [words] = words_of([[900, 100], [900, 100]], [[250, 250], [250, 250]])
     assert words == (
         "Find out why nothing was learnt: 50.0 % of test are right, and always answering “cat” "
-        "would be right on 50.0 %. Look whether the loss falls, and whether pictures and labels "
+        "would be right on 50.0 %. Look whether the loss falls, and whether images and labels "
         "belong together."
     )
 
@@ -122,7 +122,7 @@ def test_doubted_labels_and_leaks_are_told_with_their_figures():
         "on test sit on them, and 0.8 of 1.0 on train."
     )
     assert words[3] == (
-        "Take the 300 leaked pictures out of test: the accuracy reads 2.6 (1.9 to 3.3) points "
+        "Take the 300 leaked images out of test: the accuracy reads 2.6 (1.9 to 3.3) points "
         "higher for them, and is 91.4 % without."
     )
 
@@ -190,14 +190,14 @@ def test_a_gap_that_may_be_none_is_not_called_overfitting():
     words = measure_gap(part(925, 1000), part(921, 1000)).words
     assert words.startswith(
         "Train 0.925, test 0.921: the gap is 0.4 points (−2.0 to 2.8), "
-        "which 1,000 test pictures cannot tell from none. "
+        "which 1,000 test images cannot tell from none. "
         "On new images like the test set expect 92.1 % right (90.3 to 93.6); "
         "no overfitting can be seen."
     )
     assert "overstates" not in words
 
 
-def test_too_few_pictures_blame_nothing():
+def test_too_few_images_blame_nothing():
     words = measure_gap(part(1000, 1000), part(38, 40)).words
     assert "cannot tell from none" not in words  # 1,000 of 1,000 against 38 of 40 is a gap
     words = measure_gap(part(30, 30), part(29, 30)).words
@@ -215,7 +215,7 @@ def test_a_test_part_that_is_easier_than_train_is_not_praised():
     assert gap.words.startswith(
         "Train 0.900, test 0.924: test is better by 2.4 points (1.8 to 3.0)"
     )
-    assert "the test pictures are easier than the train pictures" in gap.words
+    assert "the test images are easier than the train images" in gap.words
     assert "overfitting" not in gap.words.lower()
 
 
@@ -229,7 +229,7 @@ def test_a_network_no_better_than_one_constant_answer_is_named(right):
 def test_a_perfect_run_is_told_what_it_may_be_on_new_images():
     words = measure_gap(part(1000, 1000), part(1000, 1000)).words
     assert words == (
-        "Train 1.000, test 1.000: the gap is 0.0 points (−0.4 to 0.4), which 1,000 test pictures "
+        "Train 1.000, test 1.000: the gap is 0.0 points (−0.4 to 0.4), which 1,000 test images "
         "cannot tell from none. On new images like the test set expect 100.0 % right "
         "(99.6 to 100.0); no overfitting can be seen."
     )

@@ -75,7 +75,7 @@ def test_figures_by_hand():
     assert (cat.precision.value, cat.recall.value) == (0.5, 1.0)
     assert (dog.precision.value, dog.recall.value) == (1.0, pytest.approx(2 / 3))
     assert cat.precision.ci95 == wilson_interval(1, 2)  # of 2 answers
-    assert dog.recall.ci95 == wilson_interval(2, 3)  # of 3 pictures
+    assert dog.recall.ci95 == wilson_interval(2, 3)  # of 3 images
     assert scores.top5.value == 1.0
     assert scores.roc_auc_macro.value == 1.0
     assert scores.log_loss.value == pytest.approx(-np.log([0.9, 0.8, 0.3, 0.6]).mean(), rel=1e-6)
@@ -89,7 +89,7 @@ def test_top5_counts_the_five_most_probable_classes():
     assert scores.top5.ci95 == wilson_interval(5, 7)
 
 
-def test_a_class_without_pictures_has_no_roc_auc_and_an_open_recall():
+def test_a_class_without_images_has_no_roc_auc_and_an_open_recall():
     labels = np.arange(40) % 2
     scores = score(simulated_probabilities(labels, 3), labels, ("a", "b", "c"))
     assert (scores.roc_auc_macro.value, scores.roc_auc_macro.ci95) == (None, None)
@@ -112,7 +112,7 @@ def test_renaming_classes_permutes_the_confusion_matrix_and_changes_no_figure(or
         assert getattr(permuted, name).value == pytest.approx(getattr(plain, name).value)
 
 
-def test_pictures_given_twice_change_no_figure_and_narrow_the_intervals():
+def test_images_given_twice_change_no_figure_and_narrow_the_intervals():
     labels = np.arange(90) % 3
     probabilities = simulated_probabilities(labels, 3, strength=1.5) ** 3
     probabilities /= probabilities.sum(axis=1, keepdims=True)  # its calibration error is no noise
@@ -170,7 +170,7 @@ def test_without_train_there_is_no_gap():
 
 
 def brightness_is_the_class(images):
-    """A classifier of pictures whose every pixel is their class number."""
+    """A classifier of images whose every pixel is their class number."""
     return np.eye(3, dtype=np.float32)[images[:, 0, 0, 0]]
 
 

@@ -1,4 +1,4 @@
-"""The gap in parts: they add up, and they are what the pictures say."""
+"""The gap in parts: they add up, and they are what the images say."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_mistakes_on_doubted_labels_are_told_apart_on_both_parts():
 
 
 def test_labels_are_found_by_the_rows_that_were_judged():
-    """Train may be judged on some of its pictures only: row 7 of it is the second one here."""
+    """Train may be judged on some of its images only: row 7 of it is the second one here."""
     predictions = predictions_of(train=([1, 1], [0, 0]), test=([0, 1], [0, 1]))
     predictions["train_indices"] = np.array([3, 7])
     evaluation = evaluation_of([[0, 2], [0, 0]], [[1, 0], [0, 1]])
@@ -120,12 +120,12 @@ def test_leaks_lift_the_accuracy_by_what_it_loses_without_them():
     predictions = predictions_of(train=([0], [0]), test=(answers, labels))
     twins = [(row, row) for row in range(20)]
     leaks = take_apart(evaluation, predictions, audit_of(twins=twins)).leaks
-    assert leaks.pictures == 20
+    assert leaks.images == 20
     assert leaks.without.value == pytest.approx(0.75)
     assert leaks.lift.value == pytest.approx(0.80 - 0.75)
     assert 0 < leaks.lift.ci95[0] < 0.05 < leaks.lift.ci95[1]
     none = take_apart(evaluation, predictions, audit_of()).leaks
-    assert (none.pictures, none.lift.value) == (0, 0.0)
+    assert (none.images, none.lift.value) == (0, 0.0)
 
 
 def test_without_train_or_test_there_is_nothing_to_take_apart():

@@ -1,15 +1,15 @@
-"""Which mistakes a run keeps pictures of."""
+"""Which mistakes a run keeps images of."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tinylens.evaluation import evaluate
-from tinylens.evaluation.evaluate import PICTURES_A_CONFUSION, PIXEL_BYTES, confused
+from tinylens.evaluation.evaluate import IMAGES_A_CONFUSION, PIXEL_BYTES, confused
 
 
 def answered(pairs, confidence):
-    """Probabilities and labels of pictures that are answered as the pairs (label, answer) say."""
+    """Probabilities and labels of images that are answered as the pairs (label, answer) say."""
     labels, answers = np.array(pairs).T
     rest = (1 - confidence)[:, None] / 2
     probabilities = np.where(answers[:, None] == np.arange(3), confidence[:, None], rest)
@@ -21,7 +21,7 @@ def test_every_confusion_is_there_and_the_surest_of_it_come_first():
     confidence = np.linspace(0.5, 0.98, len(pairs))
     rows = confused(*answered(pairs, confidence), (28, 28, 1))
     assert [row for row in rows if row < 9] == [8, 7, 6, 5, 4, 3]
-    assert 9 in rows and len(rows) == PICTURES_A_CONFUSION + 1
+    assert 9 in rows and len(rows) == IMAGES_A_CONFUSION + 1
 
 
 def test_a_budget_is_shared_out_by_how_often_a_confusion_occurs(monkeypatch):
@@ -31,7 +31,7 @@ def test_a_budget_is_shared_out_by_how_often_a_confusion_occurs(monkeypatch):
     assert rows.tolist() == [0, 1, 2, 6]  # quotients 6, 3, 2 against 2, 1 and 1
 
 
-def test_large_pictures_count_as_they_are_shown():
+def test_large_images_count_as_they_are_shown():
     random = np.random.default_rng(0)
     probabilities = random.dirichlet(np.ones(100), 20_000).astype(np.float32)
     labels = random.integers(0, 100, 20_000)

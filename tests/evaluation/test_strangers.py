@@ -1,4 +1,4 @@
-"""Telling pictures from elsewhere: against formulas written the long way, and on real networks."""
+"""Telling images from elsewhere: against formulas written the long way, and on real networks."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def drawn(n=400, seed=0, spread=1.0):
 
 
 def the_long_way(logits, labels, ordinary, asked):
-    """Return the strangeness by the papers' formulas, picture by picture."""
+    """Return the strangeness by the papers' formulas, image by image."""
     logits, ordinary, asked = (each.astype(np.float64) for each in (logits, ordinary, asked))
 
     ridge = out_of_distribution.RIDGE * logits.var(axis=0).mean()
@@ -79,7 +79,7 @@ def test_classes_that_lie_far_apart_stay_within_float32():
     assert largest * np.finfo(np.float32).eps < 1e-3 * (1 + spread)
 
 
-def test_a_class_without_pictures_does_no_harm():
+def test_a_class_without_images_does_no_harm():
     logits, labels = drawn()
     kept = labels != 2
     found = out_of_distribution.fit(logits[kept], labels[kept], logits[kept])
@@ -105,7 +105,7 @@ def test_the_area_is_scikit_learns_and_lies_in_its_interval(n, m, seed):
 
 
 def test_the_areas_interval_covers_the_true_area():
-    """Two normal distributions, 1.2 apart: 200 pictures against 100, 1,000 times."""
+    """Two normal distributions, 1.2 apart: 200 images against 100, 1,000 times."""
     random = np.random.default_rng(0)
     truth = scipy.special.ndtr(1.2 / np.sqrt(2))
     inside = 0
@@ -117,7 +117,7 @@ def test_the_areas_interval_covers_the_true_area():
     assert 0.935 <= inside / 1000 <= 0.965
 
 
-def test_the_threshold_refuses_as_many_ordinary_pictures_as_said():
+def test_the_threshold_refuses_as_many_ordinary_images_as_said():
     ours = np.arange(10_000) / 100
     known = Deciding(ordinary=out_of_distribution.quantiles(ours))
     for refused in (0.002, 0.01, 0.05):
@@ -135,12 +135,12 @@ def test_a_model_that_cannot_tell_strangers_says_so():
 
 
 def test_scrambling_moves_whole_tiles_and_loses_no_pixel():
-    pictures = np.arange(2 * 30 * 28 * 3).reshape(2, 30, 28, 3).astype(np.uint8)
-    result = out_of_distribution.scrambled(pictures, np.random.default_rng(0))
-    assert result.shape == pictures.shape and not np.array_equal(result, pictures)
-    np.testing.assert_array_equal(result[:, 28:], pictures[:, 28:])  # what makes no whole tile
+    images = np.arange(2 * 30 * 28 * 3).reshape(2, 30, 28, 3).astype(np.uint8)
+    result = out_of_distribution.scrambled(images, np.random.default_rng(0))
+    assert result.shape == images.shape and not np.array_equal(result, images)
+    np.testing.assert_array_equal(result[:, 28:], images[:, 28:])  # what makes no whole tile
     tiles = {
-        pictures[0, y : y + 7, x : x + 7].tobytes() for y in range(0, 28, 7) for x in (0, 7, 14, 21)
+        images[0, y : y + 7, x : x + 7].tobytes() for y in range(0, 28, 7) for x in (0, 7, 14, 21)
     }
     moved = {
         result[0, y : y + 7, x : x + 7].tobytes() for y in range(0, 28, 7) for x in (0, 7, 14, 21)
@@ -149,12 +149,12 @@ def test_scrambling_moves_whole_tiles_and_loses_no_pixel():
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (33, 40, 3)])
-def test_strangers_have_the_shape_of_the_networks_pictures(shape):
+def test_strangers_have_the_shape_of_the_networks_images(shape):
     ours = np.random.default_rng(0).integers(0, 256, (30, *shape), dtype=np.uint8)
     kinds = dict(out_of_distribution.strangers(ours, ["cat", "dog"]))
     assert list(kinds) == [
         "noise",
-        "its own pictures, cut up and scrambled",
+        "its own images, cut up and scrambled",
         "drawn shapes",
         "handwritten digits",
     ]

@@ -20,18 +20,18 @@ LABELS = np.array([0, 1, 2, 1, 0])
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return np.random.default_rng(0).integers(0, 256, (5, 12, 12, 1), np.uint8)
 
 
-def shape_for(pictures):
-    sample = np.random.default_rng(1).integers(0, 256, (60, *pictures.shape[1:]), np.uint8)
-    return NetworkShape(pictures.shape[1:], 3, (128.0,), (60.0,), seed=3, sample=sample)
+def shape_for(images):
+    sample = np.random.default_rng(1).integers(0, 256, (60, *images.shape[1:]), np.uint8)
+    return NetworkShape(images.shape[1:], 3, (128.0,), (60.0,), seed=3, sample=sample)
 
 
-def classic(pictures):
+def classic(images):
     """Return a small network whose norms and biases are not those that it starts with."""
-    network = build_network("classic", shape_for(pictures), {"widths": [4], "dense": [8]})
+    network = build_network("classic", shape_for(images), {"widths": [4], "dense": [8]})
     random = np.random.default_rng(2)
     for variable in network.variables:
         if variable.path.endswith(("beta", "moving_mean", "bias")):
@@ -48,9 +48,9 @@ def weights(network):
     return [layer.get_weights() for layer in network.layers if isinstance(layer, kinds)]
 
 
-def reference_maps(kernels, pictures):
+def reference_maps(kernels, images):
     """Return the pooled maps, float64, shape (n, 6, 6, 4)."""
-    x = (pictures.astype(np.float64) - 128) / 60
+    x = (images.astype(np.float64) - 128) / 60
     for (kernel,), (gamma, beta, mean, variance) in (kernels[0:2], kernels[2:4]):
         padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         x = np.stack(
@@ -71,9 +71,9 @@ def reference_logit(kernels, maps, label):
     return (np.maximum(before, 0) @ kernel.astype(np.float64) + bias)[:, label]
 
 
-def reference_map(kernels, picture, label):
+def reference_map(kernels, image, label):
     """Return one heatmap, float64, shape (12, 12)."""
-    maps = reference_maps(kernels, picture[None])
+    maps = reference_maps(kernels, image[None])
     steps = 1e-6 * np.eye(maps.size).reshape(-1, *maps.shape[1:])
     rise = reference_logit(kernels, maps + steps, label)
     rise -= reference_logit(kernels, maps - steps, label)
@@ -92,40 +92,40 @@ def reference_map(kernels, picture, label):
     return fine / max(fine.max(), 1e-300)
 
 
-def test_maps_are_those_of_a_float64_reference(pictures):
-    network = classic(pictures)
+def test_maps_are_those_of_a_float64_reference(images):
+    network = classic(images)
     told = []
-    found = GradCam(network)(pictures, LABELS, lambda *done: told.append(done))
+    found = GradCam(network)(images, LABELS, lambda *done: told.append(done))
     kernels = weights(network)
-    expected = [reference_map(kernels, *each) for each in zip(pictures, LABELS, strict=True)]
+    expected = [reference_map(kernels, *each) for each in zip(images, LABELS, strict=True)]
     assert found.dtype == np.float32 and told == [(5, 5)]
     assert sum(each.max() > 0 for each in expected) >= 4
     assert np.abs(found - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["resnet20", "whitened"])
-def test_before_global_pooling_it_is_the_class_activation_map(name, pictures):
+def test_before_global_pooling_it_is_the_class_activation_map(name, images):
     # Zhou et al. 2016, arXiv:1512.04150: the kernel of the last layer weighs the channels
     options = {"width": 4, "blocks": 1} if name == "resnet20" else {"grey_widths": [8, 8]}
-    network = build_network(name, shape_for(pictures), options)
+    network = build_network(name, shape_for(images), options)
     grad_cam = GradCam(network)
     last = network.get_layer(grad_cam.layer)
-    maps = keras.ops.convert_to_numpy(keras.Model(network.input, last.output)(pictures))
+    maps = keras.ops.convert_to_numpy(keras.Model(network.input, last.output)(images))
     kernel = network.get_layer("logits").get_weights()[0]
     coarse = np.stack([each @ kernel[:, label] for each, label in zip(maps, LABELS, strict=True)])
     expected = highest_one(upsampled(np.maximum(coarse, 0), (12, 12), grad_cam._grid))
     assert grad_cam.places == maps.shape[1:3] and min(grad_cam.places) > 1
     assert not grad_cam.flattened
-    assert np.abs(grad_cam(pictures, LABELS) - expected).max() < 1e-5
+    assert np.abs(grad_cam(images, LABELS) - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("views", [1, 2, 6])
-def test_what_ships_has_the_maps_of_the_network_in_it(views, pictures, tmp_path):
-    network = classic(pictures)
+def test_what_ships_has_the_maps_of_the_network_in_it(views, images, tmp_path):
+    network = classic(images)
     path = tmp_path / "model.keras"
     ship(network, temperature=1.5, views=views).save(path)
-    found = GradCam(open_network(path))(pictures, LABELS)
-    assert np.abs(found - GradCam(network)(pictures, LABELS)).max() < 1e-5
+    found = GradCam(open_network(path))(images, LABELS)
+    assert np.abs(found - GradCam(network)(images, LABELS)).max() < 1e-5
 
 
 def test_the_map_lies_on_what_the_network_looks_for():
@@ -139,9 +139,9 @@ def test_the_map_lies_on_what_the_network_looks_for():
         [np.array([[[[1.0, -1.0]]]]), np.array([0.0, 0.0])]
     )
     network.get_layer("logits").set_weights([np.diag([1.0, 1.0]), np.zeros(2)])
-    picture = np.zeros((2, 16, 16, 1), np.uint8)
-    picture[:, 9:12, 3:6] = 255  # the place in row 3, column 1: its middle is the pixel (10, 4)
-    bright, dark = GradCam(network)(picture, np.array([0, 1]))
+    image = np.zeros((2, 16, 16, 1), np.uint8)
+    image[:, 9:12, 3:6] = 255  # the place in row 3, column 1: its middle is the pixel (10, 4)
+    bright, dark = GradCam(network)(image, np.array([0, 1]))
     assert np.unravel_index(bright.argmax(), bright.shape) == (10, 4)
     assert bright[10, 4] == 1 and bright[10, 7] == 0 and bright[7, 4] == 0
     assert bright[10, 5] == pytest.approx(2 / 3) and bright[9, 4] == pytest.approx(2 / 3)
@@ -173,7 +173,7 @@ def test_places_lie_in_the_middle_of_what_they_look_at(size):
         assert line.first + line.step * middle == (pixels[0] + pixels[-1]) / 2
 
 
-def test_a_branch_that_passes_by_the_maps_is_held_still(pictures):
+def test_a_branch_that_passes_by_the_maps_is_held_still(images):
     inputs = keras.Input((12, 12, 1), name="image")
     early = keras.layers.Conv2D(3, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
     late = keras.layers.Conv2D(2, 3, strides=2)(early)
@@ -187,13 +187,13 @@ def test_a_branch_that_passes_by_the_maps_is_held_still(pictures):
     kernel = random.normal(size=(5, 3)).astype(np.float32)
     head.set_weights([kernel])
     grad_cam = GradCam(network)
-    maps = keras.ops.convert_to_numpy(keras.Model(inputs, late)(pictures))
+    maps = keras.ops.convert_to_numpy(keras.Model(inputs, late)(images))
     coarse = np.einsum("nhwc,cn->nhw", maps, kernel[3:, LABELS])
     expected = highest_one(upsampled(np.maximum(coarse, 0), (12, 12), grad_cam._grid))
-    assert expected.any() and np.abs(grad_cam(pictures, LABELS) - expected).max() < 1e-5
+    assert expected.any() and np.abs(grad_cam(images, LABELS) - expected).max() < 1e-5
 
 
-def test_a_network_within_a_network_and_a_sequential_one_are_seen_through(pictures):
+def test_a_network_within_a_network_and_a_sequential_one_are_seen_through(images):
     keras.utils.set_random_seed(0)  # one network in some hundred is dead from the start
     inner = keras.Sequential(
         [keras.Input((12, 12, 1)), keras.layers.Conv2D(3, 3, strides=2, activation="relu")]
@@ -208,18 +208,18 @@ def test_a_network_within_a_network_and_a_sequential_one_are_seen_through(pictur
     for network in (outer, flat):
         grad_cam = GradCam(network)
         assert grad_cam.places == (5, 5) and grad_cam._grid == (Line(1.0, 2.0), Line(1.0, 2.0))
-    found = GradCam(outer)(pictures, LABELS)
-    assert found.any() and np.abs(found - GradCam(flat)(pictures, LABELS)).max() < 1e-6
+    found = GradCam(outer)(images, LABELS)
+    assert found.any() and np.abs(found - GradCam(flat)(images, LABELS)).max() < 1e-6
 
 
-def test_what_has_no_places_or_no_logits_is_refused(pictures):
+def test_what_has_no_places_or_no_logits_is_refused(images):
     inputs = keras.Input((4,))
     flat = keras.Model(inputs, keras.layers.Dense(2, name="logits")(inputs))
     with pytest.raises(ModelError, match="has no layer with places"):
         GradCam(flat)
     with pytest.raises(ModelError, match="has no layer called logits; expected one"):
         GradCam(keras.Model(inputs, keras.layers.Dense(2)(inputs)))
-    with pytest.raises(DataError, match=r"5 pictures, and labels of shape \(4,\) from 0 to 2"):
-        GradCam(classic(pictures))(pictures, LABELS[:4])
-    with pytest.raises(DataError, match="expected one a picture, from 0 to 2"):
-        GradCam(classic(pictures))(pictures, LABELS + 1)
+    with pytest.raises(DataError, match=r"5 images, and labels of shape \(4,\) from 0 to 2"):
+        GradCam(classic(images))(images, LABELS[:4])
+    with pytest.raises(DataError, match="expected one an image, from 0 to 2"):
+        GradCam(classic(images))(images, LABELS + 1)

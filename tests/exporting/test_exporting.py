@@ -171,13 +171,13 @@ def export(model: Any, path: Path, **changes: Any) -> Any:
 def test_an_exported_network_answers_as_keras_does(name, tmp_path):
     model = network(*NETWORKS[name])
     check = export(model, tmp_path / "m.onnx")
-    assert (check.writer, check.pictures, check.ties, check.opset) == ("tinylens", 40, 0, 17)
+    assert (check.writer, check.images, check.ties, check.opset) == ("tinylens", 40, 0, 17)
     assert check.largest_difference < 1e-5
     assert check.size == (tmp_path / "m.onnx").stat().st_size
 
     others = images_of(model, 300, seed=1)
     expected = answers_of(model, others)
-    assert np.ptp(expected, axis=0).max() > 0.05  # the pictures do matter
+    assert np.ptp(expected, axis=0).max() > 0.05  # the images do matter
     given = Classifier.open(tmp_path / "m.onnx", threads=1).probabilities(others)
     np.testing.assert_allclose(given, expected, atol=1e-5)
 
@@ -289,7 +289,7 @@ def test_the_card_comes_with_golden_samples(tmp_path):
 
 
 def _rows(golden: Any) -> list[int]:
-    """Return which of the 40 pictures the golden ones are."""
+    """Return which of the 40 images the golden ones are."""
     images = np.random.default_rng(0).integers(0, 256, (40, 9, 7, 1), dtype=np.uint8)
     return [int((images == image).all(axis=(1, 2, 3)).argmax()) for image in golden.images]
 
@@ -342,7 +342,7 @@ def test_exporting_says_nothing(tmp_path, capfd):
         lambda: layers.Softmax(axis=1),
         lambda: layers.BatchNormalization(axis=1),
         lambda: layers.Activation("softsign"),
-        lambda: layers.Dense(3),  # of a picture: once a pixel
+        lambda: layers.Dense(3),  # of an image: once a pixel
         lambda: layers.Reshape((8, 24)),
         lambda: layers.UpSampling2D(interpolation="bicubic"),
         lambda: layers.Conv2D(2, 3, activation=layers.PReLU()),
@@ -423,7 +423,7 @@ def test_another_class_is_refused_but_for_ties():
     with pytest.raises(ModelError, match="differ by up to nan"):
         _compare(expected, given * np.float32("nan"))
     given[1] = [0.49999, 0.50001, 0.0]
-    with pytest.raises(ModelError, match="another class than Keras for 1 of 2 pictures"):
+    with pytest.raises(ModelError, match="another class than Keras for 1 of 2 images"):
         _compare(expected, given)
     near = np.float32(TIE / 4)
     expected[1], given[1] = [0.5 + near, 0.5 - near, 0], [0.5 - near, 0.5 + near, 0]
@@ -442,8 +442,8 @@ def test_answers_that_are_no_numbers_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"class_names": ("a", "b")}, "gives 5 probabilities for pictures of shape (9, 7, 1), but"),
-        ({"rule": ImageRule(9, 9, 1)}, "names 5 classes and pictures of shape (9, 9, 1)"),
+        ({"class_names": ("a", "b")}, "gives 5 probabilities for images of shape (9, 7, 1), but"),
+        ({"rule": ImageRule(9, 9, 1)}, "names 5 classes and images of shape (9, 9, 1)"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(changes, words, tmp_path):
@@ -453,11 +453,11 @@ def test_a_card_that_does_not_fit_is_refused(changes, words, tmp_path):
     assert words in str(caught.value)
 
 
-def test_pictures_to_compare_on_must_fit(tmp_path):
+def test_images_to_compare_on_must_fit(tmp_path):
     model = network(*NETWORKS["plain grey"])
     images = images_of(model, 4)
     for wrong in (images[:0], images[:, :5], images / 255):
-        with pytest.raises(ModelError, match="pictures to compare on are"):
+        with pytest.raises(ModelError, match="images to compare on are"):
             export(model, tmp_path / "m.onnx", check_images=wrong)
     with pytest.raises(ModelError, match=r"have shape \(40, 5\), expected \(4, 5\)"):
         export(model, tmp_path / "m.onnx", check_images=images)

@@ -38,11 +38,11 @@ def network(scale: float, behind: tuple[str, ...]) -> onnx.ModelProto:
 
 
 def answers(proto: onnx.ModelProto) -> np.ndarray:
-    pictures = np.random.default_rng(5).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    images = np.random.default_rng(5).normal(size=(2, 3, 8, 8)).astype(np.float32)
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    return session.run(None, {"x": pictures})[0]
+    return session.run(None, {"x": images})[0]
 
 
 def kinds(proto: onnx.ModelProto) -> list[str]:

@@ -70,8 +70,8 @@ def test_when_not_to_answer_is_its_own(made):
     np.testing.assert_array_equal(integers.probabilities(golden.images), golden.probabilities)
 
 
-def test_the_pictures_to_calibrate_on_are_the_same_each_time():
-    pictures = np.arange(1000, dtype=np.uint8)[:, None, None, None]
-    first, second = some(pictures), some(pictures)
+def test_the_images_to_calibrate_on_are_the_same_each_time():
+    images = np.arange(1000, dtype=np.uint8)[:, None, None, None]
+    first, second = some(images), some(images)
     np.testing.assert_array_equal(first, second)
-    assert len(first) == 256 and len(some(pictures[:7])) == 7
+    assert len(first) == 256 and len(some(images[:7])) == 7

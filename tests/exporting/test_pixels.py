@@ -79,7 +79,7 @@ def assert_same(page, content, rule):
     np.testing.assert_array_equal(in_browser(page, content, rule), decode(content, rule).image)
 
 
-def picture(kind, shape, most, seed):
+def make_image(kind, shape, most, seed):
     """Values from 0 to `most`: what rounds, overshoots, rises or stays."""
     rng = np.random.default_rng(seed)
     if kind == "noise":
@@ -92,7 +92,7 @@ def picture(kind, shape, most, seed):
 
 
 def smooth(shape, seed):
-    """A picture whose neighbours are alike, as in photographs."""
+    """An image whose neighbours are alike, as in photographs."""
     small = np.random.default_rng(seed).integers(0, 256, (4, 4, shape[2])).astype(np.uint8)
     image = Image.fromarray(small[..., 0] if shape[2] == 1 else small)
     return np.asarray(image.resize(shape[1::-1], Image.Resampling.BICUBIC)).reshape(shape)
@@ -113,8 +113,8 @@ def saved(pixels, format, **options):
     kind=LEVELS,
     seed=st.integers(0, 10**6),
 )
-def test_a_picture_is_resampled_as_pillow_does(page, size, new, channels, kind, seed):
-    pixels = picture(kind, (*size, channels), 255, seed).astype(np.uint8)
+def test_a_image_is_resampled_as_pillow_does(page, size, new, channels, kind, seed):
+    pixels = make_image(kind, (*size, channels), 255, seed).astype(np.uint8)
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     expected = np.asarray(image.resize((new[1], new[0]), Image.Resampling.BICUBIC))
     given = [encoded(pixels.tobytes()), size[1], size[0], channels, new[1], new[0]]
@@ -124,8 +124,8 @@ def test_a_picture_is_resampled_as_pillow_does(page, size, new, channels, kind, 
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1999, 1201), (28, 28), (31, 33)])
 @pytest.mark.parametrize("new", [(28, 28), (32, 32), (224, 160), (1, 1)])
-def test_large_and_odd_pictures_are_resampled_as_pillow_does(page, size, new):
-    pixels = picture("noise", size, 255, 7).astype(np.uint8)
+def test_large_and_odd_images_are_resampled_as_pillow_does(page, size, new):
+    pixels = make_image("noise", size, 255, 7).astype(np.uint8)
     expected = np.asarray(Image.fromarray(pixels).resize(new[::-1], Image.Resampling.BICUBIC))
     given = [encoded(pixels.tobytes()), size[1], size[0], 1, new[1], new[0]]
     found = np.frombuffer(base64.b64decode(page.evaluate(RESIZED, given)), np.uint8)
@@ -151,7 +151,7 @@ RULES = st.builds(
     rule=RULES,
 )
 def test_an_opaque_png_gives_the_decoder_s_pixels(page, size, mode, kind, seed, rule):
-    image = Image.fromarray(picture(kind, (*size, 3), 255, seed).astype(np.uint8))
+    image = Image.fromarray(make_image(kind, (*size, 3), 255, seed).astype(np.uint8))
     buffer = io.BytesIO()
     image.convert(mode).save(buffer, "PNG")
     assert_same(page, buffer.getvalue(), rule)
@@ -171,7 +171,7 @@ def test_every_alpha_on_every_value_is_one_level_off_at_most(page, format, backg
 
 
 def test_16_bits_a_channel_are_one_level_off_at_most(page):
-    content = saved(picture("noise", (40, 30, 1), 65535, 2).astype(np.uint16), "PNG")
+    content = saved(make_image("noise", (40, 30, 1), 65535, 2).astype(np.uint16), "PNG")
     found = in_browser(page, content, ImageRule(40, 30, 1))
     expected = decode(content, ImageRule(40, 30, 1)).image
     assert np.abs(found.astype(int) - expected).max() <= 1
@@ -183,7 +183,7 @@ def test_a_rule_that_the_page_cannot_follow_is_refused_in_words(page):
     content = saved(np.zeros((4, 9, 3), np.uint8), "PNG")
     found = page.evaluate(PIXELS, [encoded(content), rule, MOST])
     assert found["error"].startswith(
-        "the model wants pictures brought to its size by “spiral”, and this page knows stretch, "
+        "the model wants images brought to its size by “spiral”, and this page knows stretch, "
         "crop, pad; export it anew"
     )
 
@@ -199,15 +199,15 @@ def test_a_rule_that_the_page_cannot_follow_is_refused_in_words(page):
         (28, 28),
     ],
 )
-def test_large_and_odd_pictures_are_framed_as_the_decoder_does(page, size, aspect):
-    pixels = picture("noise", (*size, 3), 255, 7).astype(np.uint8)
+def test_large_and_odd_images_are_framed_as_the_decoder_does(page, size, aspect):
+    pixels = make_image("noise", (*size, 3), 255, 7).astype(np.uint8)
     for rule in (ImageRule(28, 28, 1, aspect=aspect), ImageRule(64, 20, 3, aspect=aspect)):
         assert_same(page, saved(pixels, "PNG"), rule)
 
 
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_exif_sets_a_picture_upright_once(page, format, orientation):
+def test_exif_sets_a_image_upright_once(page, format, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = saved(smooth((24, 40, 3), 3), format, exif=exif, quality=90)
@@ -238,7 +238,7 @@ def test_other_formats_give_the_decoder_s_pixels_in_chromium(page, name, size):
             assert_same(page, content, rule)
 
 
-# a picture of the first 40 % of these bytes is refused by the decoder, too
+# an image of the first 40 % of these bytes is refused by the decoder, too
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
 def test_what_is_cut_off_is_refused(page, format):
     content = saved(smooth((64, 64, 3), 1), format)
@@ -246,22 +246,22 @@ def test_what_is_cut_off_is_refused(page, format):
     with pytest.raises(DataError):
         decode(content, ImageRule(28, 28, 3))
     found = in_browser(page, content, ImageRule(28, 28, 3))
-    assert isinstance(found, str) and found.startswith("not a picture: expected a whole"), found
+    assert isinstance(found, str) and found.startswith("not an image: expected a whole"), found
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"", "empty file"),
-        (b"<svg/>", "not a picture: expected a whole PNG, JPEG, WebP, BMP or GIF"),
+        (b"<svg/>", "not an image: expected a whole PNG, JPEG, WebP, BMP or GIF"),
         (
             saved(np.zeros((1, 20_000), np.uint8), "PNG"),
             "too large: 20000×1 pixels, expected sides up to 16384 and 25 million pixels in all",
         ),
-        (b"\x89PNG\r\n\x1a\n", "not a picture: expected a whole PNG, JPEG, WebP, BMP or GIF"),
+        (b"\x89PNG\r\n\x1a\n", "not an image: expected a whole PNG, JPEG, WebP, BMP or GIF"),
     ],
 )
-def test_what_is_no_picture_is_refused_in_words(page, content, words):
+def test_what_is_no_image_is_refused_in_words(page, content, words):
     with pytest.raises(DataError):
         decode(content, ImageRule(28, 28, 3))
     assert in_browser(page, content, ImageRule(28, 28, 3)) == words

@@ -41,7 +41,7 @@ def test_accuracy_is_of_the_same_test_part_or_none(trained, tmp_path):
     rows = verify.compare({"run": trained.path, "file": file}, trained, seconds=0.02)
     assert rows[0].accuracy == trained.evaluation.splits["test"].accuracy
     assert rows[1].accuracy is None
-    file.write_bytes(shipped.model_bytes())  # of another size of pictures
+    file.write_bytes(shipped.model_bytes())  # of another size of images
     other = verify.compare({"run": trained.path, "file": file}, trained, seconds=0.02)[1]
     assert other.one_p50_ms > 0 and other.bytes == file.stat().st_size
     assert rows[0].parameters == rows[1].parameters

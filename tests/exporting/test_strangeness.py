@@ -36,7 +36,7 @@ def telling(refused: float | None = None) -> Classifier:
     return Classifier.from_bytes(content, "telling", threads=1)
 
 
-def test_a_picture_that_is_too_strange_is_unknown_and_says_why():
+def test_a_image_that_is_too_strange_is_unknown_and_says_why():
     classifier = telling()
     images = some_images(300, RULE, seed=8)
     figures = KNOWN.of(logits_of(images))
@@ -47,7 +47,7 @@ def test_a_picture_that_is_too_strange_is_unknown_and_says_why():
     strangest = found[int(figures.argmax())]
     assert strangest.reason == (
         "it is unlike what the model was trained on: stranger than "
-        f"{100 * strangest.strangeness:.1f} % of ordinary pictures"
+        f"{100 * strangest.strangeness:.1f} % of ordinary images"
     )
     shares = [prediction.strangeness for prediction in found]
     assert np.argsort(shares, kind="stable")[0] == figures.argmin() and min(shares) < 0.02

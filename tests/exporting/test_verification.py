@@ -33,7 +33,7 @@ EXPECTED = np.tile(np.array([[0.6, 0.2, 0.1, 0.1]], np.float32), (COUNT, 1))
 
 
 def answering(probabilities: np.ndarray):
-    """Return what gives these, row after row, whatever pictures come."""
+    """Return what gives these, row after row, whatever images come."""
     rows = iter(probabilities)
     return lambda images: np.stack([next(rows) for _ in images])
 
@@ -47,7 +47,7 @@ def against(labels: np.ndarray | None = None) -> Reference:
 
 
 def changed(count: int) -> np.ndarray:
-    """Return the expected answers with another class for so many pictures."""
+    """Return the expected answers with another class for so many images."""
     given = EXPECTED.copy()
     given[:count] = [0.2, 0.6, 0.1, 0.1]
     return given
@@ -60,13 +60,13 @@ def test_the_same_answers_pass():
     assert row.size == Path(__file__).stat().st_size
 
 
-def test_one_picture_of_10_000_may_differ_and_two_may_not():
+def test_one_image_of_10_000_may_differ_and_two_may_not():
     limits = Limits(difference=1.0)
     assert judge(model(changed(1)), against(), limits).failures == ()
     row = judge(model(changed(2)), against(), limits)
     assert row.agreement == pytest.approx(0.9998)
     assert row.failures == (
-        "it answers 99.98 % of 10,000 pictures as Keras did, expected at least 99.99 %",
+        "it answers 99.98 % of 10,000 images as Keras did, expected at least 99.99 %",
     )
 
 
@@ -86,12 +86,12 @@ def test_integers_fail_by_the_accuracy_that_they_lose():
     assert difference.value == -0.003 and difference.ci95[0] < -0.003 < difference.ci95[1] < 0
     [words] = judge(model(changed(31), "onnx-int8"), against(labels), Limits()).failures
     assert words == (
-        "it is less accurate than Keras by 0.31 points on 10,000 pictures of test, expected at "
+        "it is less accurate than Keras by 0.31 points on 10,000 images of test, expected at "
         "most 0.3"
     )
 
 
-def test_one_picture_of_few_may_be_lost():
+def test_one_image_of_few_may_be_lost():
     few = Reference(
         "val", IMAGES[:100], EXPECTED[:100], np.zeros(100, np.int64), shipped.CLASS_NAMES
     )
@@ -139,7 +139,7 @@ def test_all_files_are_timed_in_turns():
 
 def test_a_runs_own_answers_are_the_reference(trained):
     data = reopen(trained)
-    found = reference(trained, data, "val", labels=True, pictures=50)
+    found = reference(trained, data, "val", labels=True, images=50)
     assert found.images.shape == (50, 16, 16, 3) and found.class_names == (
         "cat",
         "dog",
@@ -156,8 +156,8 @@ def test_a_runs_own_answers_are_the_reference(trained):
     assert reference(trained, data, "test", labels=False).labels is None
     with pytest.raises(RecipeError, match="has no part holdout; expected train, val, test"):
         reference(trained, data, "holdout", labels=True)
-    with pytest.raises(RecipeError, match="--pictures 0: expected at least 1"):
-        reference(trained, data, "test", labels=True, pictures=0)
+    with pytest.raises(RecipeError, match="--images 0: expected at least 1"):
+        reference(trained, data, "test", labels=True, images=0)
 
 
 def test_models_are_judged_and_timed_together():
@@ -182,7 +182,7 @@ shares = st.floats(0, 1)
         integers=st.booleans(),
         size=st.integers(0),
         part=st.sampled_from(["train", "val", "test"]),
-        pictures=st.integers(1),
+        images=st.integers(1),
         agreement=shares,
         ties=st.integers(0),
         largest_difference=shares,

@@ -53,7 +53,7 @@ ANSWERS = """async (contents) => {
   const rows = [];
   for (const content of contents) {
     const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
-    rows.push((await predict(new File([bytes], "picture"))).results[0]);
+    rows.push((await predict(new File([bytes], "image"))).results[0]);
   }
   return rows;
 }"""
@@ -155,7 +155,7 @@ def serious(page):
 
 def named(contents):
     return [
-        {"name": f"picture {row}.png", "mimeType": "image/png", "buffer": content}
+        {"name": f"image {row}.png", "mimeType": "image/png", "buffer": content}
         for row, content in enumerate(contents)
     ]
 
@@ -164,9 +164,9 @@ def give(page, *contents):
     page.set_input_files("#file", named(contents))
 
 
-# from 1 to 4 colours: the run's own kind of pictures, and strangers
-def pictures(run, count):
-    data = np.load(run.path.parent / "pictures.npz")
+# from 1 to 4 colours: the run's own kind of images, and strangers
+def make_images(run, count):
+    data = np.load(run.path.parent / "images.npz")
     own = [encoded(each) for each in data["x_test"][:count]]
     rng = np.random.default_rng(0)
     noise = [encoded(rng.integers(0, 256, (30, 40, 3), np.uint8)) for _ in range(count // 4)]
@@ -174,19 +174,17 @@ def pictures(run, count):
 
 
 def test_a_page_answers_as_the_classifier_from_a_file_and_from_a_host(browser, run, written):
-    contents = pictures(run, 80)
+    contents = make_images(run, 80)
     with opened(browser, written.as_uri()) as page:
         expected = assert_answers_agree(page, run.model, contents)
     reasons = {(each.reason or "answered").partition(" ")[0] for each in expected}
-    assert reasons >= {"answered", "it"}, "the pictures do not try the reasons"
+    assert reasons >= {"answered", "it"}, "the images do not try the reasons"
     with hosted(written.parent) as address, opened(browser, address) as page:
         assert_answers_agree(page, run.model, contents[:8])
 
 
-def test_a_picture_is_shown_with_its_five_likeliest_classes_and_what_was_seen(
-    browser, run, written
-):
-    [content] = pictures(run, 1)
+def test_a_image_is_shown_with_its_five_likeliest_classes_and_what_was_seen(browser, run, written):
+    [content] = make_images(run, 1)
     [expected] = Classifier.open(run.model).predict([content])
     with opened(browser, written.as_uri()) as page:
         assert page.locator("#banner").inner_text() == ""
@@ -198,14 +196,14 @@ def test_a_picture_is_shown_with_its_five_likeliest_classes_and_what_was_seen(
         assert figures.count() == 2 and "What it saw" in figures.nth(1).inner_text()
         seen = page.evaluate("document.querySelectorAll('#shown img')[1].naturalWidth")
         assert seen == 16
-        give(page, b"not a picture at all")
+        give(page, b"not an image at all")
         page.wait_for_selector("[data-state=failed]")
         words = page.locator("#shown").inner_text().split("\n\n")
-        assert words == ["This is not a picture", "Expected a whole PNG, JPEG, WebP, BMP or GIF."]
+        assert words == ["This is not an image", "Expected a whole PNG, JPEG, WebP, BMP or GIF."]
 
 
-def test_a_pasted_picture_is_answered(browser, run, written):
-    [content] = pictures(run, 1)
+def test_a_pasted_image_is_answered(browser, run, written):
+    [content] = make_images(run, 1)
     with opened(browser, written.as_uri()) as page:
         page.evaluate(
             """(content) => {
@@ -222,8 +220,8 @@ def test_a_pasted_picture_is_answered(browser, run, written):
         assert page.locator("#name").inner_text() == "pasted.png"
 
 
-def test_several_pictures_make_a_sheet(browser, run, written):
-    contents = pictures(run, 12)[:12]
+def test_several_images_make_a_sheet(browser, run, written):
+    contents = make_images(run, 12)[:12]
     expected = Classifier.open(run.model).predict(contents)
     with opened(browser, written.as_uri()) as page:
         give(page, *contents)
@@ -232,11 +230,11 @@ def test_several_pictures_make_a_sheet(browser, run, written):
         assert told == ["Unknown" if each.unknown else each.label for each in expected]
         page.locator("#rows .file").first.click()
         page.wait_for_selector("#answer[aria-busy=false] .bars")
-        assert page.locator("#name").inner_text() == "picture 0.png"
+        assert page.locator("#name").inner_text() == "image 0.png"
 
 
 def test_a_sheet_is_made_and_saved_by_key_alone(browser, run, written):
-    contents = [*pictures(run, 3)[:3], b"letters"]
+    contents = [*make_images(run, 3)[:3], b"letters"]
     expected = Classifier.open(run.model).predict(contents)
     with opened(browser, written.as_uri()) as page:
         with page.expect_file_chooser() as chooser:
@@ -261,7 +259,7 @@ def test_a_sheet_is_made_and_saved_by_key_alone(browser, run, written):
 def test_the_page_keeps_nobody_out(browser, run, written, width, scheme):
     with opened(browser, written.as_uri(), width, scheme) as page:
         assert serious(page) == {}
-        give(page, *pictures(run, 1))
+        give(page, *make_images(run, 1))
         page.wait_for_selector("#answer[aria-busy=false] .bars")
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert serious(page) == {}
@@ -301,7 +299,7 @@ def test_wrong_answers_to_the_golden_samples_are_shown_instead_of_answers(
         )
         assert page.locator("#drop").is_hidden()
         with pytest.raises(playwright.Error, match="recorded answers"):
-            answers(page, pictures(run, 1)[:1])
+            answers(page, make_images(run, 1)[:1])
 
 
 def test_a_damaged_page_says_so(browser, written, tmp_path):

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import helper
 from PIL import Image
 
-from builders_doctor import photo, pictures, reference
+from builders_doctor import make_images, photo, reference
 from shipped import (
     CLASS_NAMES,
     GREY_RULE,
@@ -54,7 +54,7 @@ PNG = encoded(PIXELS)
 
 # --- the input doctor
 
-THING = pictures(1, seed=9)[0]
+THING = make_images(1, seed=9)[0]
 DOCTORED = Classifier.from_bytes(
     model_bytes(ImageRule(28, 28, 1), doctor=reference()), "doctored", threads=1
 )
@@ -70,7 +70,7 @@ def test_what_is_found_is_said_and_nothing_changed():
     assert asked.to_json()["findings"] == [
         {
             "kind": "inverted",
-            "message": "looks like a negative of the training pictures: what is bright there is "
+            "message": "looks like a negative of the training images: what is bright there is "
             "dark here",
             "fixed": False,
         }
@@ -78,7 +78,7 @@ def test_what_is_found_is_said_and_nothing_changed():
     assert asked.top == plain.top
 
 
-def test_what_is_fixed_gets_the_answer_of_the_picture_itself():
+def test_what_is_fixed_gets_the_answer_of_the_image_itself():
     (fixed,), (itself,) = DOCTORED.predict(255 - THING, fix="all"), DOCTORED.predict(THING)
     assert [(each.kind, each.fixed) for each in fixed.findings] == [("inverted", True)]
     assert fixed.top == itself.top
@@ -86,7 +86,7 @@ def test_what_is_fixed_gets_the_answer_of_the_picture_itself():
     assert not other.findings[0].fixed and other.top != itself.top
 
 
-def test_files_arrays_and_broken_pictures_have_their_findings():
+def test_files_arrays_and_broken_images_have_their_findings():
     turned = Image.Exif()
     turned[0x0112] = 3
     negative = 255 - THING[..., 0]
@@ -96,7 +96,7 @@ def test_files_arrays_and_broken_pictures_have_their_findings():
     assert kinds == [["inverted"], ["inverted"], ["rotation"], [], []]
 
 
-def test_a_photo_is_read_as_a_training_picture():
+def test_a_photo_is_read_as_a_training_image():
     content = encoded(photo(THING), "JPEG", quality=85)
     as_it_is, fixed = (DOCTORED.read(content, fix) for fix in ("", "all"))
     assert np.abs(as_it_is.image.astype(int) - THING).mean() > 75
@@ -125,7 +125,7 @@ def test_probabilities_are_those_that_numpy_computes():
     np.testing.assert_allclose(answers, linear_answers(images, RULE), atol=3e-6)
 
 
-def test_a_picture_gets_the_same_answer_in_a_batch_of_any_size():
+def test_a_image_gets_the_same_answer_in_a_batch_of_any_size():
     images = some_images(2 * BATCH + 5, RULE, seed=2)
     together = COLOUR.probabilities(images)
     alone = np.concatenate([COLOUR.probabilities(image[None]) for image in images[:40]])
@@ -133,7 +133,7 @@ def test_a_picture_gets_the_same_answer_in_a_batch_of_any_size():
     np.testing.assert_allclose(together[100:177], COLOUR.probabilities(images[100:177]), atol=3e-6)
 
 
-def test_no_pictures_have_no_answers():
+def test_no_images_have_no_answers():
     assert COLOUR.probabilities(np.zeros((0, 8, 6, 3), np.uint8)).shape == (0, 4)
     assert COLOUR.predict([]) == []
     assert COLOUR.predict(np.zeros((0, 8, 6, 3), np.uint8)) == []
@@ -146,10 +146,10 @@ def test_no_pictures_have_no_answers():
     )
 )
 @settings(max_examples=30)
-def test_pictures_of_any_size_and_colour_go_through_the_recorded_rule(picture):
+def test_images_of_any_size_and_colour_go_through_the_recorded_rule(image):
     for classifier, rule in ((COLOUR, RULE), (GREY, GREY_RULE)):
-        expected = linear_answers(convert(picture[None], rule), rule)
-        np.testing.assert_allclose(classifier.probabilities(picture[None]), expected, atol=3e-6)
+        expected = linear_answers(convert(image[None], rule), rule)
+        np.testing.assert_allclose(classifier.probabilities(image[None]), expected, atol=3e-6)
 
 
 def test_a_grey_model_sees_a_colour_file_as_training_does():
@@ -206,7 +206,7 @@ def test_paths_content_and_arrays_may_be_mixed(tmp_path):
         ((5, 9, 7, 3), 5),
     ],
 )
-def test_an_array_is_one_picture_or_many_by_its_shape(shape, count):
+def test_an_array_is_one_image_or_many_by_its_shape(shape, count):
     array = RNG.integers(0, 256, shape, dtype=np.uint8)
     labels = [prediction.label for prediction in COLOUR.predict(array)]
     many = array if count > 1 else array[None]
@@ -239,19 +239,19 @@ def test_several_threads_may_ask_at_once():
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_stream_answers_in_order_and_reads_only_a_little_ahead(workers):
-    pictures = [PNG, b"", encoded(PIXELS[::-1])]
+    make_images = [PNG, b"", encoded(PIXELS[::-1])]
     taken = itertools.count()
 
     def endless():
-        for picture in itertools.cycle(pictures):
+        for image in itertools.cycle(make_images):
             next(taken)
-            yield picture
+            yield image
 
     stream = COLOUR.stream(endless(), workers=workers)
     first = list(itertools.islice(stream, 300))
     stream.close()
     assert next(taken) <= 5 * BATCH
-    one, broken, other = COLOUR.predict(pictures)
+    one, broken, other = COLOUR.predict(make_images)
     assert first == [one, broken, other] * 100
 
 
@@ -350,7 +350,7 @@ def test_at_least_one_core_is_used():
     assert 1 <= core_count() <= 4096
 
 
-# --- pictures of every kind (rows I1 to I8)
+# --- images of every kind (rows I1 to I8)
 
 
 def prediction_of(content: bytes, classifier: Classifier = COLOUR) -> Prediction:
@@ -384,15 +384,15 @@ Image.fromarray(np.ones((9, 9), np.float32)).save(FLOATS, "TIFF")
     ("content", "words"),
     [
         (b"", "empty file"),
-        (b"<html>404</html>", "not a picture"),
+        (b"<html>404</html>", "not an image"),
         (PHOTO[: len(PHOTO) // 2], "broken JPEG"),
         (PNG[: len(PNG) // 2], "broken PNG"),
-        (FLOATS.getvalue(), "not a picture"),
+        (FLOATS.getvalue(), "not an image"),
         (huge_png(50_000, 50_000), "too large"),
         (huge_png(1, 65_000), "too large"),
     ],
 )
-def test_a_broken_picture_is_a_row_with_its_error(content, words):
+def test_a_broken_image_is_a_row_with_its_error(content, words):
     prediction = prediction_of(content)
     assert prediction.error is not None and words in prediction.error
     assert prediction.label is prediction.confidence is None
@@ -441,7 +441,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_of_any_kind_is_answered_as_the_one_decoder_sees_it(kind):
+def test_a_image_of_any_kind_is_answered_as_the_one_decoder_sees_it(kind):
     for classifier, rule in ((COLOUR, RULE), (GREY, GREY_RULE)):
         seen = decode(KINDS[kind], rule)
         expected = linear_answers(seen.image[None], rule)[0]
@@ -465,7 +465,7 @@ def test_the_content_counts_and_not_the_suffix(tmp_path):
     ("name", "words"),
     [
         ("none.png", "no such file"),
-        ("folder.png", "a folder, expected a picture"),
+        ("folder.png", "a folder, expected an image"),
         ("x" * 300, "cannot be read: File name too long"),
         ("null\0.png", "cannot be read: embedded null"),
         ("locked.png/inner.png", "cannot be read: Not a directory"),

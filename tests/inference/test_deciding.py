@@ -1,4 +1,4 @@
-"""Thresholds keep the rate of errors that they promise, sets the coverage; on other pictures."""
+"""Thresholds keep the rate of errors that they promise, sets the coverage; on other images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def wrong_and_answered(probabilities, labels, level):
 
 
 @pytest.mark.parametrize("max_error", [0.01, 0.05])
-def test_the_promise_is_kept_on_other_pictures_in_nine_of_ten_trainings(max_error):
+def test_the_promise_is_kept_on_other_images_in_nine_of_ten_trainings(max_error):
     truth = answers(200_000, seed=10_000)
     rates = []
     for seed in range(60):
@@ -79,7 +79,7 @@ def test_sets_hold_the_right_class_as_often_as_promised(coverage):
     assert np.mean(covered) == pytest.approx(coverage, abs=0.004)
 
 
-def test_a_few_pictures_promise_nothing_less_than_all_classes():
+def test_a_few_images_promise_nothing_less_than_all_classes():
     probabilities, labels = answers(20, 0)
     level = set_level(probabilities, labels, 0.99)
     assert level.threshold == 0 and in_set(probabilities, level).all()

@@ -30,7 +30,7 @@ def test_figures_are_those_of_numpy():
 
 def test_a_reference_has_tenths_and_comes_back_from_json():
     made = reference()
-    assert (made.part, made.pictures) == ("val", 4000)
+    assert (made.part, made.images) == ("val", 4000)
     for spread in made.spreads.values():
         assert len(spread.edges) == 9
         np.testing.assert_allclose(spread.shares, 0.1, atol=0.01)
@@ -45,7 +45,7 @@ def test_many_equal_values_make_fewer_bins():
     assert made.spreads["brightness"] == Spread((0.0,), (0.0, 1.0))
 
 
-def test_the_index_is_large_where_pictures_moved_and_within_luck_where_not():
+def test_the_index_is_large_where_images_moved_and_within_luck_where_not():
     made = reference()
     same = RNG.integers(0, 256, (2000, 4, 4, 1), np.uint8)
     for images, moved in ((same, False), (same // 2, True)):
@@ -53,7 +53,7 @@ def test_the_index_is_large_where_pictures_moved_and_within_luck_where_not():
         spread = made.spreads["brightness"]
         counts = drift.count(bins, spread.edges)
         index = drift.stability_index(counts, spread.shares)
-        assert (index > drift.by_luck(counts, made.pictures)) is moved
+        assert (index > drift.by_luck(counts, made.images)) is moved
         assert (index > 1) is moved
 
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from builders_doctor import pictures, reference
+from builders_doctor import make_images, reference
 from tinylens.inference.input_checks import margins
 from tinylens.inference.input_checks.background import WHOLE, Ground, Window
 from tinylens.inference.input_checks.margins import Framed
 
 BLACK = Ground.flat([0.0])
-PICTURE = pictures(1, seed=9)[0]
+IMAGE = make_images(1, seed=9)[0]
 
 
 def test_a_window_has_the_shape_that_the_network_wants():
@@ -19,8 +19,8 @@ def test_a_window_has_the_shape_that_the_network_wants():
     assert window.middle == pytest.approx((0.375, 0.5), abs=0.02)
 
 
-def test_the_whole_picture_at_its_size_is_not_touched():
-    assert margins.frame(PICTURE, WHOLE, BLACK, reference()).pixels is PICTURE
+def test_the_whole_image_at_its_size_is_not_touched():
+    assert margins.frame(IMAGE, WHOLE, BLACK, reference()).pixels is IMAGE
 
 
 def test_what_lies_outside_is_ground():
@@ -33,11 +33,11 @@ def test_what_lies_outside_is_ground():
     assert not framed.covered[:18].any() and framed.covered[22:].all()
 
 
-def test_a_window_of_a_large_picture_shows_the_same_as_of_a_small_one():
-    large = PICTURE.repeat(40, axis=0).repeat(40, axis=1)
+def test_a_window_of_a_large_image_shows_the_same_as_of_a_small_one():
+    large = IMAGE.repeat(40, axis=0).repeat(40, axis=1)
     window = Window(0.1, 0.0, 1.0, 1.0)
     found = margins.frame(large, window, BLACK, reference()).pixels.astype(int)
-    blocks = PICTURE.repeat(4, axis=0).repeat(4, axis=1).astype(int)
+    blocks = IMAGE.repeat(4, axis=0).repeat(4, axis=1).astype(int)
     shifted = np.zeros_like(blocks)
     shifted[: 112 - 11] = blocks[11:]  # a tenth of 112 pixels is 11.2
     assert np.abs(found - shifted).mean() < 6
@@ -65,4 +65,4 @@ def test_sharpening_adds_what_a_blur_takes_away():
 def test_grey_is_the_decoders_grey():
     colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
     assert margins.without_colour(colours).tolist() == [[[76], [150], [29]]]
-    assert margins.without_colour(PICTURE) is PICTURE
+    assert margins.without_colour(IMAGE) is IMAGE

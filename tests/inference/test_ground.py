@@ -36,9 +36,9 @@ def test_a_lit_ground_is_found_to_a_grey_level():
 
 
 def test_what_touches_the_border_does_not_pull_the_ground():
-    picture = np.rint(lit()).astype(np.uint8)
-    picture[:40, 20:60] = 10  # half of the upper edge
-    assert np.abs(fit_ground(picture).at(60, 80) - lit()).max() < 4
+    image = np.rint(lit()).astype(np.uint8)
+    image[:40, 20:60] = 10  # half of the upper edge
+    assert np.abs(fit_ground(image).at(60, 80) - lit()).max() < 4
 
 
 def test_a_rough_ground_asks_for_more_contrast():
@@ -55,11 +55,11 @@ def test_a_window_of_a_ground_is_that_part_of_it():
 
 
 def test_a_thing_is_what_differs_without_specks_and_with_no_holes():
-    picture = np.zeros((40, 40, 1), np.uint8)
-    picture[10:30, 10:25] = 200
-    picture[15:20, 12:20] = 0  # a dark print
-    picture[2, 2] = 255  # a speck
-    where = thing(difference(picture, Ground.flat([0])) > 20)
+    image = np.zeros((40, 40, 1), np.uint8)
+    image[10:30, 10:25] = 200
+    image[15:20, 12:20] = 0  # a dark print
+    image[2, 2] = 255  # a speck
+    where = thing(difference(image, Ground.flat([0])) > 20)
     expected = np.zeros((40, 40), bool)
     expected[10:30, 10:25] = True
     assert (where == expected).all()
@@ -98,7 +98,7 @@ def test_specks_are_taken_away_and_nothing_is_added(mask):
     assert kept.any() == mask.any()
 
 
-def test_a_small_picture_is_not_made_smaller():
-    picture = np.zeros((20, 30, 1), np.uint8)
-    assert reduced(picture, 30) is picture
-    assert reduced(picture, 15).shape == (10, 15, 1)
+def test_a_small_image_is_not_made_smaller():
+    image = np.zeros((20, 30, 1), np.uint8)
+    assert reduced(image, 30) is image
+    assert reduced(image, 15).shape == (10, 15, 1)

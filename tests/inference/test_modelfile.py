@@ -64,7 +64,7 @@ def test_any_card_survives_a_round_trip(names, rule, text, temperature):
     assert unseal(seal(written, b""), "m.onnx") == written
 
 
-def test_what_training_pictures_are_like_survives():
+def test_what_training_images_are_like_survives():
     written = card(golden=None, doctor=reference())
     assert unseal(seal(written, b""), "m.onnx").doctor == reference()
 

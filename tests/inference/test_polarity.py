@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from builders_doctor import pictures
+from builders_doctor import make_images
 from tinylens.inference.input_checks import background
 
 
@@ -23,22 +23,22 @@ def test_brightness_is_counted_within_and_along_the_outline():
     assert inner.sum() == rim.sum() == 1
 
 
-def test_the_edge_of_the_picture_is_no_outline():
+def test_the_edge_of_the_image_is_no_outline():
     everything = np.ones((28, 28), bool)
     found = background.looks(np.full((28, 28), 90.0), everything)
     assert found[background.LEVELS : 2 * background.LEVELS].sum() == 0
 
 
-def test_pictures_are_told_from_their_negatives():
-    as_they_are = pictures(100, seed=3)
+def test_images_are_told_from_their_negatives():
+    as_they_are = make_images(100, seed=3)
     negatives = np.where(as_they_are > 0, 255 - as_they_are, 0)
     weights = background.learn(looks(as_they_are), looks(negatives))
-    assert (looks(pictures(50, seed=4)) @ weights > 0).all()
-    unseen = pictures(50, seed=5)
+    assert (looks(make_images(50, seed=4)) @ weights > 0).all()
+    unseen = make_images(50, seed=5)
     assert (looks(np.where(unseen > 0, 255 - unseen, 0)) @ weights < 0).all()
 
 
 def test_what_cannot_be_told_apart_is_not_and_stays_finite():
-    rows = looks(pictures(20))
+    rows = looks(make_images(20))
     weights = background.learn(rows, rows)
     assert np.abs(rows @ weights).max() < 1e-6

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from builders_doctor import photo, pictures, reference
+from builders_doctor import make_images, photo, reference
 from shipped import CLASS_NAMES, RULE, linear_answers, model_bytes, some_images
 from tinylens import cli
 from tinylens.data.images import ImageRule
-from tinylens.data.readers.folder import PICTURE_SUFFIXES
+from tinylens.data.readers.folder import IMAGE_SUFFIXES
 from tinylens.errors import DataError, MissingExtra, ModelError, RecipeError
 from tinylens.inference import batch_predict
 from tinylens.inference.batch_predict import expand, printable
@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
     return place
 
 
-def write_picture(path: Path, seed: int = 0) -> np.ndarray:
+def write_image(path: Path, seed: int = 0) -> np.ndarray:
     pixels = some_images(1, RULE, seed)[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
@@ -51,14 +51,14 @@ def run(*arguments: str, **options: object) -> Result:
     return CliRunner().invoke(cli.app, ["predict", "../m.onnx", *arguments], **options)
 
 
-# --- which pictures are meant
+# --- which images are meant
 
 
-def test_a_folder_means_the_pictures_below_it_by_code_point(folder):
+def test_a_folder_means_the_images_below_it_by_code_point(folder):
     for name in ("b.PNG", "a/z.jpeg", "a/B.gif", "Z.webp", "é.bmp", "a-1.jpg"):
-        write_picture(folder / name)
+        write_image(folder / name)
     for name in ("notes.txt", ".hidden.png", ".git/x.png", "Thumbs.db", "png"):
-        write_picture(folder / name)
+        write_image(folder / name)
     (folder / "folder.png").mkdir()
     names = ["Z.webp", "a-1.jpg", "a/B.gif", "a/z.jpeg", "b.PNG", "é.bmp"]
     assert expand(["."], NOTHING) == names
@@ -67,13 +67,13 @@ def test_a_folder_means_the_pictures_below_it_by_code_point(folder):
 
 def test_files_stay_in_the_order_given_whatever_their_names(folder):
     for name in ("z.png", "a.txt"):
-        write_picture(folder / name)
+        write_image(folder / name)
     assert expand(["z.png", "a.txt", "z.png"], NOTHING) == ["z.png", "a.txt", "z.png"]
 
 
 def test_patterns_are_expanded_and_sorted(folder):
     for name in ("2.png", "10.png", "sub/deep/3.png", "sub/4.jpg", "5.txt"):
-        write_picture(folder / name)
+        write_image(folder / name)
     assert expand(["*.png"], NOTHING) == ["10.png", "2.png"]
     assert expand(["**/*.png"], NOTHING) == ["10.png", "2.png", "sub/deep/3.png"]
     assert expand(["s*"], NOTHING) == ["sub/4.jpg", "sub/deep/3.png"]
@@ -82,7 +82,7 @@ def test_patterns_are_expanded_and_sorted(folder):
 
 def test_a_file_whose_name_looks_like_a_pattern_is_itself(folder):
     for name in ("photo[1].png", "photo1.png", "what?.png"):
-        write_picture(folder / name)
+        write_image(folder / name)
     assert expand(["photo[1].png", "what?.png"], NOTHING) == ["photo[1].png", "what?.png"]
 
 
@@ -92,14 +92,14 @@ def test_a_dash_means_paths_on_the_standard_input(folder):
 
 
 def test_links_to_folders_are_not_followed(folder):
-    write_picture(folder / "a/1.png")
+    write_image(folder / "a/1.png")
     (folder / "a/loop").symlink_to(folder)
     (folder / "a/broken.png").symlink_to(folder / "nowhere")
     assert expand(["a"], NOTHING) == ["a/1.png", "a/broken.png"]
 
 
 def test_what_means_nothing_stays_in_the_list_beside_what_does(folder):
-    write_picture(folder / "1.png")
+    write_image(folder / "1.png")
     (folder / "empty").mkdir()
     arguments = ["none.png", "1.png", "empty", "*.gif", "x" * 300, "-"]
     assert expand(arguments, NOTHING) == arguments
@@ -109,12 +109,12 @@ def test_nothing_at_all_is_an_error_that_says_what_is_expected(folder):
     (folder / "empty").mkdir()
     with pytest.raises(DataError) as caught:
         expand(["empty", "none\n.png", "*.gif"], NOTHING)
-    assert str(caught.value).startswith(r"no pictures found: empty, none\n.png, *.gif; expected ")
+    assert str(caught.value).startswith(r"no images found: empty, none\n.png, *.gif; expected ")
     assert "named .bmp, .gif, .jfif, .jpe, .jpeg, .jpg, .png, .webp, or -" in str(caught.value)
 
 
 def test_training_and_predicting_take_the_same_files_of_a_folder():
-    assert batch_predict.PICTURE_SUFFIXES == PICTURE_SUFFIXES
+    assert batch_predict.IMAGE_SUFFIXES == IMAGE_SUFFIXES
 
 
 @given(st.text())
@@ -237,7 +237,7 @@ def test_parquet_without_pyarrow_says_what_to_type(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_line_for_people_says_what_a_picture_is_and_what_else_it_could_be():
+def test_a_line_for_people_says_what_a_image_is_and_what_else_it_could_be():
     file = io.BytesIO()
     unsure = Prediction("c.png", "coat", 0.985, (("coat", 0.985), ("bag", 0.009)))
     rows(batch_predict.lines_for_people(file, CLASS_NAMES), [ANSWERED, BROKEN, unsure])
@@ -249,7 +249,7 @@ def test_a_line_for_people_says_what_a_picture_is_and_what_else_it_could_be():
     ]
 
 
-def test_an_unknown_picture_and_a_set_of_classes_are_shown_as_such():
+def test_an_unknown_image_and_a_set_of_classes_are_shown_as_such():
     file = io.BytesIO()
     two = (("coat", 0.5), ("bag", 0.4))
     unknown = Prediction("a.png", "coat", 0.5, two, unknown=True, reason="its confidence …")
@@ -268,7 +268,7 @@ def test_sets_have_a_column_where_they_were_asked_for(folder):
     parquet = pytest.importorskip("pyarrow.parquet")
     known = Deciding((Level(0.01, 0.999, 0.3),), (SetLevel(0.9, 0.0),))
     (folder.parent / "m.onnx").write_bytes(model_bytes(deciding=known))
-    write_picture(folder / "1.png")
+    write_image(folder / "1.png")
     options = ("--max-error", "1%", "--coverage", "90%")
     result = run("1.png", *options, "--csv", "rows.csv", "--parquet", "rows.parquet", "--json")
     (row,) = json.loads(result.stdout)
@@ -280,7 +280,7 @@ def test_sets_have_a_column_where_they_were_asked_for(folder):
 
 @pytest.mark.parametrize("share", ["0.01", "0%", "one", "101%", "nan%"])
 def test_a_share_that_is_none_is_refused(folder, share):
-    write_picture(folder / "1.png")
+    write_image(folder / "1.png")
     result = run("1.png", "--max-error", share)
     assert isinstance(result.exception, RecipeError)
     assert str(result.exception) == f"--max-error {share}: expected a share such as 1%"
@@ -294,24 +294,24 @@ def table(folder):
     """Return a folder with a photo of a thing on a white table, and a model that knows its kind."""
     known = model_bytes(ImageRule(28, 28, 1), doctor=reference())
     (folder.parent / "m.onnx").write_bytes(known)
-    Image.fromarray(photo(pictures(1, seed=9)[0])).save(folder / "photo.jpg", quality=85)
+    Image.fromarray(photo(make_images(1, seed=9)[0])).save(folder / "photo.jpg", quality=85)
     return folder
 
 
-def test_what_is_unlike_training_pictures_is_said_and_left(table):
+def test_what_is_unlike_training_images_is_said_and_left(table):
     (row,) = json.loads(run("photo.jpg", "--json").stdout)
     (plain,) = Classifier.open("../m.onnx").predict("photo.jpg")
     assert row["top"] == plain.to_json()["top"]
     found = {each["kind"]: each["fixed"] for each in row["findings"]}
     assert found == {"inverted": False, "margins": False, "upscaled": False}
     line = run("photo.jpg").stdout.splitlines()[1]
-    assert "looks like a negative of the training pictures" in line and "fixed" not in line
+    assert "looks like a negative of the training images" in line and "fixed" not in line
 
 
 def test_a_photo_is_fixed_and_the_answer_says_so(table):
     (row,) = json.loads(run("photo.jpg", "--fix", "all", "--json").stdout)
     read = Classifier.open("../m.onnx").read("photo.jpg", "all")
-    assert np.abs(read.image.astype(int) - pictures(1, seed=9)[0]).mean() < 25
+    assert np.abs(read.image.astype(int) - make_images(1, seed=9)[0]).mean() < 25
     answers = linear_answers(read.image[None], ImageRule(28, 28, 1))[0]
     assert row["label"] == CLASS_NAMES[answers.argmax()]
     assert row["confidence"] == pytest.approx(answers.max(), abs=1e-5)
@@ -340,16 +340,16 @@ def test_a_wrong_kind_is_refused_before_anything_is_written(table):
 
 
 def test_a_model_that_cannot_judge_says_so_once(folder):
-    write_picture(folder / "1.png")
+    write_image(folder / "1.png")
     result = run("1.png", "1.png", "--fix", "all")
     assert result.exit_code == 0
-    assert result.stderr.count("does not know what its training pictures were like") == 1
-    assert "training pictures" not in result.stdout
+    assert result.stderr.count("does not know what its training images were like") == 1
+    assert "training images" not in result.stdout
     assert run("1.png").stderr == ""
 
 
-def test_the_command_answers_a_line_a_picture(folder):
-    pixels = np.stack([write_picture(folder / f"{number}.png", number) for number in range(5)])
+def test_the_command_answers_a_line_a_image(folder):
+    pixels = np.stack([write_image(folder / f"{number}.png", number) for number in range(5)])
     best = linear_answers(pixels, RULE).argmax(axis=1)
     result = run(".")
     assert result.exit_code == 0
@@ -359,10 +359,10 @@ def test_the_command_answers_a_line_a_picture(folder):
         assert f"  {number}.png" in line
 
 
-def test_a_broken_picture_is_a_row_and_not_an_abort(folder):
-    write_picture(folder / "1.png")
+def test_a_broken_image_is_a_row_and_not_an_abort(folder):
+    write_image(folder / "1.png")
     (folder / "2.png").write_bytes(b"")
-    write_picture(folder / "3.png")
+    write_image(folder / "3.png")
     result = run(".", "none.png", "--json", "--top", "2")
     assert result.exit_code == 0
     read = json.loads(result.stdout)
@@ -374,20 +374,20 @@ def test_a_broken_picture_is_a_row_and_not_an_abort(folder):
 
 
 def test_no_answer_at_all_ends_with_4_and_still_gives_the_rows(folder):
-    (folder / "1.png").write_bytes(b"not a picture")
+    (folder / "1.png").write_bytes(b"not an image")
     result = run(".", "--json")
     assert result.exit_code == 4
     assert [row["path"] for row in json.loads(result.stdout)] == ["1.png"]
 
 
-def test_no_picture_found_is_a_data_error(folder):
+def test_no_image_found_is_a_data_error(folder):
     result = run("none.png")
     assert isinstance(result.exception, DataError)
     assert result.stdout == ""
 
 
 def test_a_wrong_model_is_a_model_error_before_anything_is_written(folder):
-    write_picture(folder / "1.png")
+    write_image(folder / "1.png")
     (folder.parent / "m.onnx").write_bytes(model_bytes()[:-9])
     result = run("1.png", "--json", "--csv", "rows.csv")
     assert isinstance(result.exception, ModelError)
@@ -397,19 +397,17 @@ def test_a_wrong_model_is_a_model_error_before_anything_is_written(folder):
 
 def test_rows_go_to_files_and_the_screen_says_where(folder):
     pytest.importorskip("pyarrow")
-    write_picture(folder / "1.png")
+    write_image(folder / "1.png")
     (folder / "2.png").write_bytes(b"")
     result = run(".", "--csv", "out/rows.csv", "--parquet", "rows.parquet")
     assert result.exit_code == 0
-    assert result.stdout == (
-        "1 of 2 pictures answered, all rows in out/rows.csv and rows.parquet\n"
-    )
+    assert result.stdout == ("1 of 2 images answered, all rows in out/rows.csv and rows.parquet\n")
     assert len((folder / "out/rows.csv").read_text(encoding="utf-8").splitlines()) == 3
     assert (folder / "rows.parquet").read_bytes()[-4:] == b"PAR1"
 
 
 def test_json_and_files_go_together(folder):
-    write_picture(folder / "1.png")
+    write_image(folder / "1.png")
     result = run("1.png", "--csv", "rows.csv", "--json")
     assert len(json.loads(result.stdout)) == 1
     assert (folder / "rows.csv").exists()
@@ -417,7 +415,7 @@ def test_json_and_files_go_together(folder):
 
 def test_the_command_and_python_give_the_same_answers(folder):
     for number in range(600):  # more than two batches
-        write_picture(folder / f"{number:03}.png", number % 7)
+        write_image(folder / f"{number:03}.png", number % 7)
     read = json.loads(run(".", "--json").stdout)
     expected = Classifier.open("../m.onnx").predict([row["path"] for row in read], fix="")
     assert [row["path"] for row in read] == [f"{number:03}.png" for number in range(600)]
@@ -427,7 +425,7 @@ def test_the_command_and_python_give_the_same_answers(folder):
 
 def test_weird_names_are_answered_and_shown_escaped(folder):
     for name in WEIRD:
-        write_picture(folder / name)
+        write_image(folder / name)
     result = run(".")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
@@ -462,7 +460,7 @@ def program(folder: Path, command: str, **variables: str) -> subprocess.Complete
 
 @pytest.mark.parametrize("flags", ["", "--json"])
 def test_a_reader_that_leaves_ends_the_command_well(folder, flags):
-    write_picture(folder / "1.png")
+    write_image(folder / "1.png")
     (folder / "list").write_text("1.png\n" * 6000)  # more rows than a pipe holds
     done = program(folder, f"$predict - {flags} < list | head -1; exit $PIPESTATUS")
     assert done.stderr == b""
@@ -475,8 +473,8 @@ LOCALES = [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"NO_COLOR": "1"}]
 
 @pytest.mark.parametrize("variables", LOCALES)
 def test_names_come_through_in_any_locale(folder, variables):
-    write_picture(folder / "日本.png")
-    write_picture(folder / os.fsdecode(b"caf\xe9.png"))
+    write_image(folder / "日本.png")
+    write_image(folder / os.fsdecode(b"caf\xe9.png"))
     done = program(folder, "$predict . --json", **variables)
     assert (done.returncode, done.stderr) == (0, b"")
     assert [row["path"] for row in json.loads(done.stdout)] == ["caf\udce9.png", "日本.png"]
@@ -489,7 +487,7 @@ def test_an_error_is_one_sentence_and_its_code(folder):
     done = program(folder, "$predict none.png")
     assert done.returncode == 4
     assert done.stdout == b""
-    assert done.stderr.startswith(b"error: no pictures found: none.png; expected ")
+    assert done.stderr.startswith(b"error: no images found: none.png; expected ")
     (folder.parent / "m.onnx").write_bytes(b"PK")
     done = program(folder, "$predict none.png --json")
     assert done.returncode == 5
@@ -510,7 +508,7 @@ except SystemExit as end:
 
 
 def test_the_command_loads_no_large_library(folder):
-    write_picture(folder / "1.png")
+    write_image(folder / "1.png")
     done = program(folder, f'{sys.executable} -W error -c "$watched"', watched=WATCHED)
     assert done.stderr == b""
     assert done.stdout.splitlines()[-1] == b"0 set()"

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from builders_doctor import pictures, reference, scenes
+from builders_doctor import make_images, reference, scenes
 from tinylens.inference.input_checks.reference import VERSION, Reference
 from tinylens.inference.input_checks.study import study
 
 
-def test_pictures_on_black_have_that_ground_and_things_that_fill_them():
+def test_images_on_black_have_that_ground_and_things_that_fill_them():
     found = reference()
-    assert found.shape == (28, 28, 1) and found.pictures == 300
+    assert found.shape == (28, 28, 1) and found.images == 300
     assert found.plain and found.level == (0.0,) and found.spread == 0 and found.grey == 1
     assert found.fill == (1.0, 1.0)
     assert found.middle == pytest.approx((0.5, 0.5), abs=0.02) and found.off <= 0.04
@@ -24,13 +24,13 @@ def test_scenes_have_no_ground_in_common():
     assert not found.plain and found.polarity == () and found.grey < 0.02
 
 
-def test_few_pictures_say_nothing_about_things():
-    assert study(pictures(20)).polarity == ()
-    assert study(pictures(1)).pictures == 1
+def test_few_images_say_nothing_about_things():
+    assert study(make_images(20)).polarity == ()
+    assert study(make_images(1)).images == 1
 
 
-def test_the_same_pictures_give_the_same_reference_again():
-    assert study(pictures()) == reference()
+def test_the_same_images_give_the_same_reference_again():
+    assert study(make_images()) == reference()
 
 
 def test_a_reference_survives_json():

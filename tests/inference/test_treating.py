@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from builders_doctor import enlarged, photo, pictures, reference, scenes
+from builders_doctor import enlarged, make_images, photo, reference, scenes
 from tinylens.data.images import ImageRule, convert
 from tinylens.errors import RecipeError
 from tinylens.inference.input_checks.examine import KINDS, examine
 from tinylens.inference.input_checks.fixes import Doctor, allowed_kinds, treat
 from tinylens.inference.input_checks.study import study
 
-PICTURES = pictures(12, seed=9)
+IMAGES = make_images(12, seed=9)
 ALL = allowed_kinds("all")
 RULE = ImageRule(28, 28, 1)
 
 
 def seen(pixels: np.ndarray, fix: str = "all") -> np.ndarray:
-    """Return what the network sees of a picture, as int (28, 28)."""
+    """Return what the network sees of an image, as int (28, 28)."""
     treated, _ = Doctor(reference(), allowed_kinds(fix)).see(pixels)
     return convert(treated[None], RULE)[0, ..., 0].astype(int)
 
@@ -45,12 +45,12 @@ def test_a_kind_that_is_none_is_refused_with_the_near_one():
     )
 
 
-any_picture = hnp.arrays(
+any_image = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
 )
 
 
-@given(any_picture)
+@given(any_image)
 @settings(max_examples=40, deadline=None)
 def test_with_nothing_allowed_nothing_is_changed(pixels):
     before = pixels.copy()
@@ -59,7 +59,7 @@ def test_with_nothing_allowed_nothing_is_changed(pixels):
     assert all(not each.fixed or each.kind in ("rotation", "colour") for each in findings)
 
 
-@given(any_picture)
+@given(any_image)
 @settings(max_examples=40, deadline=None)
 def test_without_findings_or_without_a_reference_nothing_is_changed(pixels):
     examined = replace(examine(pixels, reference()), findings=())
@@ -67,7 +67,7 @@ def test_without_findings_or_without_a_reference_nothing_is_changed(pixels):
     assert Doctor(None, ALL).see(pixels)[0] is pixels
 
 
-@given(any_picture)
+@given(any_image)
 @settings(max_examples=40, deadline=None)
 def test_whatever_comes_can_be_treated(pixels):
     treated, findings = treat(pixels, examine(pixels, reference()), ALL)
@@ -75,61 +75,61 @@ def test_whatever_comes_can_be_treated(pixels):
     assert (treated is pixels) or any(each.fixed for each in findings)
 
 
-def test_pictures_like_those_trained_on_are_left_alone_whatever_is_allowed():
-    for picture in PICTURES:
-        treated, findings = treat(picture, examine(picture, reference()), ALL)
-        assert treated is picture and findings == ()
+def test_images_like_those_trained_on_are_left_alone_whatever_is_allowed():
+    for image in IMAGES:
+        treated, findings = treat(image, examine(image, reference()), ALL)
+        assert treated is image and findings == ()
 
 
 # --- each treatment, by its pixels
 
 
-def test_a_negative_becomes_the_picture_to_the_last_bit():
-    for picture in PICTURES:
-        assert (seen(255 - picture) == picture[..., 0]).all()
+def test_a_negative_becomes_the_image_to_the_last_bit():
+    for image in IMAGES:
+        assert (seen(255 - image) == image[..., 0]).all()
 
 
-def test_another_ground_becomes_that_of_the_training_pictures():
-    for picture in PICTURES:
-        grounded = np.where(picture > 0, picture, 50).astype(np.uint8)
-        assert np.abs(seen(grounded) - picture[..., 0]).max() <= 1
+def test_another_ground_becomes_that_of_the_training_images():
+    for image in IMAGES:
+        grounded = np.where(image > 0, image, 50).astype(np.uint8)
+        assert np.abs(seen(grounded) - image[..., 0]).max() <= 1
 
 
-def test_a_small_thing_fills_the_picture_as_in_training():
+def test_a_small_thing_fills_the_image_as_in_training():
     canvas = np.zeros((90, 70, 1), np.uint8)
-    canvas[50:78, 5:33] = PICTURES[0]
-    assert np.abs(seen(canvas) - PICTURES[0][..., 0]).mean() < 3
-    assert np.abs(seen(canvas, "inverted") - PICTURES[0][..., 0]).mean() > 30
+    canvas[50:78, 5:33] = IMAGES[0]
+    assert np.abs(seen(canvas) - IMAGES[0][..., 0]).mean() < 3
+    assert np.abs(seen(canvas, "inverted") - IMAGES[0][..., 0]).mean() > 30
 
 
 def test_a_thing_at_the_edge_is_framed_with_its_ground():
     canvas = np.zeros((90, 90, 1), np.uint8)
-    canvas[0:28, 0:28] = PICTURES[1]
-    assert np.abs(seen(canvas) - PICTURES[1][..., 0]).mean() < 3
+    canvas[0:28, 0:28] = IMAGES[1]
+    assert np.abs(seen(canvas) - IMAGES[1][..., 0]).mean() < 3
 
 
-def test_an_enlarged_picture_is_nearer_to_itself_when_sharpened():
-    for picture in PICTURES:
-        large = enlarged(picture, 200)
-        off = [np.abs(seen(large, fix) - picture[..., 0]).mean() for fix in ("all", "")]
+def test_an_enlarged_image_is_nearer_to_itself_when_sharpened():
+    for image in IMAGES:
+        large = enlarged(image, 200)
+        off = [np.abs(seen(large, fix) - image[..., 0]).mean() for fix in ("all", "")]
         assert off[0] < 0.8 * off[1]
 
 
-def test_a_photo_on_a_white_table_becomes_what_training_pictures_are_like():
-    for picture in PICTURES:
-        off = [np.abs(seen(photo(picture), fix) - picture[..., 0]).mean() for fix in ("all", "")]
+def test_a_photo_on_a_white_table_becomes_what_training_images_are_like():
+    for image in IMAGES:
+        off = [np.abs(seen(photo(image), fix) - image[..., 0]).mean() for fix in ("all", "")]
         assert off[0] < 25 and off[1] > 75
 
 
 def test_a_photo_of_a_thing_as_bright_as_in_training_is_not_inverted():
-    for picture in PICTURES:
-        shot = photo(picture, (40, 60, 90), negative=False)
+    for image in IMAGES:
+        shot = photo(image, (40, 60, 90), negative=False)
         assert "inverted" not in examine(shot, reference()).kinds
-        assert np.abs(seen(shot) - picture[..., 0]).mean() < 25
+        assert np.abs(seen(shot) - image[..., 0]).mean() < 25
 
 
 def test_only_what_is_allowed_is_fixed_and_marked_so():
-    shot = photo(PICTURES[0], (250, 190, 130))
+    shot = photo(IMAGES[0], (250, 190, 130))
     _, findings = treat(shot, examine(shot, reference()), {"margins"})
     marked = {each.kind: each.fixed for each in findings}
     assert marked == {
@@ -142,27 +142,27 @@ def test_only_what_is_allowed_is_fixed_and_marked_so():
 
 
 def test_inverting_alone_keeps_size_and_ground():
-    shot = photo(PICTURES[0], noise=0)
+    shot = photo(IMAGES[0], noise=0)
     treated, _ = treat(shot, examine(shot, reference()), {"inverted"})
     assert treated[0, 0, 0] == 5 and treated[-1, -1, 0] == 5
 
 
 def test_colour_is_taken_away_for_a_network_in_colour_that_saw_grey():
-    known = study(pictures().repeat(3, axis=3))
-    shot = photo(PICTURES[0], (250, 160, 60))
+    known = study(make_images().repeat(3, axis=3))
+    shot = photo(IMAGES[0], (250, 160, 60))
     treated, findings = treat(shot, examine(shot, known), {"colour"})
     assert treated.shape[2] == 1
     assert [each.fixed for each in findings if each.kind == "colour"] == [True]
 
 
-def test_colour_is_not_given_to_a_grey_picture():
+def test_colour_is_not_given_to_a_grey_image():
     grey = scenes(1).mean(axis=3, keepdims=True).astype(np.uint8)[0]
     treated, (finding,) = treat(grey, examine(grey, study(scenes(300))), ALL)
     assert treated is grey and not finding.fixed
 
 
 @pytest.mark.parametrize("shape", [(1500, 12_000), (12_000, 1500)])
-def test_a_long_thing_in_a_large_picture_takes_little_memory(shape):
+def test_a_long_thing_in_a_large_image_takes_little_memory(shape):
     canvas = np.zeros((*shape, 1), np.uint8)
     along = np.s_[700:760, 500:11_500] if shape[0] < shape[1] else np.s_[500:11_500, 700:760]
     canvas[along] = 200

@@ -39,7 +39,7 @@ golden = classifier.card.golden
 given = classifier.probabilities(golden.images)
 apart = float(np.abs(given - golden.probabilities).max())
 spread = float(np.ptp(golden.probabilities, axis=0).max())
-print(json.dumps({"present": present, "apart": apart, "pictures": len(given), "spread": spread}))
+print(json.dumps({"present": present, "apart": apart, "images": len(given), "spread": spread}))
 """
 
 
@@ -89,7 +89,7 @@ def test_a_model_of_every_backend_gives_its_golden_answers_without_keras(
     assert answered.returncode == 0, answered.stderr
     found = json.loads(answered.stdout)
     assert found["present"] == []
-    assert found["pictures"] == 16 and found["spread"] > 0.05
+    assert found["images"] == 16 and found["spread"] > 0.05
     assert found["apart"] <= 1e-5
 
 

@@ -29,7 +29,7 @@ def test_forward_counts_convolutions_with_strides_and_dense_layers():
     assert forward_flops(small_network()) == FIRST + SECOND + LOGITS
 
 
-def test_training_costs_three_forwards_less_the_gradient_of_the_pictures():
+def test_training_costs_three_forwards_less_the_gradient_of_the_images():
     assert training_flops(small_network()) == 2 * FIRST + 3 * (SECOND + LOGITS)
 
 
@@ -52,14 +52,14 @@ def test_a_frozen_kernel_with_a_trained_bias_costs_no_gradient_of_its_own():
     assert training_flops(network) == FIRST + SECOND + 3 * LOGITS
 
 
-def test_branches_from_the_pictures_both_go_without_the_gradient_of_the_pictures():
+def test_branches_from_the_images_both_go_without_the_gradient_of_the_images():
     pixels = keras.Input((8, 8, 3))
     left, right = (keras.layers.Conv2D(4, 3, padding="same")(pixels) for _ in range(2))
     network = keras.Model(pixels, keras.layers.Add()([left, right]))
     assert training_flops(network) == 2 * FIRST + 2 * FIRST
 
 
-def test_the_same_layers_on_smaller_pictures_are_counted_there_and_here():
+def test_the_same_layers_on_smaller_images_are_counted_there_and_here():
     pixels = keras.Input((8, 8, 3))
     layer = keras.layers.Conv2D(4, 3, padding="same")
     whole = keras.Model(pixels, layer(pixels))

@@ -189,14 +189,14 @@ def test_starting_weights_of_two_layers_differ():
     assert not np.array_equal(one, other)
 
 
-def gradients_of(layer, pictures, upstream):
+def gradients_of(layer, images, upstream):
     """Of the sum of outputs times `upstream`: by inputs and by kernel, and the outputs."""
     backend = keras.backend.backend()
     if backend != "tensorflow":
         pytest.skip("elsewhere it is Keras's own layer")
     import tensorflow as tf
 
-    inputs = tf.convert_to_tensor(pictures)
+    inputs = tf.convert_to_tensor(images)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         outputs = layer(inputs)
@@ -212,15 +212,15 @@ def gradients_of(layer, pictures, upstream):
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_small_maps_have_the_gradients_of_any_convolution(shape, size, policy):
     random = np.random.default_rng(0)
-    pictures = random.normal(size=shape).astype(np.float32)
+    images = random.normal(size=shape).astype(np.float32)
     upstream = random.normal(size=(*shape[:3], 7)).astype(np.float32)
     options = {"padding": "same", "use_bias": False, "dtype": policy}
     own, plain_one = (kind(7, size, **options) for kind in (SmallMapConv2D, keras.layers.Conv2D))
     for layer in (own, plain_one):
         layer.build(shape)
     plain_one.set_weights(own.get_weights())
-    found = gradients_of(own, pictures, upstream)
-    expected = gradients_of(plain_one, pictures, upstream)
+    found = gradients_of(own, images, upstream)
+    expected = gradients_of(plain_one, images, upstream)
     tolerance = 1e-5 if policy == "float32" else 0.02  # bfloat16 has 8 bits
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max())

@@ -19,50 +19,50 @@ SHAPE = (20, 16, 3)
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return tiny_dataset(SHAPE, 4, 8).images
 
 
 @pytest.fixture(scope="module")
-def network(pictures):
-    shape = NetworkShape(SHAPE, 4, (120.0,) * 3, (60.0,) * 3, 0, pictures)
+def network(images):
+    shape = NetworkShape(SHAPE, 4, (120.0,) * 3, (60.0,) * 3, 0, images)
     built = build_network("whitened", shape, {"widths": [8, 8]})
     head = built.layers[-1]
     head.set_weights([100 * values for values in head.get_weights()])  # answers that differ
     return built
 
 
-def logits(model, pictures):
-    return keras.ops.convert_to_numpy(model(pictures.astype(np.float32)))
+def logits(model, images):
+    return keras.ops.convert_to_numpy(model(images.astype(np.float32)))
 
 
-def expected_logits(network, pictures, views):
+def expected_logits(network, images, views):
     def both_sides(each):
         return (logits(network, each) + logits(network, each[:, :, ::-1])) / 2
 
     if views == 2:
-        return both_sides(pictures)
-    wide = np.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+        return both_sides(images)
+    wide = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     moved = both_sides(wide[:, 2:, 2:]) + both_sides(wide[:, :-2, :-2])
-    return both_sides(pictures) / 2 + moved / 4
+    return both_sides(images) / 2 + moved / 4
 
 
 @pytest.mark.parametrize("views", [2, 6])
-def test_the_logits_are_the_weighted_mean_of_those_of_the_views(network, pictures, views):
-    found = logits(averaged(network, views), pictures)
-    expected = expected_logits(network, pictures, views)
+def test_the_logits_are_the_weighted_mean_of_those_of_the_views(network, images, views):
+    found = logits(averaged(network, views), images)
+    expected = expected_logits(network, images, views)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert np.abs(expected - logits(network, pictures)).max() > 1e-2  # else nothing was tested
+    assert np.abs(expected - logits(network, images)).max() > 1e-2  # else nothing was tested
 
 
 @pytest.mark.parametrize("views", [2, 6])
-def test_what_ships_answers_with_the_same_mean(network, pictures, views):
-    values = expected_logits(network, pictures, views) / 1.5
+def test_what_ships_answers_with_the_same_mean(network, images, views):
+    values = expected_logits(network, images, views) / 1.5
     expected = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
     shipped = ship(network, temperature=1.5, views=views)
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(shipped(pictures)), expected, atol=1e-5)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(shipped(images)), expected, atol=1e-5)
     session = InferenceSession(onnx_model(shipped, "0").SerializeToString())
-    np.testing.assert_allclose(session.run(None, {"image": pictures})[0], expected, atol=1e-5)
+    np.testing.assert_allclose(session.run(None, {"image": images})[0], expected, atol=1e-5)
 
 
 def test_weights_of_several_views_are_kept_once_in_the_file(network):

@@ -14,8 +14,8 @@ from tinylens.models.spec import NetworkShape
 
 def built(image_shape=(32, 32, 3), **options):
     channels = image_shape[2]
-    pictures = tiny_dataset(image_shape, 4, 64).images
-    shape = NetworkShape(image_shape, 10, (120.0,) * channels, (60.0,) * channels, 0, pictures)
+    images = tiny_dataset(image_shape, 4, 64).images
+    shape = NetworkShape(image_shape, 10, (120.0,) * channels, (60.0,) * channels, 0, images)
     return build_network("whitened", shape, options)
 
 
@@ -23,7 +23,7 @@ def built(image_shape=(32, 32, 3), **options):
 def test_whitened_patches_have_even_second_moments_and_no_others(channels, side):
     random = np.random.default_rng(1)
     mixed = random.normal(size=(400, 9, 9, channels)) @ random.normal(size=(channels, channels))
-    smooth = mixed[:, 1:] + mixed[:, :-1]  # neighbours are alike, as in pictures
+    smooth = mixed[:, 1:] + mixed[:, :-1]  # neighbours are alike, as in images
     kernel = whitening_kernel(smooth, side)
     filters = kernel.shape[-1] // 2
     assert kernel.shape == (side, side, channels, 2 * side * side * channels)
@@ -50,7 +50,7 @@ def test_the_whitening_is_not_trained_and_all_else_is():
     ]
 
 
-def test_grey_pictures_get_the_widths_for_grey():
+def test_grey_images_get_the_widths_for_grey():
     options = {"widths": [8, 16], "grey_widths": [4, 8]}
     assert built((28, 28, 1), **options).layers[-1].input.shape[-1] == 8
     assert built((28, 28, 3), **options).layers[-1].input.shape[-1] == 16
@@ -58,7 +58,7 @@ def test_grey_pictures_get_the_widths_for_grey():
 
 
 @pytest.mark.parametrize("side", [8, 16, 28, 32, 48, 64, 96])
-def test_pictures_of_all_sizes_are_brought_to_about_32_pixels(side):
+def test_images_of_all_sizes_are_brought_to_about_32_pixels(side):
     network = built((side, side, 3), widths=[8, 8])
     height = network.get_layer("whitening").output.shape[1]
     assert height == side - 1 if side < 64 else height == 31
@@ -81,7 +81,7 @@ def test_the_first_outputs_of_a_convolution_are_its_inputs():
         assert np.abs(drawn).max(initial=0) <= (9 * kernel.shape[2]) ** -0.5
 
 
-def test_it_says_that_it_needs_pictures():
+def test_it_says_that_it_needs_images():
     shape = NetworkShape((32, 32, 3), 10, (120.0,) * 3, (60.0,) * 3)
     with pytest.raises(ValueError, match=r"needs NetworkShape\.sample"):
         build_network("whitened", shape, {})

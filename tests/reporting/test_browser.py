@@ -1,4 +1,4 @@
-"""The pages in a real Chromium: no network, no error, every picture shown, usable by key."""
+"""The pages in a real Chromium: no network, no error, every image shown, usable by key."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def browser():
 
 
 def trained(data, folder, seed=0):
-    """A run on the first pictures of a set, too short to be any good: there are many mistakes."""
+    """A run on the first images of a set, too short to be any good: there are many mistakes."""
     few = Splits(
         data.train.subset(np.arange(1000)),
         data.val.subset(np.arange(200)),
@@ -96,7 +96,7 @@ def serious(page):
 
 
 def unseen(page):
-    """How many pictures of what is displayed hold no pixel."""
+    """How many images of what is displayed hold no pixel."""
     return page.evaluate(
         """async () => {
           const shown = [...document.images].filter((image) => image.checkVisibility());
@@ -119,7 +119,7 @@ def test_a_report_is_shown_whole_and_to_everyone(browser, run, width, scheme):
         assert serious(page) == {}
 
 
-def test_a_cell_opens_its_pictures_by_click_and_by_key(browser, run):
+def test_a_cell_opens_its_images_by_click_and_by_key(browser, run):
     with opened(browser, run[1].report) as page:
         cells, shown = page.locator(".matrix button"), page.locator(".opened:popover-open")
         cells.first.click()

@@ -48,8 +48,8 @@ def test_a_hundred_classes_fit(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_and_colour_mistakes_are_drawn(tmp_path, channels):
-    pictures = np.full((90, 12, 12, channels), 200, np.uint8)
-    assert "worst_mistakes" in drawn(tmp_path / "run", test_images=pictures)
+    images = np.full((90, 12, 12, channels), 200, np.uint8)
+    assert "worst_mistakes" in drawn(tmp_path / "run", test_images=images)
 
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path):

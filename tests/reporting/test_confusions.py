@@ -1,4 +1,4 @@
-"""The cells of the confusion matrix, and the pictures that they open."""
+"""The cells of the confusion matrix, and the images that they open."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tinylens.reporting.contents import Contents
 from tinylens.reporting.report import matrix, render
 
 
-def without_pictures(run):
+def without_images(run):
     arrays = run.predictions
     run.write_predictions({name: arrays[name] for name in arrays if "confused" not in name})
     return Contents.read(run)
 
 
-def test_a_cell_opens_the_surest_pictures_of_its_confusion(tmp_path):
+def test_a_cell_opens_the_surest_images_of_its_confusion(tmp_path):
     contents = Contents.read(make_run(tmp_path / "run"))
     shown = contents.confusions
     cells = {cell["target"] for row in matrix(contents) for cell in row["cells"]}
@@ -30,14 +30,14 @@ def test_a_cell_opens_the_surest_pictures_of_its_confusion(tmp_path):
 
 
 def test_an_older_run_has_a_matrix_whose_cells_do_not_open(tmp_path):
-    contents = without_pictures(make_run(tmp_path / "run"))
+    contents = without_images(make_run(tmp_path / "run"))
     assert not any(each.target or each.mistakes for each in contents.confusions)
     html = render(contents)
     assert "popovertarget" not in html and "Press a mistaken one" not in html
     assert f"{contents.confusions[0].count}</td>" in html
 
 
-def test_a_hundred_classes_of_pictures_that_cannot_be_compressed_stay_under_6_mb(tmp_path):
+def test_a_hundred_classes_of_images_that_cannot_be_compressed_stay_under_6_mb(tmp_path):
     names = tuple(f"class {number:02d}" for number in range(100))
     parts = simulated_parts(names, {"train": 300, "test": 3000})
     images = np.random.default_rng(0).integers(0, 256, (3000, 96, 96, 3), np.uint8)

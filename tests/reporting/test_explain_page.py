@@ -62,13 +62,13 @@ def test_the_page_says_what_is_shown_and_names_are_only_text(tmp_path):
     assert 'href="#sheet-2"' in page
 
 
-def test_named_pictures_by_occlusion_have_a_page_too(tmp_path):
-    pictures = tuple(explained(n, label=None, neighbours=0, channels=1) for n in range(3))
-    found = Explanations("model.onnx", "occlusion", (Sheet("Pictures", 3, pictures),))
+def test_named_images_by_occlusion_have_a_page_too(tmp_path):
+    images = tuple(explained(n, label=None, neighbours=0, channels=1) for n in range(3))
+    found = Explanations("model.onnx", "occlusion", (Sheet("Images", 3, images),))
     run = Run(tmp_path)
     write.write_explanations(run, found)
     page = run.explanations.read_text("utf-8")
-    assert "3 pictures, and what in them speaks for a class" in page
+    assert "3 images, and what in them speaks for a class" in page
     assert page.count("25.0 %, covered −3.46") == 3
     assert "Occlusion (Zeiler and Fergus 2014)" in page and "nearest ones in train" not in page
     assert "mistake" not in page.partition("<body>")[2]
@@ -89,7 +89,7 @@ def test_a_caution_stands_with_how_to_read_the_maps():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_colour_lies_where_the_map_is_high_and_the_picture_shows_where_it_is_low(channels):
+def test_colour_lies_where_the_map_is_high_and_the_image_shows_where_it_is_low(channels):
     image = np.full((8, 8, channels), 200, np.uint8)
     heat = np.zeros((8, 8), np.float32)
     heat[2, 6] = 1
@@ -101,11 +101,11 @@ def test_colour_lies_where_the_map_is_high_and_the_picture_shows_where_it_is_low
     assert min(hot[:2]) > 210 and hot[2] < 180  # bright yellow
 
 
-def test_a_large_picture_is_not_made_larger():
+def test_a_large_image_is_not_made_larger():
     assert overlay(np.zeros((100, 120, 3), np.uint8), np.zeros((100, 120))).shape == (100, 120, 3)
 
 
-def test_the_page_holds_whole_pictures(tmp_path):
+def test_the_page_holds_whole_images(tmp_path):
     run = Run(tmp_path)
     write.write_explanations(run, mistakes("d → e"))
     page = run.explanations.read_text("utf-8")

@@ -55,7 +55,7 @@ def test_a_card_tells_what_the_report_tells(tmp_path):
     card = run.model_card.read_text(encoding="utf-8")
     test = run.evaluation.splits["test"]
     value, low, high = (f"{100 * x:.1f}" for x in (test.accuracy.value, *test.accuracy.ci95))
-    assert f"**{value} % of 90 test pictures are answered right**" in card
+    assert f"**{value} % of 90 test images are answered right**" in card
     assert f"interval {low} to {high} %" in card
     assert f"| {100 * test.f1_macro.value:.1f} (" in card
     for told in (
@@ -74,11 +74,11 @@ def test_its_code_runs_and_answers_as_tinylens_does(tmp_path, monkeypatch, capsy
     run = make_run(tmp_path / "run", class_names=names, parts=simulated_parts(names))
     run.model.write_bytes(shipped.model_bytes(rule))
     Image.fromarray(shipped.some_images(1, shipped.RULE)[0]).resize((31, 17)).save(
-        run.path / "picture.png"
+        run.path / "image.png"
     )
     card = render(Contents.read(run))
     monkeypatch.chdir(run.path)
-    [prediction] = Classifier.open(run).predict("picture.png")
+    [prediction] = Classifier.open(run).predict("image.png")
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:

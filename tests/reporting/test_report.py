@@ -63,7 +63,7 @@ def test_verdict_and_gap_come_first(plain):
     test = run.evaluation.splits["test"].accuracy
     words = Outline(html).words
     value, low, high = (f"{100 * x:.1f}" for x in (test.value, *test.ci95))
-    assert f"{value} % of the test pictures answered right" in words
+    assert f"{value} % of the test images answered right" in words
     assert f"expect {low} to {high} %" in words
     assert run.evaluation.gap.words in words
     assert words.index(run.evaluation.gap.words) < words.index("Figures Of the network")
@@ -124,7 +124,7 @@ def test_a_report_is_whole_in_itself_and_small(plain):
     assert len(html.encode()) < 200_000
 
 
-def test_pictures_charts_and_headings_can_be_read_aloud(plain):
+def test_images_charts_and_headings_can_be_read_aloud(plain):
     _, html = plain
     outline = Outline(html)
     assert all(attributes["alt"] for tag, attributes in outline.tags if tag == "img")
@@ -183,7 +183,7 @@ def test_confusions_are_listed_from_the_most_frequent(tmp_path):
     first, second = "dog taken for cat 8 of 50 · 16.0 %", "cat taken for dog 3 of 50 · 6.0 %"
     assert words.index(first) < words.index(second)
     assert 'title="dog → cat: 8, 16.0 %"><button' in html
-    assert 'aria-label="dog taken for cat: 8 pictures">8</button></td>' in html
+    assert 'aria-label="dog taken for cat: 8 images">8</button></td>' in html
 
 
 def test_a_run_without_val_history_or_mistakes_has_a_report(tmp_path):
@@ -193,8 +193,8 @@ def test_a_run_without_val_history_or_mistakes_has_a_report(tmp_path):
     run, html = report_of(tmp_path / "run", class_names=("a", "b"), parts=parts, history=[])
     write.write(run)
     words = Outline(html).words
-    assert "100.0 % of the test pictures answered right" in words
-    assert "No picture of test was mistaken." in words
+    assert "100.0 % of the test images answered right" in words
+    assert "No image of test was mistaken." in words
     assert "There was no val part" in words
     assert "no temperature was fitted" in words
     assert 'id="mistakes"' not in html
@@ -250,11 +250,11 @@ def test_a_run_that_is_not_evaluated_yet_has_no_report(tmp_path):
 def test_files_of_two_trainings_are_refused(tmp_path):
     run, other = make_run(tmp_path / "run"), simulated_parts(sizes={"test": 30})["test"]
     run.write_predictions({"test_probabilities": other[0], "test_labels": other[1]})
-    with pytest.raises(RunError, match=r"speaks of 90 test pictures and 3 classes, .* \(30, 3\)"):
+    with pytest.raises(RunError, match=r"speaks of 90 test images and 3 classes, .* \(30, 3\)"):
         write.write(run)
 
 
-def test_pictures_survive_their_way_into_the_page():
+def test_images_survive_their_way_into_the_page():
     import base64
     import io
 

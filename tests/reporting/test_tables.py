@@ -31,14 +31,14 @@ def test_overview_has_a_column_a_part_and_the_figures_with_intervals():
     judged = evaluation_of()
     lines = lines_of(tables.overview(judged))
     assert lines[0].split() == ["train", "val", "test"]
-    assert lines[2].split() == ["Pictures", "240", "60", "90"]
+    assert lines[2].split() == ["Images", "240", "60", "90"]
     accuracy = judged.splits["test"].accuracy
     value, low, high = (f"{100 * x:.1f}" for x in (accuracy.value, *accuracy.ci95))
     assert lines[3].startswith("Accuracy %")
     assert lines[3].endswith(f"{value} ({low}–{high})")
     titles = [line.split("  ")[0].strip() for line in lines[2:-1]]
     assert titles == [
-        "Pictures", "Accuracy %", "Log loss", "Brier", "ECE %", "Precision %", "Recall %", "F1 %",
+        "Images", "Accuracy %", "Log loss", "Brier", "ECE %", "Precision %", "Recall %", "F1 %",
         "MCC", "ROC AUC",
     ]  # fmt: skip
 
@@ -59,7 +59,7 @@ def test_per_class_shows_each_class():
     judged = evaluation_of()
     lines = lines_of(tables.per_class(judged, "val"))
     assert lines[0].split() == [
-        "Class", "(val)", "Precision", "%", "Recall", "%", "F1", "%", "Pictures",
+        "Class", "(val)", "Precision", "%", "Recall", "%", "F1", "%", "Images",
     ]  # fmt: skip
     owl = judged.splits["val"].per_class[2]
     assert lines[4].split()[0] == "owl"
@@ -90,13 +90,13 @@ def test_class_names_are_not_read_as_markup():
 
 def test_a_learning_curve_has_a_row_a_size_with_every_seed():
     wrong = simulated(errors_of(0.3, 0.2, 0.08), np.random.default_rng(0))
-    curve = assemble([Size(pictures, 0, 3) for pictures in SIZES], wrong)
+    curve = assemble([Size(images, 0, 3) for images in SIZES], wrong)
     lines = lines_of(tables.learning_curve(curve))
     error = curve.points[3].error
     value, low, high = (f"{100 * x:.1f}" for x in (error.value, *error.ci95))
     by_seed = [f"{100 * x:.2f}" for x in wrong[3].mean(axis=1)]
     assert lines[5].split() == ["54,000", "3.0", value, f"({low}–{high})", *by_seed]
-    assert lines[6].rstrip() == "recipe fast, on 6,000 pictures of val"
+    assert lines[6].rstrip() == "recipe fast, on 6,000 images of val"
 
 
 def test_the_gap_is_shown_with_its_parts():
@@ -125,5 +125,5 @@ def test_a_line_a_file_fits_into_80_columns():
     assert rows[0] == ["litert", "100.00", "2e-06", "–", "1.18", "–", "–"]
     assert " ".join(rows[1]) == ("onnx-int8 ✗ 99.58 0.1 -0.13 (-0.25 -0.01) 0.34 0.12 0.25 11,449")
     caption = " ".join(" ".join(lines[4:]).split())
-    assert "on 10,000 pictures of test and 6,000 pictures of val" in caption
+    assert "on 10,000 images of test and 6,000 images of val" in caption
     assert "256 at once, 2 threads" in caption

@@ -60,14 +60,14 @@ def test_classes_come_from_the_largest_part_down_and_only_ten_of_many(tmp_path):
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_a_learning_curve_is_drawn_to_twice_the_pictures(run, curve):
+def test_a_learning_curve_is_drawn_to_twice_the_images(run, curve):
     run.write_learning_curve(curve)
     axes = charts.learning_curve(curve).axes[0]
     [expected] = [line for line in axes.get_lines() if line.get_label() == "power law"]
     measured = axes.containers[0][0]
     assert (len(measured.get_xdata()), len(expected.get_xdata())) == (4, 17)
     assert measured.get_ydata()[0] == pytest.approx(100 * curve.points[0].error.value)
-    assert expected.get_xdata()[-1] == pytest.approx(2 * curve.points[-1].pictures)
+    assert expected.get_xdata()[-1] == pytest.approx(2 * curve.points[-1].images)
     assert curve.words in words_of(run)
     write.write(run)
     with Image.open(run.plots / "learning_curve.png") as plot:
@@ -99,7 +99,7 @@ def test_leaks_are_told_where_an_audit_looked_for_them(run):
         Audit("animals", ("cat", "dog", "owl"), counts, (), False, (), twins, (), (), ())
     )
     lift = diagnose(run).parts.leaks.lift
-    told = "12 pictures of test occur in train or val, too; they lift the accuracy on test by "
+    told = "12 images of test occur in train or val, too; they lift the accuracy on test by "
     assert told + f"{100 * lift.value:.1f} points".replace("-", "−") in words_of(run)
 
 

@@ -19,7 +19,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(model):
     """A server with one worker, small limits and a log."""
-    limits = ("--body", 0.25, "--read-timeout", 1, "--pictures", 8, "--queue", 32)
+    limits = ("--body", 0.25, "--read-timeout", 1, "--images", 8, "--queue", 32)
     with running(model, "--workers", 1, *limits, "--log-requests") as found:
         yield found
 

@@ -165,8 +165,8 @@ def test_a_part_with_huge_headers_is_refused(server):
 # --- S5: more than can be answered
 
 
-def test_too_many_pictures_are_refused_at_once_and_the_others_answered(model):
-    with running(model, "--workers", 1, "--queue", 4, "--pictures", 4) as busy:
+def test_too_many_images_are_refused_at_once_and_the_others_answered(model):
+    with running(model, "--workers", 1, "--queue", 4, "--images", 4) as busy:
         body, kind = form(*[("a.png", large_png())] * 4)
         sent = post(body, b"Content-Type: " + kind.encode())
         sockets = [busy.socket() for _ in range(12)]
@@ -187,7 +187,7 @@ def test_too_many_pictures_are_refused_at_once_and_the_others_answered(model):
 
 
 def test_who_was_refused_after_a_wait_is_not_late_the_next_time(model):
-    with running(model, "--workers", 1, "--queue", 4, "--pictures", 4) as busy:
+    with running(model, "--workers", 1, "--queue", 4, "--images", 4) as busy:
         large = encoded(np.full((800, 800, 3), 77, np.uint8), compress_level=1)
         body, kind = form(*[("a.png", large)] * 4)
         with busy.socket() as first, busy.socket() as second:
@@ -203,7 +203,7 @@ def test_who_was_refused_after_a_wait_is_not_late_the_next_time(model):
 
 
 def large_png() -> bytes:
-    """Return a picture that takes some 30 ms to decode."""
+    """Return an image that takes some 30 ms to decode."""
     return encoded(np.full((1500, 1500, 3), 77, np.uint8), compress_level=1)
 
 
@@ -223,17 +223,17 @@ def test_clients_that_leave_cost_nothing(server):
     assert server.memory() - before < 8 * 2**20
 
 
-# --- S7: a bad picture among good ones
+# --- S7: a bad image among good ones
 
 
-def test_a_bad_picture_fails_alone(server):
+def test_a_bad_image_fails_alone(server):
     good = png()
     alone = server.ask("/predict", good).json["results"][0]
     body, kind = form(("a.png", good), ("b.png", good[:60]), ("c.png", b"text"), ("d.png", good))
     results = server.ask("/predict", body, content_type=kind).json["results"]
     assert [row["error"] is None for row in results] == [True, False, False, True]
     assert results[0] == {**alone, "name": "a.png"} and results[3] == {**alone, "name": "d.png"}
-    assert results[2]["error"].startswith("not a picture: starts with b'text'")
+    assert results[2]["error"].startswith("not an image: starts with b'text'")
 
 
 def test_a_bad_request_in_a_batch_fails_alone(server):

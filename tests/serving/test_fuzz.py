@@ -18,11 +18,11 @@ from tinylens.serving import shapes
 
 LEAST, MOST = 400, 100_000  # requests, in the fast suite and in the slow one
 CASES = 5000  # of Schemathesis
-LIMITS = ("--pictures", 4, "--body", 0.1, "--workers", 1)
+LIMITS = ("--images", 4, "--body", 0.1, "--workers", 1)
 
 
 def seeds() -> list[bytes]:
-    """Return pictures of all kinds, forms, and tensors to be spoilt."""
+    """Return images of all kinds, forms, and tensors to be spoilt."""
     made = [png()]
     pixels = some_images(1, RULE, seed=5)[0]
     for kind, mode in (
@@ -67,13 +67,13 @@ def spoilt(content: bytes, chance: random.Random) -> bytes:
 def ask_spoilt(server, count: int) -> dict[int, int]:
     """Send so many spoilt requests, and return how often each status came back."""
     chance, statuses = random.Random(11), {}
-    pictures, connection = seeds(), server.connect()
+    images, connection = seeds(), server.connect()
     tensor = {"name": "image", "shape": [1, *RULE.shape], "datatype": "UINT8", "data": [1] * 144}
     infer = json.dumps({"id": "a", "inputs": [tensor]}).encode()
     for number in range(count):
-        path, body, kind = "/predict", spoilt(chance.choice(pictures), chance), "image/png"
+        path, body, kind = "/predict", spoilt(chance.choice(images), chance), "image/png"
         if number % 4 == 1:
-            body, kind = form(("a.png", chance.choice(pictures)), ("b.gif", body))
+            body, kind = form(("a.png", chance.choice(images)), ("b.gif", body))
             if number % 8 == 1:
                 body = spoilt(body, chance)
         elif number % 8 == 3:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders_doctor import photo, pictures, reference
+from builders_doctor import make_images, photo, reference
 from served import encoded, form, png, read_all, running, until
 from shipped import CLASS_NAMES, RULE, model_bytes, some_images
 from tinylens.data.images import ImageRule
@@ -112,7 +112,7 @@ def test_the_input_doctor_looks_where_it_is_asked_and_fixes_what_it_may(tmp_path
     path = tmp_path / "photos.onnx"
     path.write_bytes(model_bytes(rule, doctor=reference()))
     file = io.BytesIO()
-    Image.fromarray(photo(pictures(1, seed=3)[0])).save(file, "PNG")
+    Image.fromarray(photo(make_images(1, seed=3)[0])).save(file, "PNG")
     classifier = Classifier.open(path)
     with running(path, "--workers", 1) as server:
         for query, fix in (("", None), ("&fix=", ""), ("&fix=all", "all")):
@@ -128,25 +128,25 @@ def test_the_input_doctor_looks_where_it_is_asked_and_fixes_what_it_may(tmp_path
         assert refused.status == 422 and "did you mean inverted?" in refused.json["error"]
 
 
-def test_a_map_is_made_of_one_picture_at_a_time(server):
+def test_a_map_is_made_of_one_image_at_a_time(server):
     body, kind = form(("a", png()), ("b", png()))
     answer = server.ask("/predict?look=true", body, content_type=kind)
     assert (answer.status, answer.json["error"]) == (
         422,
-        "look=true with 2 pictures; expected one, as it takes long",
+        "look=true with 2 images; expected one, as it takes long",
     )
 
 
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
-        (b"hello", 422, "not a picture: starts with b'hello'"),
+        (b"hello", 422, "not an image: starts with b'hello'"),
         (png()[:50], 422, "broken PNG"),
         (b"", 422, "an empty body"),
         (header_of_a_png(20_000, 20_000), 413, "too large: 20000×20000 pixels"),
     ],
 )  # fmt: skip
-def test_pictures_that_cannot_be_read_say_why(server, content, status, words):
+def test_images_that_cannot_be_read_say_why(server, content, status, words):
     answer = server.ask("/predict", content)
     assert (answer.status, words in answer.json["error"]) == (status, True), answer.json
 
@@ -175,12 +175,12 @@ def test_answers_that_are_none_say_why(tmp_path):
         for _ in range(10):
             assert server.ask("/predict", body, content_type=kind).status == 200
         assert server.metric("tinylens_drift_reference", model="unsure") == 500
-        assert server.metric("tinylens_drift_pictures") == 321
+        assert server.metric("tinylens_drift_images") == 321
         for what in ("brightness", "contrast"):
             luck = server.metric("tinylens_drift_psi_by_luck", what=what)
             assert server.metric("tinylens_drift_psi", what=what) > 10 * luck > 0
         assert server.metric("tinylens_confidence_count", model="unsure") == 321
-        assert server.metric("tinylens_pictures_total", outcome="unknown") > 0
+        assert server.metric("tinylens_images_total", outcome="unknown") > 0
         assert server.metric("tinylens_workers") == 2
 
 

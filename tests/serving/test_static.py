@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders_doctor import photo, pictures, reference
+from builders_doctor import make_images, photo, reference
 from served import TOKEN, encoded, form, png, running, until
 from shipped import CLASS_NAMES, RULE, model_bytes
 from tinylens.data.images import ImageRule
@@ -76,15 +76,15 @@ def expected(words, refusals):
     return "gone" in refusals and "net::ERR_" in words
 
 
-def picture(name, content):
+def make_image(name, content):
     return {"name": name, "mimeType": "image/png", "buffer": content}
 
 
-def choose(page, *pictures):
-    page.set_input_files("#file", [picture(*each) for each in pictures])
+def choose(page, *make_images):
+    page.set_input_files("#file", [make_image(*each) for each in make_images])
 
 
-def drop(page, *pictures):
+def drop(page, *make_images):
     """Drop files on the page, as a hand would."""
     held = page.evaluate_handle(
         """(files) => {
@@ -95,7 +95,7 @@ def drop(page, *pictures):
           }
           return held;
         }""",
-        [[name, base64.b64encode(content).decode()] for name, content in pictures],
+        [[name, base64.b64encode(content).decode()] for name, content in make_images],
     )
     page.dispatch_event("body", "dragover", {"dataTransfer": held})
     assert page.locator("#drop.over").count() == 1
@@ -107,7 +107,7 @@ def text(page, selector):
 
 
 def answered(page, name):
-    """Wait until the answer to a picture is shown."""
+    """Wait until the answer to an image is shown."""
     page.locator(NAME, has_text=re.compile(f"^{re.escape(name)}$")).wait_for()
     page.locator("#answer[aria-busy=false] .label").wait_for()
 
@@ -127,10 +127,10 @@ def percent(share):
     return "> 99.9\u202f%" if 0.9995 <= share < 1 else f"{100 * share:.1f}\u202f%"
 
 
-# --- one picture
+# --- one image
 
 
-def test_a_chosen_picture_is_answered_as_the_classifier_answers_it(browser, server, classifier):
+def test_a_chosen_image_is_answered_as_the_classifier_answers_it(browser, server, classifier):
     [found] = classifier.predict(png())
     with opened(browser, server) as page:
         page.locator("#knows").wait_for()
@@ -142,7 +142,7 @@ def test_a_chosen_picture_is_answered_as_the_classifier_answers_it(browser, serv
             "\u202f", " "
         )
         assert page.locator(".figures figcaption").all_inner_texts() == [
-            f"Your picture\n{RULE.width} × {RULE.height}",
+            f"Your image\n{RULE.width} × {RULE.height}",
             f"What it saw\n{RULE.width} × {RULE.height}",
             "Where it looked",
         ]
@@ -184,7 +184,7 @@ def test_the_heatmap_is_what_the_server_computed(browser, server):
 
 
 @slow
-def test_a_picture_can_be_dropped(browser, server, classifier):
+def test_a_image_can_be_dropped(browser, server, classifier):
     with opened(browser, server) as page:
         drop(page, ("dropped.png", png(5)))
         answered(page, "dropped.png")
@@ -216,7 +216,7 @@ def drop_by_hand(page, *paths):
 
 
 @slow
-def test_a_picture_can_be_pasted(browser, server, classifier):
+def test_a_image_can_be_pasted(browser, server, classifier):
     with opened(browser, server, permissions=["clipboard-read", "clipboard-write"]) as page:
         page.evaluate(
             """async (content) => {
@@ -237,7 +237,7 @@ def test_a_phone_offers_its_camera(browser, server):
         assert page.locator("#photo").get_attribute("capture") == "environment"
         with page.expect_file_chooser() as chooser:
             page.get_by_role("button", name="Take a photo").tap()
-        chooser.value.set_files([picture("IMG_1.jpg", png())])
+        chooser.value.set_files([make_image("IMG_1.jpg", png())])
         answered(page, "IMG_1.jpg")
     with opened(browser, server) as page:
         assert not page.get_by_role("button", name="Take a photo").is_visible()
@@ -245,7 +245,7 @@ def test_a_phone_offers_its_camera(browser, server):
 
 @slow
 def test_all_is_done_by_key_alone(browser, server):
-    files = [picture(f"{seed}.png", png(seed)) for seed in range(3)]
+    files = [make_image(f"{seed}.png", png(seed)) for seed in range(3)]
     with opened(browser, server) as page:
         page.on("filechooser", lambda chooser: chooser.set_files(files))
         page.locator("#knows").wait_for()
@@ -324,13 +324,13 @@ def show(page, result, fixing="{ on: false, change: (on) => (window.asked = on) 
       const {{ showAnswer }} = await import("./answer.js");
       document.querySelector("#answer").hidden = false;
       const place = document.querySelector("#shown");
-      await showAnswer(place, result, {{ fixing: {fixing}, picture: null }});
+      await showAnswer(place, result, {{ fixing: {fixing}, image: null }});
     }}"""
     page.evaluate(source, result)
 
 
 @slow
-def test_an_unknown_picture_and_its_findings_are_told(browser, server):
+def test_an_unknown_image_and_its_findings_are_told(browser, server):
     with opened(browser, server) as page:
         show(page, STRANGE)
         assert text(page, LABEL) == "It does not know"
@@ -347,7 +347,7 @@ def test_an_unknown_picture_and_its_findings_are_told(browser, server):
         show(page, {**STRANGE, "findings": []})
         assert page.locator(".doctor").count() == 0
         show(page, {**STRANGE, "unknown": None, "findings": []}, fixing="null")
-        assert "Stranger to it than 97.0 % of ordinary pictures." in text(page, ".words")
+        assert "Stranger to it than 97.0 % of ordinary images." in text(page, ".words")
 
 
 @slow
@@ -368,7 +368,7 @@ def test_what_is_found_is_fixed_where_that_is_switched_on(browser, server):
 def test_a_photo_is_made_as_its_model_was_trained_where_that_is_switched_on(browser, tmp_path):
     path = tmp_path / "photos.onnx"
     path.write_bytes(model_bytes(ImageRule(28, 28, 1), doctor=reference()))
-    body = encoded(photo(pictures(1, seed=3)[0]))
+    body = encoded(photo(make_images(1, seed=3)[0]))
     found = {
         one.kind: one.message for one in Classifier.open(path).predict(body, fix="all")[0].findings
     }
@@ -394,7 +394,7 @@ def test_a_photo_is_made_as_its_model_was_trained_where_that_is_switched_on(brow
 
 
 @slow
-def test_words_of_a_picture_are_no_markup(browser, server):
+def test_words_of_a_image_are_no_markup(browser, server):
     bad = "<img src=x onerror=alert(1)>"
     with opened(browser, server) as page:
         top = [{"label": bad, "probability": 1.0}]
@@ -423,10 +423,10 @@ def test_nothing_moves_for_those_who_want_it_so(browser, server):
 @slow
 def test_bad_files_are_told_in_plain_words_and_the_next_is_answered(browser, server):
     cases = [
-        ("a.png", BROKEN, "This picture is broken", "Broken PNG"),
-        ("b.png", b"hello, expected nothing", "This is not a picture", "Expected PNG, JPEG, WebP"),
+        ("a.png", BROKEN, "This image is broken", "Broken PNG"),
+        ("b.png", b"hello, expected nothing", "This is not an image", "Expected PNG, JPEG, WebP"),
         ("c.png", b"", "This file is empty", "Empty file"),
-        ("d.png", png() + bytes(300_000), "This picture is too large", "It has 0.3 MB, and the"),
+        ("d.png", png() + bytes(300_000), "This image is too large", "It has 0.3 MB, and the"),
         ("e.png", encoded(np.zeros((60_000, 1, 3), np.uint8)), "too large", "60000 pixels"),
     ]
     with opened(browser, server, refusals=(413, 422, "gone")) as page:
@@ -459,7 +459,7 @@ def test_a_server_that_is_gone_is_waited_for(browser, model):
             answered(page, "late.png")
             assert text(page, LABEL) in CLASS_NAMES
             page.locator("#sheet[aria-busy=false]").wait_for()
-            assert text(page, "#count") == "3 of 3 pictures"
+            assert text(page, "#count") == "3 of 3 images"
             until(lambda: text(page, BANNER) == "", pause=0.2)
 
 
@@ -468,7 +468,7 @@ def test_a_busy_server_is_asked_again(browser, model):
     large = encoded(np.full((1500, 1500, 3), 77, np.uint8), compress_level=1)
     body, kind = form(*[("a.png", large)] * 4)
     stop = threading.Event()
-    with running(model, "--workers", 1, "--queue", 4, "--pictures", 4) as server:
+    with running(model, "--workers", 1, "--queue", 4, "--images", 4) as server:
 
         def flood():
             while not stop.is_set():
@@ -517,7 +517,7 @@ def test_a_token_is_asked_for_and_kept_nowhere(browser, guarded):
         page.wait_for_selector("#token-field:focus")
 
 
-# --- several models, several pictures
+# --- several models, several images
 
 
 @slow
@@ -545,9 +545,9 @@ def test_a_sheet_is_answered_and_saved_as_the_classifier_answers(browser, server
     with opened(browser, server, refusals=(422,)) as page:
         drop(page, *files)
         page.locator("#sheet[aria-busy=false]").wait_for()
-        assert text(page, "#count") == f"{len(files)} of {len(files)} pictures"
+        assert text(page, "#count") == f"{len(files)} of {len(files)} images"
         assert page.locator("#progress").evaluate("(bar) => bar.value") == len(files)
-        assert text(page, SAID) == "48 pictures answered; 0 unknown, 1 could not be answered."
+        assert text(page, SAID) == "48 images answered; 0 unknown, 1 could not be answered."
         cells = [page.locator("#rows .row").nth(at).inner_text() for at in (0, 3)]
         with page.expect_download() as download:
             page.get_by_role("button", name="Save as CSV").click()
@@ -609,9 +609,9 @@ def test_a_sheet_is_stopped_and_goes_on(browser, server):
         page.locator("#sheet[aria-busy=false]").wait_for()
         stopped = text(page, "#count")
         page.wait_for_timeout(300)
-        assert text(page, "#count") == stopped != "400 of 400 pictures"
+        assert text(page, "#count") == stopped != "400 of 400 images"
         page.get_by_role("button", name="Go on").click()
-        page.locator("#count", has_text="400 of 400 pictures").wait_for()
+        page.locator("#count", has_text="400 of 400 images").wait_for()
 
 
 # a sheet whose questions are answered when the test says so; it gives what each row says, and
@@ -635,7 +635,7 @@ RESTARTED = """async (when) => {
   });
   const sheet = makeSheet(section, { ask, open() {}, say() {}, changed() {} });
   const names = Array.from({ length: 10 }, (_, row) => `${row}.txt`);
-  sheet.add(names.map((name) => ({ name, file: new File(["no picture"], name) })));
+  sheet.add(names.map((name) => ({ name, file: new File(["no image"], name) })));
   await settled();
   if (when === "on the second four") {
     for (const name of [...open.keys()]) give(name);
@@ -665,4 +665,4 @@ def test_a_sheet_that_is_asked_again_asks_once_for_each_and_keeps_no_old_answer(
         told, asked, count = page.evaluate(RESTARTED, when)
     assert told == ["after"] * 10
     assert asked == [f"{row}.txt" for row in range(10)]
-    assert count == "10 of 10 pictures"
+    assert count == "10 of 10 images"

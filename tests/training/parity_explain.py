@@ -1,7 +1,7 @@
 """Compute heatmaps on the backend that KERAS_BACKEND names, and save them.
 
 Run by test_parity.py, a process a backend: `python parity_explain.py IN.npz OUT.npz`. IN holds
-"pictures", "labels" and the content of each model.keras by its name.
+"images", "labels" and the content of each model.keras by its name.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tinylens.models.embedding import open_network
 
 def main(given: str, out: str) -> None:
     arrays = dict(np.load(given))
-    pictures, labels = arrays.pop("pictures"), arrays.pop("labels")
+    images, labels = arrays.pop("images"), arrays.pop("labels")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         maps = {}
         for name, content in arrays.items():
             path.write_bytes(content.tobytes())
-            maps[name] = GradCam(open_network(path))(pictures, labels)
+            maps[name] = GradCam(open_network(path))(images, labels)
     np.savez(out, backend=keras.backend.backend(), **maps)
 
 

@@ -44,7 +44,7 @@ CHANGES = {
 WITHOUT = {  # what must make a difference, if the test is to notice that it is missing
     "classic": {"augmentation": {"augment": {}}, "dropout": {"model.options": {"dropout": 0.0}}},
     "resnet20": {"augmentation": {"augment": {}}},
-    "whitened": {"augmentation": {"augment": {}}, "smaller pictures": {"train.early_scale": 1.0}},
+    "whitened": {"augmentation": {"augment": {}}, "smaller images": {"train.early_scale": 1.0}},
 }
 
 

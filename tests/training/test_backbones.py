@@ -28,10 +28,10 @@ def cache(tmp_path, monkeypatch):
 def application(architecture, **options):
     keras.utils.set_random_seed(3)
     chosen = {"include_top": False, "weights": None, "pooling": "avg"} | options
-    return seen_pictures(getattr(keras.applications, architecture)(**chosen), architecture)
+    return seen_images(getattr(keras.applications, architecture)(**chosen), architecture)
 
 
-def seen_pictures(network, architecture):
+def seen_images(network, architecture):
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0  # the statistics of what is seen next
@@ -101,7 +101,7 @@ def test_an_efficient_net_scales_as_its_weights_were_trained(tmp_path):
     norm.adapt_mean.assign([0.485, 0.456, 0.406])
     norm.adapt_variance.assign(std**2)  # as in the file of ImageNet's weights
     norm.finalize_state()
-    seen_pictures(network, "EfficientNetB0").save_weights(tmp_path / "some.weights.h5")
+    seen_images(network, "EfficientNetB0").save_weights(tmp_path / "some.weights.h5")
     data = tiny_splits((16, 16, 3), 3, 30)
     source = backbone.pretrained_source("EfficientNetB0", tmp_path / "some.weights.h5", data, TIMES)
     images = data.test.images[:4]

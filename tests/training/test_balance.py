@@ -30,7 +30,7 @@ def test_loss_weights_are_the_same_within_a_class_mean_1_and_larger_for_rarer_on
 
 
 def test_loss_weights_are_one_over_the_effective_numbers():
-    """Cui et al. 2019: (1 - 0.9999ⁿ) / 0.0001 is 59.8 of 60 pictures, and 4,512 of 6,000."""
+    """Cui et al. 2019: (1 - 0.9999ⁿ) / 0.0001 is 59.8 of 60 images, and 4,512 of 6,000."""
     weights = imbalance.loss_weights(labels_of([6000, 60]), 2)
     assert weights[-1] / weights[0] == pytest.approx(4511.9 / 59.82, rel=1e-3)
 
@@ -86,5 +86,5 @@ def test_the_uncertainty_is_the_spread_of_the_mean_recall():
     assert np.mean(errors) == pytest.approx(np.std(recalls), rel=0.1)
 
 
-def test_imbalance_leaves_classes_without_pictures_out():
+def test_imbalance_leaves_classes_without_images_out():
     assert imbalance.imbalance(np.array([30, 0, 10])) == 3

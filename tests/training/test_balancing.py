@@ -73,14 +73,14 @@ def test_even_classes_need_none_and_cost_nothing(monkeypatch):
     assert "even enough" in choice.words
 
 
-def test_a_third_of_each_class_is_set_aside_but_never_its_only_picture(uneven):
+def test_a_third_of_each_class_is_set_aside_but_never_its_only_image(uneven):
     rest, aside = choose_balance._parted(uneven.train, seed=0)
     assert sorted([*rest, *aside]) == list(range(len(uneven.train)))
     assert np.bincount(uneven.train.labels[aside], minlength=4).tolist() == [21, 5, 3, 0]
 
 
 def test_whoever_says_nothing_is_told_of_uneven_classes(uneven):
-    assert "64 times as many pictures" in choose_balance.hint(uneven)
+    assert "64 times as many images" in choose_balance.hint(uneven)
     assert choose_balance.hint(tiny_splits(SHAPE)) == ""
 
 
@@ -97,7 +97,7 @@ def test_auto_tries_all_tells_and_is_continued_without_trying_again(uneven, tmp_
     run = tl.train(uneven, out=tmp_path / "run", overrides=changes, watcher=watcher)
     record = run.info.balance
     assert [each["balance"] for each in record["trials"]] == list(choose_balance.CANDIDATES)
-    assert record["pictures"] == 21 + 5 + 3 + len(uneven.val)
+    assert record["images"] == 21 + 5 + 3 + len(uneven.val)
     assert run.recipe.train.balance == record["chosen"]
     assert run.info.seconds["balance"] == record["seconds"] > 0
     words = f"balance: {record['chosen']}, chosen among short trainings"

@@ -1,4 +1,4 @@
-"""The order of pictures and their draws are functions of seed and epoch alone."""
+"""The order of images and their draws are functions of seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ORDERS = st.builds(
 
 
 @given(ORDERS, st.integers(0, 1000))
-def test_an_epoch_sees_each_picture_at_most_once_in_full_batches(order, epoch):
+def test_an_epoch_sees_each_image_at_most_once_in_full_batches(order, epoch):
     indices = order.indices(epoch)
     assert indices.dtype == np.int32
     assert len(set(indices.tolist())) == len(indices)
@@ -44,7 +44,7 @@ def test_order_and_draws_are_the_same_whenever_they_are_asked_for(order, epoch):
 
 
 @given(ORDERS, st.integers(0, 1000))
-def test_draws_are_a_row_a_picture_in_0_to_1(order, epoch):
+def test_draws_are_a_row_a_image_in_0_to_1(order, epoch):
     draws = order.draws(epoch, order.indices(epoch))
     assert draws.dtype == np.float32
     assert draws.shape == (len(order.indices(epoch)), augment.NUM_DRAWS)
@@ -67,7 +67,7 @@ def test_the_order_is_pinned():
     assert Order(8, 4, seed=3).indices(2).tolist() == [1, 7, 4, 0, 2, 6, 3, 5]
 
 
-def test_pictures_left_out_of_one_epoch_come_in_another():
+def test_images_left_out_of_one_epoch_come_in_another():
     order = Order(count=10, batch_size=8, seed=0)
     seen = set().union(*(order.indices(epoch).tolist() for epoch in range(10)))
     assert seen == set(range(10))
@@ -80,13 +80,13 @@ def test_a_set_smaller_than_a_batch_is_one_step():
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 50))
-def test_alternating_flips_show_every_picture_its_other_side_an_epoch_later(seed, epoch):
+def test_alternating_flips_show_every_image_its_other_side_an_epoch_later(seed, epoch):
     order = Order(20, 10, seed, "alternating")
     sides = []
     for each in (epoch, epoch + 1, epoch + 2):
         mirrored = order.draws(each, order.indices(each))[:, augment.FLIP] >= 0.5
         sides.append(dict(zip(order.indices(each).tolist(), mirrored.tolist(), strict=True)))
-    assert all(sides[1][picture] is not side for picture, side in sides[0].items())
+    assert all(sides[1][image] is not side for image, side in sides[0].items())
     assert sides[2] == sides[0]
 
 
@@ -97,7 +97,7 @@ def test_alternating_flips_start_on_either_side():
 
 
 @pytest.mark.backend
-def test_the_layer_gives_the_pictures_of_its_indices_as_uint8():
+def test_the_layer_gives_the_images_of_its_indices_as_uint8():
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3), dtype=np.uint8)
     layer = ResidentImages(images)
     found = ops.convert_to_numpy(layer(np.array([3, 0, 3], np.int32)))
@@ -107,7 +107,7 @@ def test_the_layer_gives_the_pictures_of_its_indices_as_uint8():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others copy or share anyway")
-def test_on_a_processor_the_pictures_stay_in_the_file_that_they_came_in(tmp_path):
+def test_on_a_processor_the_images_stay_in_the_file_that_they_came_in(tmp_path):
     path = tmp_path / "images.npy"
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
     np.save(path, images)
@@ -119,17 +119,17 @@ def test_on_a_processor_the_pictures_stay_in_the_file_that_they_came_in(tmp_path
     assert np.array_equal(model.predict(chosen, batch_size=16, verbose=0), images[chosen])
 
 
-# --- hard pictures
+# --- hard images
 
 
 @given(ORDERS, st.integers(0, 50), st.floats(0.05, 1.0))
-def test_a_share_of_the_pictures_makes_an_epoch_shorter(order, epoch, share):
+def test_a_share_of_the_images_makes_an_epoch_shorter(order, epoch, share):
     indices = order.indices(epoch, share)
     assert len(indices) == min(order.steps(share) * order.batch_size, order.count)
     assert len(set(indices.tolist())) == len(indices)
 
 
-def test_the_pictures_with_the_largest_losses_are_taken_in_the_epochs_own_order():
+def test_the_images_with_the_largest_losses_are_taken_in_the_epochs_own_order():
     order = Order(100, 10, seed=3)
     losses = np.random.default_rng(0).random(100).astype(np.float32)
     found = order.indices(2, 0.3, losses)
@@ -166,14 +166,14 @@ def test_sampling_shows_every_class_as_often_as_its_quota_says(batch_size, seed,
     assert len(indices) == order.steps(share) * order.batch_size
     shown = np.bincount(UNEVEN[indices], minlength=4)
     assert shown.tolist() == imbalance.quotas(np.bincount(UNEVEN), len(indices)).tolist()
-    for label in range(4):  # no picture of a class twice more often than another
+    for label in range(4):  # no image of a class twice more often than another
         of_each = np.bincount(indices, minlength=len(UNEVEN))[label == UNEVEN]
         assert np.ptp(of_each) <= 1
     again = Order(order.count, order.batch_size, seed, labels=UNEVEN)
     assert np.array_equal(again.indices(epoch, share), indices)
 
 
-def test_sampling_of_hard_pictures_takes_those_with_the_largest_losses_of_each_class():
+def test_sampling_of_hard_images_takes_those_with_the_largest_losses_of_each_class():
     order = Order(len(UNEVEN), 16, seed=0, labels=UNEVEN)
     losses = np.random.default_rng(0).random(len(UNEVEN), np.float32)
     indices = order.indices(3, share=0.5, losses=losses)

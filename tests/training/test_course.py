@@ -21,7 +21,7 @@ SPECS = st.builds(
 
 
 @given(SPECS, st.integers(8, 96), st.integers(8, 96))
-def test_smaller_pictures_come_first_hard_ones_last_and_nothing_grows(spec, height, width):
+def test_smaller_images_come_first_hard_ones_last_and_nothing_grows(spec, height, width):
     course = Course(spec, (height, width))
     early = [course.is_early(place) for place in range(spec.epochs)]
     hard = [course.is_hard(place) for place in range(spec.epochs)]
@@ -37,7 +37,7 @@ def test_smaller_pictures_come_first_hard_ones_last_and_nothing_grows(spec, heig
     assert course.total_work() == pytest.approx(sum(map(course.work, range(spec.epochs))))
 
 
-# four epochs on small pictures, then six on half of the whole ones: 0.5625 and 0.5 passes each
+# four epochs on small images, then six on half of the whole ones: 0.5625 and 0.5 passes each
 LONG = Course(
     TrainSection(epochs=10, early_scale=0.75, early_share=0.4, hard_share=0.5, hard_from=0.4),
     (32, 32),
@@ -61,7 +61,7 @@ def test_one_slow_epoch_among_others_drops_less_than_alone():
     assert LONG.without_room(5, {"whole": [20.0]}, 25.0) == 3
 
 
-def test_small_pictures_say_less_of_whole_ones():
+def test_small_images_say_less_of_whole_ones():
     left = 2 * 0.5625 * 10 + 6 * 0.5 * 10
     assert LONG.without_room(2, {"early": [10.0]}, left / 1.14) == 0
     assert LONG.without_room(2, {"early": [10.0]}, left / 1.16) == 1
@@ -80,5 +80,5 @@ def test_small_pictures_say_less_of_whole_ones():
         ((32, 32), 1.0, None),
     ],
 )
-def test_small_pictures_are_not_made_smaller(size, scale, expected):
+def test_small_images_are_not_made_smaller(size, scale, expected):
     assert Course(TrainSection(early_scale=scale), size).early_size == expected

@@ -43,7 +43,7 @@ def test_a_lesson_is_what_the_file_answers_on_train(file):
     found = lesson(file, data, said.append)
     expected = shipped.linear_answers(data.train.images, shipped.RULE)
     assert np.allclose(found.probabilities, expected, atol=1e-5)
-    assert said == ["asking the teacher: 0 of 16 pictures"]
+    assert said == ["asking the teacher: 0 of 16 images"]
     assert found.teacher.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (found.teacher.name, found.teacher.network) == ("teacher", "linear")
 
@@ -110,7 +110,7 @@ def test_a_temperature_of_1_changes_nothing(probabilities):
 def test_a_student_learns_from_its_teacher_alone(trained, tmp_path, monkeypatch):
     """Every label of its own is wrong; what it knows, it has from the teacher."""
     monkeypatch.setenv("TINYLENS_CACHE", str(tmp_path / "cache"))
-    data = load_by(RECIPE.data, trained.path.parent / "pictures.npz")
+    data = load_by(RECIPE.data, trained.path.parent / "images.npz")
     assert data.class_names == NAMES
     wrong = dataclasses.replace(data.train, labels=(data.train.labels + 1) % 4)
     misled = Splits(wrong, data.val, data.test)

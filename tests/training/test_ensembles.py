@@ -19,7 +19,7 @@ from tinylens.training.train import train
 
 @pytest.fixture
 def data(trained):
-    return load_by(RECIPE.data, trained.path.parent / "pictures.npz")
+    return load_by(RECIPE.data, trained.path.parent / "images.npz")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""SmallImageClassifier: pictures in every form, labels of every type, and scikit-learn's tools."""
+"""SmallImageClassifier: images in every form, labels of every type, and scikit-learn's tools."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_fit_leaves_a_run_that_says_what_its_test_is(fitted):
     assert fitted.model_ == run.model.read_bytes()
 
 
-def test_flat_pictures_are_the_same_pictures(fitted):
+def test_flat_images_are_the_same_images(fitted):
     images, _ = circles(20, seed=1)
     assert fitted.image_shape_ == (16, 16, 3) and fitted.n_features_in_ == 768
     flat = fitted.predict_proba(images.reshape(len(images), -1))
@@ -105,7 +105,7 @@ with open("classifier.pickle", "rb") as file:
     assert ended.stdout.strip().split(",") == fitted.predict(images).tolist()
 
 
-def test_pictures_of_another_size_or_range_are_refused(fitted):
+def test_images_of_another_size_or_range_are_refused(fitted):
     images, _ = circles(20, seed=1)
     with pytest.raises(ValueError, match=r"X has 192 features, but .* expecting 768 features"):
         fitted.predict(images[:, ::2, ::2])
@@ -150,7 +150,7 @@ def test_parameters_go_into_the_recipe():
         ((5, 10), None, (1, 10, 1)),
     ],
 )
-def test_shape_of_pictures(shape, given, expected):
+def test_shape_of_images(shape, given, expected):
     from tinylens.training.estimator import _image_shape
 
     assert _image_shape(shape, given) == expected
@@ -159,9 +159,9 @@ def test_shape_of_pictures(shape, given, expected):
 @pytest.mark.parametrize(
     ("shape", "given", "message"),
     [
-        ((5, 560), None, "flat pictures of 560 numbers are neither square grey nor square RGB"),
+        ((5, 560), None, "flat images of 560 numbers are neither square grey nor square RGB"),
         ((5, 784), (28, 20), r"784 numbers each, and image_shape=\(28, 20\) has 560"),
-        ((5, 8, 8, 2), None, r"pictures of shape \(8, 8, 2\); expected"),
+        ((5, 8, 8, 2), None, r"images of shape \(8, 8, 2\); expected"),
         ((5, 2, 8, 8, 3), None, "expected .n, height, width"),
     ],
 )
@@ -200,13 +200,13 @@ def test_other_numbers_are_stretched_and_later_ones_cut_off():
 
 
 def test_classes_that_cannot_be_parted_are_refused():
-    pictures = np.zeros((5, 8, 8))
+    images = np.zeros((5, 8, 8))
     with pytest.raises(ValueError, match=r"found 1 class \(7\), expected at least 2"):
-        SmallImageClassifier().fit(pictures, [7] * 5)
-    with pytest.raises(ValueError, match=r"one picture alone of class 1, and val=0\.1 of each"):
-        SmallImageClassifier().fit(pictures, [0, 0, 0, 0, 1])
+        SmallImageClassifier().fit(images, [7] * 5)
+    with pytest.raises(ValueError, match=r"one image alone of class 1, and val=0\.1 of each"):
+        SmallImageClassifier().fit(images, [0, 0, 0, 0, 1])
     with pytest.raises(ValueError, match="Unknown label type"):
-        SmallImageClassifier().fit(pictures, [0.1, 0.2, 0.3, 0.4, 0.5])
+        SmallImageClassifier().fit(images, [0.1, 0.2, 0.3, 0.4, 0.5])
 
 
 def test_it_says_when_it_was_not_fitted():
@@ -244,8 +244,8 @@ def test_it_is_searched_in_a_pipeline_and_cross_validated():
     assert scores.shape == (2,) and scores.mean() > 0.6
 
 
-def _fractions(pictures):
-    return pictures / 255
+def _fractions(images):
+    return images / 255
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ RECIPE = Recipe(name="test").override(
         "augment.shift": 2,
     }
 )
-STEPS = 4  # an epoch: 64 pictures in batches of 16
+STEPS = 4  # an epoch: 64 images in batches of 16
 TIMES = {"seconds", "images_per_second"}
 VARIANTS = {
     "plain": {},
@@ -120,10 +120,10 @@ class Finished:
         return loop.fit(self.trainer, run, watcher or ProgressReporter(), asked_to_stop)
 
     def logits(self, part):
-        """Logits of the finished network for the pictures of a part."""
+        """Logits of the finished network for the images of a part."""
         self.trainer.network.set_weights(self.weights)
-        pictures = part.images.astype(np.float32)
-        return keras.ops.convert_to_numpy(self.trainer.network(pictures, training=False))
+        images = part.images.astype(np.float32)
+        return keras.ops.convert_to_numpy(self.trainer.network(images, training=False))
 
 
 @pytest.fixture(scope="module")
@@ -404,7 +404,7 @@ def test_true_labels_are_learned_and_carry_over_to_test(tmp_path, splits):
 # --- building
 
 
-def test_pictures_are_normalized_by_the_training_part():
+def test_images_are_normalized_by_the_training_part():
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     images[..., 2] = 7
     train = Dataset(images, [0, 1, 0, 1, 0], ("a", "b"), source="x")
@@ -425,7 +425,7 @@ def test_building_leaves_the_dtype_policy_as_it_was(splits):
     assert convolution.compute_dtype == "bfloat16"
 
 
-# --- smaller pictures in the first epochs
+# --- smaller images in the first epochs
 
 EARLY = {
     "model.name": "whitened",
@@ -439,14 +439,14 @@ EARLY = {
 
 
 @pytest.mark.slow
-def test_smaller_pictures_first_and_hard_ones_last_resume_to_the_same_weights(tmp_path):
+def test_smaller_images_first_and_hard_ones_last_resume_to_the_same_weights(tmp_path):
     splits = tiny_splits((30, 30, 1))
     recipe = RECIPE.override(EARLY)
     whole, state = fit(tmp_path / "whole", splits, recipe)
     assert [whole.model_of(epoch) is whole.model for epoch in range(4)] == [False] * 2 + [True] * 2
     assert [whole.steps_of(epoch) for epoch in range(4)] == [4, 4, 2, 2]
-    fit(tmp_path / "cut", splits, recipe, stop_after(6))  # amid the last epoch of smaller pictures
-    fit(tmp_path / "cut", splits, recipe, stop_after(3))  # amid the first one of hard pictures
+    fit(tmp_path / "cut", splits, recipe, stop_after(6))  # amid the last epoch of smaller images
+    fit(tmp_path / "cut", splits, recipe, stop_after(3))  # amid the first one of hard images
     again, resumed = fit(tmp_path / "cut", splits, recipe)
     assert [row["val_loss"] for row in resumed.history] == [
         row["val_loss"] for row in state.history
@@ -455,7 +455,7 @@ def test_smaller_pictures_first_and_hard_ones_last_resume_to_the_same_weights(tm
     assert all(np.array_equal(found, expected) for found, expected in pairs)
 
 
-def test_smaller_pictures_share_the_weights_and_the_data_of_whole_ones():
+def test_smaller_images_share_the_weights_and_the_data_of_whole_ones():
     trainer = compiling.build(tiny_splits((30, 30, 1)), RECIPE.override(EARLY), "float32")
     early = {id(variable) for variable in trainer.early_model.variables}
     assert early == {id(variable) for variable in trainer.model.variables}
@@ -464,7 +464,7 @@ def test_smaller_pictures_share_the_weights_and_the_data_of_whole_ones():
     assert sizes == [(24, 24)]
 
 
-def test_a_network_for_one_size_is_refused_for_smaller_pictures():
+def test_a_network_for_one_size_is_refused_for_smaller_images():
     recipe = RECIPE.override({"train.early_scale": 0.8})
     with pytest.raises(RecipeError, match=r"train\.early_scale: the network classic fits"):
         compiling.build(tiny_splits((30, 30, 1)), recipe, "float32")

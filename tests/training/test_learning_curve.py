@@ -1,4 +1,4 @@
-"""The learning curve: which pictures, for how long, and going on; its words and its figures."""
+"""The learning curve: which images, for how long, and going on; its words and its figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIZES = [Size(n, n / 64, 3 / (n / 64) ** 0.5) for n in (8, 16, 32, 64)]
 def test_sizes_are_an_eighth_to_all_and_passes_grow_as_the_root_of_what_is_left_out():
     labels = np.repeat(np.arange(10), 5_400)
     sizes = choose_sizes(labels, batch_size=500)
-    assert [size.pictures for size in sizes] == [6_750, 13_500, 27_000, 54_000]
+    assert [size.images for size in sizes] == [6_750, 13_500, 27_000, 54_000]
     assert [size.passes for size in sizes] == pytest.approx([8.485, 6, 4.243, 3], abs=1e-3)
 
 
@@ -39,7 +39,7 @@ def test_a_small_set_is_passed_over_until_there_are_enough_steps():
 
 
 def test_a_class_that_is_too_small_is_named():
-    with pytest.raises(DataError, match=r"a class of 79 pictures.*expected at least 80 of every"):
+    with pytest.raises(DataError, match=r"a class of 79 images.*expected at least 80 of every"):
         choose_sizes(LABELS[:-1], batch_size=500)
 
 
@@ -56,13 +56,13 @@ def test_parts_are_nested_and_hold_each_class_in_its_share(seed):
     assert len(before) == len(LABELS)
 
 
-def test_other_seeds_take_other_pictures():
+def test_other_seeds_take_other_images():
     first, second = (set(nested_rows(LABELS, 0.5, seed).tolist()) for seed in (0, 1))
     assert 0.4 < len(first & second) / len(first) < 0.6
 
 
 class Trained:
-    """Trains nothing: val is answered the worse the fewer pictures there are."""
+    """Trains nothing: val is answered the worse the fewer images there are."""
 
     def __init__(self, stop_after=100):
         self.calls, self.left = [], stop_after
@@ -103,7 +103,7 @@ def test_every_size_is_trained_with_every_seed_on_parts_of_train(tmp_path):
     assert [each.seed for each in recipes] == [0, 1, 2] * 4
     assert [each.epochs for each in recipes[::3]] == [9, 6, 5, 3]
     assert recipes[0].epochs * recipes[0].epoch_share == pytest.approx(3 * 8**0.5)
-    assert told.lines[3] == "training 4 of 12: 16 pictures, seed 0: 5.00 % wrong on val"
+    assert told.lines[3] == "training 4 of 12: 16 images, seed 0: 5.00 % wrong on val"
 
 
 def test_a_curve_that_was_stopped_goes_on_and_comes_to_the_same(tmp_path):
@@ -123,13 +123,13 @@ def test_the_curve_holds_what_was_measured_and_says_what_twice_the_data_would_gi
     sizes = [Size(n, 0, 3) for n in (6_750, 13_500, 27_000, 54_000)]
     wrong = simulated(errors_of(0.3, 0.2, 0.08), np.random.default_rng(0))
     curve = assemble(sizes, wrong)
-    assert [point.pictures for point in curve.points] == [6_750, 13_500, 27_000, 54_000]
+    assert [point.images for point in curve.points] == [6_750, 13_500, 27_000, 54_000]
     for point, errors in zip(curve.points, wrong.mean(axis=2), strict=True):
         assert point.by_seed == tuple(errors)
         assert point.error.value == pytest.approx(errors.mean())
         assert point.error.ci95[0] < point.error.value < point.error.ci95[1]
-    assert curve.fitted[0].pictures == 6_750
-    assert curve.fitted[-1].pictures == 108_000
+    assert curve.fitted[0].images == 6_750
+    assert curve.fitted[-1].images == 108_000
     assert curve.fitted[-1].error.value < curve.fitted[-5].error.value == pytest.approx(0.08, 0.1)
     low, high = curve.doubled.ci95
     truth = 0.08 * 0.8 * (1 - 2**-0.3)
@@ -146,7 +146,7 @@ def test_errors_that_are_no_power_law_and_a_small_val_are_owned_up_to():
     assert curve.doubled.value is None
     assert curve.fitted == ()
     assert "do not fall along a power law (p = 0.000)" in curve.words
-    assert "Val, 900 pictures, is small" in curve.words
+    assert "Val, 900 images, is small" in curve.words
 
 
 def test_without_val_there_is_nothing_to_judge_on(tmp_path):

@@ -45,7 +45,7 @@ FAST = Recipe.load("fast").override(
     }
 )
 RECIPES = {"classic": (CLASSIC, (12, 12, 1)), "fast": (FAST, (32, 32, 1))}
-STEPS = 4  # an epoch of all 64 pictures
+STEPS = 4  # an epoch of all 64 images
 
 
 class Calls(ProgressReporter):

@@ -2,7 +2,7 @@
 
 And they see a class in the same places. What is compared of training is a training in full:
 starting weights, order, every augmentation, dropout masks, batch statistics, optimizer, schedule.
-Where two activations of a picture are equal up to rounding,
+Where two activations of an image are equal up to rounding,
 backends may disagree which one a pool takes or whether a ReLU lets it through; from then on they
 train on other gradients and drift apart, the faster the higher the rate. That is rounding, not
 meaning: TensorFlow drifts as far from itself when its starting weights are moved by one unit in
@@ -68,7 +68,7 @@ def test_every_backend_trains_to_the_same_probabilities(network, tmp_path):
 @pytest.mark.slow
 def test_every_backend_sees_a_class_in_the_same_places(tmp_path):
     splits = tiny_splits((32, 32, 3), num_classes=10, count=200)
-    pictures = splits.train.images[:120]  # more than one batch
+    images = splits.train.images[:120]  # more than one batch
     shape = NetworkShape((32, 32, 3), 10, (120.0,) * 3, (60.0,) * 3, sample=splits.train.images)
     path = tmp_path / "model.keras"
     files = {}
@@ -76,7 +76,7 @@ def test_every_backend_sees_a_class_in_the_same_places(tmp_path):
         ship(build_network(name, shape, {}), views=views).save(path)
         files[name] = np.frombuffer(path.read_bytes(), np.uint8)
     labels = np.arange(120) % 10
-    np.savez(tmp_path / "in.npz", pictures=pictures, labels=labels, **files)
+    np.savez(tmp_path / "in.npz", images=images, labels=labels, **files)
     found = on_every_backend(EXPLAINING, str(tmp_path / "in.npz"), tmp_path)
     for name in files:
         maps = found["tensorflow"][name]

@@ -22,7 +22,7 @@ from tinylens.training.time_budget import Pace
 from tinylens.training.train import train
 
 FAST = Recipe.load("fast")
-PLAIN = FAST.override({"train.hard_share": 1.0})  # every epoch sees every picture
+PLAIN = FAST.override({"train.hard_share": 1.0})  # every epoch sees every image
 
 
 class Listener(ProgressReporter):
@@ -47,7 +47,7 @@ def fitted(splits, seconds):
 
 def test_a_plan_fills_the_time_that_is_left(splits):
     made = fitted(splits, 20.0)
-    # 600 pictures of val, 600 of train, test twice, strangers, at 0.1 ms; then two compilations
+    # 600 images of val, 600 of train, test twice, strangers, at 0.1 ms; then two compilations
     finish = (2400 + out_of_distribution.MOST_SHOWN) * 1e-4 + 1.5 * time_budget.REPORT_SECONDS
     assert made.finish_seconds == pytest.approx(finish)
     assert made.seconds == pytest.approx(20.0)
@@ -94,7 +94,7 @@ def test_the_widest_network_with_enough_passes_left_is_taken(splits, monkeypatch
 
 def test_too_little_time_has_no_plan(splits):
     assert fitted(splits, 1.5 * time_budget.REPORT_SECONDS + 2.0) is None
-    with pytest.raises(RecipeError, match="5 s are too few for 600 pictures"):
+    with pytest.raises(RecipeError, match="5 s are too few for 600 images"):
         time_budget.plan(splits, FAST, 5.0, "float32", ProgressReporter())
 
 

@@ -38,7 +38,7 @@ def test_the_gain_is_that_of_the_law_and_its_value_the_middle_of_its_interval():
     assert 0.004 < gain.ci95[1] - gain.ci95[0] < 0.009  # about 0.6 points: see the slow test
 
 
-def test_more_pictures_to_judge_on_say_it_more_exactly():
+def test_more_images_to_judge_on_say_it_more_exactly():
     widths = []
     for judged in (500, 5_000):
         wrong = simulated(errors_of(0.3, 0.2, 0.2), np.random.default_rng(1), judged=judged)
@@ -47,7 +47,7 @@ def test_more_pictures_to_judge_on_say_it_more_exactly():
     assert widths[1] < 0.6 * widths[0]
 
 
-def test_errors_that_rise_with_pictures_are_no_power_law():
+def test_errors_that_rise_with_images_are_no_power_law():
     wrong = simulated((0.05, 0.06, 0.08, 0.12), np.random.default_rng(0))
     law = fit(SIZES, wrong)
     assert not law.holds
@@ -60,7 +60,7 @@ def test_without_a_mistake_nothing_is_to_be_gained():
 
 
 def test_noise_is_what_repeated_series_show():
-    """Of 800 series with other seeds and other pictures: the covariance of their errors."""
+    """Of 800 series with other seeds and other images: the covariance of their errors."""
     random, errors = np.random.default_rng(0), errors_of(0.3, 0.2, 0.1)
     series = [simulated(errors, random, judged=2_000, spread=0.15) for _ in range(800)]
     measured = np.array([measure_noise(wrong).errors for wrong in series])

@@ -1,4 +1,4 @@
-"""Series of trainings: every picture held out once, intervals that hold, and going on."""
+"""Series of trainings: every image held out once, intervals that hold, and going on."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_class_is_spread_evenly_over_the_folds(labels, count, seed):
         assert sizes.max() - sizes.min() <= 1
 
 
-def test_pictures_of_one_group_stay_together():
+def test_images_of_one_group_stay_together():
     labels = np.tile([0, 1], 60)
     groups = np.repeat(np.arange(30), 4)
     numbers = fold_numbers(pool_with(labels, groups), 5, 0)
@@ -83,13 +83,13 @@ def test_pictures_of_one_group_stay_together():
 
 def test_too_many_folds_are_refused():
     labels = np.array([0] * 10 + [1] * 3)
-    with pytest.raises(RecipeError, match="--folds 5: a class has 3 pictures, expected at least 5"):
+    with pytest.raises(RecipeError, match="--folds 5: a class has 3 images, expected at least 5"):
         fold_numbers(pool_with(labels), 5, 0)
     with pytest.raises(DataError, match="there are 2 groups, and 3 parts are to be made"):
         fold_numbers(pool_with(np.tile([0, 1], 9), ["a", "b"] * 9), 3, 0)
 
 
-def test_each_picture_is_held_out_once_and_answered_by_a_run_that_had_not_seen_it(splits, tmp_path):
+def test_each_image_is_held_out_once_and_answered_by_a_run_that_had_not_seen_it(splits, tmp_path):
     train = Trained()
     found = train_folds(pool_of(splits.train, splits.val), RECIPE, 4, tmp_path / "cv", train)
     pool = np.concatenate([splits.train.images, splits.val.images])
@@ -99,7 +99,7 @@ def test_each_picture_is_held_out_once_and_answered_by_a_run_that_had_not_seen_i
         seen = {bytes(image) for part in (data.train, data.val) for image in part.images}
         assert not seen & {bytes(image) for image in data.test.images}
         assert not seen & {bytes(image) for image in splits.test.images}
-    assert found.runs == ("fold-1", "fold-2", "fold-3", "fold-4") and found.pictures == len(pool)
+    assert found.runs == ("fold-1", "fold-2", "fold-3", "fold-4") and found.images == len(pool)
     kept = out_of_fold(tmp_path / "cv")
     assert np.array_equal(kept["labels"], np.concatenate([splits.train.labels, splits.val.labels]))
     for number, (data, recipe, _) in enumerate(train.calls):
@@ -175,7 +175,7 @@ def test_a_series_has_two_to_a_hundred(splits, tmp_path, count):
 
 
 def test_the_interval_of_seeds_holds_the_recipe_s_accuracy_95_times_of_100():
-    """Networks of mean accuracy 0.9 and sd 0.004, judged on one draw of 2,000 pictures."""
+    """Networks of mean accuracy 0.9 and sd 0.004, judged on one draw of 2,000 images."""
     random = np.random.default_rng(0)
     inside = 0
     for _ in range(2_000):

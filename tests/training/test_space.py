@@ -103,7 +103,7 @@ def test_every_draw_makes_a_recipe_with_these_values(seed, name):
 
 
 @pytest.mark.parametrize("name", ["classic", "fast", "small"])
-def test_what_is_borrowed_is_done_to_pictures_and_labels_alone(name):
+def test_what_is_borrowed_is_done_to_images_and_labels_alone(name):
     recipe = Recipe.load(name)
     space = space_of(recipe, {}, budget=False)
     own, others = parameters_of(recipe, space), borrowed(recipe, space)

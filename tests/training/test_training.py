@@ -57,7 +57,7 @@ def figures_of_scikit_learn(probabilities: np.ndarray, labels: np.ndarray) -> di
     }
 
 
-def test_the_file_knows_what_its_training_pictures_are_like(run: tl.Run, splits: tl.Splits) -> None:
+def test_the_file_knows_what_its_training_images_are_like(run: tl.Run, splits: tl.Splits) -> None:
     assert tl.Classifier.open(run.model).card.doctor == study(splits.train.images)
 
 
@@ -87,9 +87,9 @@ def test_the_shipped_file_answers_as_keras_did(run: tl.Run, splits: tl.Splits) -
     assert classifier.class_names == splits.class_names
 
 
-def test_the_file_keeps_what_ordinary_pictures_look_like(run: tl.Run, splits: tl.Splits) -> None:
+def test_the_file_keeps_what_ordinary_images_look_like(run: tl.Run, splits: tl.Splits) -> None:
     reference = tl.Classifier.open(run.model).card.reference
-    assert (reference.part, reference.pictures) == ("val", len(splits.val))
+    assert (reference.part, reference.images) == ("val", len(splits.val))
     brightness = splits.val.images.reshape(len(splits.val), -1).mean(axis=1)
     np.testing.assert_allclose(
         reference.spreads["brightness"].edges[4], np.median(brightness), rtol=1e-4
@@ -98,7 +98,7 @@ def test_the_file_keeps_what_ordinary_pictures_look_like(run: tl.Run, splits: tl
 
 def test_strangers_are_judged_and_the_file_tells_them(run: tl.Run, splits: tl.Splits) -> None:
     judged = run.evaluation.strangers
-    assert [kind.name for kind in judged][:2] == ["noise", "its own pictures, cut up and scrambled"]
+    assert [kind.name for kind in judged][:2] == ["noise", "its own images, cut up and scrambled"]
     classifier = tl.Classifier.open(run.model)
     known = classifier.card.deciding
     assert known.ordinary == tuple(sorted(known.ordinary)) and known.refused is None

@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def other_classes():
-    """Return pictures of three classes, upside down: what the source has not seen."""
+    """Return images of three classes, upside down: what the source has not seen."""
 
     def kept(part):
         rows = np.flatnonzero(part.labels < 3)
@@ -195,7 +195,7 @@ def test_a_body_of_another_build_is_refused(trained):
 
 @pytest.fixture
 def folder_of_others(tmp_path):
-    """Pictures of other classes in another size, 24×20, as a folder."""
+    """Images of other classes in another size, 24×20, as a folder."""
 
     def enlarged(part):
         for number, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
@@ -203,11 +203,11 @@ def folder_of_others(tmp_path):
             yield name, Image.fromarray(image).resize((20, 24))
 
     data = other_classes()
-    for part, pictures in (("train", data.train), ("test", data.test)):
-        for name, picture in enlarged(pictures):
+    for part, images in (("train", data.train), ("test", data.test)):
+        for name, sample in enlarged(images):
             path = tmp_path / "others" / part / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path)
+            sample.save(path)
     return tmp_path / "others"
 
 

@@ -1,4 +1,4 @@
-"""Faults of a data set: pictures that occur twice, wrong labels, pictures that do not belong."""
+"""Faults of a data set: images that occur twice, wrong labels, images that do not belong."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def audit(
     """Look for faults in a data set.
 
     Args:
-        parts: by name, "train" among them; all of one kind of picture and with the same classes.
+        parts: by name, "train" among them; all of one kind of image and with the same classes.
         answers: by the names of parts, probabilities from networks that were not trained on the
-            part's pictures, float, shape (n, classes). Labels are doubted where there are some.
-        embed: uint8 pictures → features, of a network that was trained on such pictures; without
+            part's images, float, shape (n, classes). Labels are doubted where there are some.
+        embed: uint8 images → features, of a network that was trained on such images; without
             it no outliers are looked for.
-        progress: called with pictures compared and pictures in all.
+        progress: called with images compared and images in all.
 
     Raises:
         MissingExtra: there are answers, and cleanlab is not installed.
@@ -98,7 +98,7 @@ def _outliers(parts: Mapping[str, Dataset], embed: Embed) -> tuple[Oddity, ...]:
     for name in parts.keys() - {"train"}:
         features = embed(parts[name].images)
         distances[name] = outliers.unlikeness(features, reference, same=False)
-    # to its network train looks more alike than new pictures do: val says better what is ordinary
+    # to its network train looks more alike than new images do: val says better what is ordinary
     limit = outliers.fence(distances["val" if "val" in parts else "train"])
     reason = "unlike what is trained on"
     found = [

@@ -1,9 +1,9 @@
-"""Pictures that occur twice: exactly, or moved, brightened, or saved once more as JPEG.
+"""Images that occur twice: exactly, or moved, brightened, or saved once more as JPEG.
 
 Near duplicates are looked for in three steps, each on fewer and closer: the amplitudes of low
-frequencies, which do not change when a picture is moved; coarse pixels under all moves of up to two
-pixels; all pixels. What remains to tell is whether two pictures are one, or two that are much
-alike, as one shirt is to another: a copy is far nearer than the other pictures around it, however
+frequencies, which do not change when an image is moved; coarse pixels under all moves of up to two
+pixels; all pixels. What remains to tell is whether two images are one, or two that are much
+alike, as one shirt is to another: a copy is far nearer than the other images around it, however
 near those are.
 """
 
@@ -26,18 +26,18 @@ from tinylens.data.dataset import Images
 REACH = 2  # pixels by which a copy may have been moved, along each axis
 MOVES = list(itertools.product(range(-REACH, REACH + 1), repeat=2))
 FREQUENCIES = 8  # an axis; of planted copies that were moved 99 % are then among the nearest 20
-CANDIDATES = 48  # of every picture, by frequencies
+CANDIDATES = 48  # of every image, by frequencies
 COARSE_SIDE = 12  # places a line at which coarse pixels are read
 COARSE_BLUR = 1.0  # pixels
-NEIGHBOURS = 6  # of every picture, by coarse pixels, that are looked at closely
+NEIGHBOURS = 6  # of every image, by coarse pixels, that are looked at closely
 FINE_BLUR = 0.7  # pixels: takes off what JPEG adds, and leaves what tells two shirts apart
-# Of 500 copies planted into 14,000 pictures (100 exact, 200 as JPEG of quality 60 to 95, 100 moved,
+# Of 500 copies planted into 14,000 images (100 exact, 200 as JPEG of quality 60 to 95, 100 moved,
 # 100 brightened) all were found, in Fashion-MNIST and in CIFAR-10. 5 and 14 other pairs came with
 # them, all of which look like copies too, and were there before
 NEARER = 0.12
-LARGEST_DISTANCE = 0.05  # from there on pictures of a small thing on one plain ground come too
+LARGEST_DISTANCE = 0.05  # from there on images of a small thing on one plain ground come too
 FLAT = 1.0  # grey levels of standard deviation: below it there is nothing to compare
-BLOCK = 250  # pictures compared with all at a time
+BLOCK = 250  # images compared with all at a time
 
 Progress = Callable[[int, int], None]
 Floats = NDArray[Any]
@@ -45,7 +45,7 @@ Floats = NDArray[Any]
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two pictures that are one.
+    """Two images that are one.
 
     Attributes:
         a: the row of one.
@@ -60,14 +60,14 @@ class Duplicate:
 
 
 def find_duplicates(images: Images, progress: Progress | None = None) -> list[Duplicate]:
-    """Return pairs of pictures that are one, the surest first.
+    """Return pairs of images that are one, the surest first.
 
-    Of pictures that are equal each is paired with the one before it. Those of a single grey level
+    Of images that are equal each is paired with the one before it. Those of a single grey level
     are duplicates of each other only where they are equal.
 
     Args:
         images: uint8, shape (n, height, width, channels), 8 pixels a side or more.
-        progress: called with pictures compared and pictures in all.
+        progress: called with images compared and images in all.
     """
     exact, unique = _exact(images)
     grey = _grey(images[unique])
@@ -77,7 +77,7 @@ def find_duplicates(images: Images, progress: Progress | None = None) -> list[Du
 
 
 def _exact(images: Images) -> tuple[list[Duplicate], NDArray[np.int64]]:
-    """Return pairs of equal bytes, and the first row of every picture that occurs."""
+    """Return pairs of equal bytes, and the first row of every image that occurs."""
     first: dict[bytes, int] = {}
     last: dict[bytes, int] = {}
     pairs = []
@@ -132,7 +132,7 @@ def _copies(
         yield Duplicate(a, b, max(float(distances[place, other]), 0.0))
 
 
-# --- how alike two pictures are, ever closer
+# --- how alike two images are, ever closer
 
 
 def _grey(images: Images) -> Floats:
@@ -169,7 +169,7 @@ def _spectra(grey: Floats) -> Floats:
 
 
 def _by_spectrum(spectra: Floats, block: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the candidates of each picture of a block, itself left out, in no order."""
+    """Return the candidates of each image of a block, itself left out, in no order."""
     alike = spectra[block] @ spectra.T
     alike[np.arange(len(block)), block] = -np.inf
     count = min(CANDIDATES, len(spectra) - 1)
@@ -187,15 +187,15 @@ def _coarse(soft: Floats, down: int, right: int) -> Floats:
 
 
 def _distances(images: Images, rows: NDArray[np.int64], nearest: NDArray[np.int64]) -> Floats:
-    """Return the distances of each picture from its neighbours, shape (n, neighbours)."""
+    """Return the distances of each image from its neighbours, shape (n, neighbours)."""
     height, width = images.shape[1:3]
 
-    def inside(pictures: Floats, down: int, right: int) -> Floats:
+    def inside(samples: Floats, down: int, right: int) -> Floats:
         window = (
             slice(REACH + down, height - REACH + down),
             slice(REACH + right, width - REACH + right),
         )
-        return _normalized(pictures[:, window[0], window[1]])
+        return _normalized(samples[:, window[0], window[1]])
 
     ours = _slightly_blurred(images[rows])
     moved = np.stack([inside(ours, *move) for move in MOVES], axis=1)

@@ -1,7 +1,7 @@
-"""Labels that are probably wrong, from what networks say that never saw the picture.
+"""Labels that are probably wrong, from what networks say that never saw the image.
 
 Confident learning (Northcutt, Jiang & Chuang 2021, J. of Artificial Intelligence Research 70): a
-label is doubted where another class is answered with at least the confidence that pictures of that
+label is doubted where another class is answered with at least the confidence that images of that
 class get on average, and more of its own than the given class. cleanlab does the counting.
 """
 
@@ -22,11 +22,11 @@ class Doubt:
     """A label that is probably wrong.
 
     Attributes:
-        row: of the picture.
+        row: of the image.
         given: its label.
         proposed: the class that is answered instead.
         score: how doubtful the label is, from 0 to 1: one minus its probability, which is that of
-            networks that were trained without the picture.
+            networks that were trained without the image.
     """
 
     row: int

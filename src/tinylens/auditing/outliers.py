@@ -1,4 +1,4 @@
-"""Pictures unlike all others, by what a network sees in them; and pictures that show nothing."""
+"""Images unlike all others, by what a network sees in them; and images that show nothing."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ Features = NDArray[np.float32]
 
 NEIGHBOURS = 10
 FENCE = 3.0  # interquartile ranges above the third quartile: Tukey's outer fence
-FLAT = 2.0  # grey levels of standard deviation: below it a picture shows nothing
-MOSTLY = 0.95  # of the pictures are coloured: then a grey one is odd
-BLOCK = 1_000  # pictures looked at at a time
+FLAT = 2.0  # grey levels of standard deviation: below it an image shows nothing
+MOSTLY = 0.95  # of the images are coloured: then a grey one is odd
+BLOCK = 1_000  # images looked at at a time
 
 
 def unlikeness(features: Features, reference: Features, *, same: bool) -> NDArray[np.float32]:
-    """Return how far each picture is from its nearest neighbours, float32, shape (n,).
+    """Return how far each image is from its nearest neighbours, float32, shape (n,).
 
     The mean distance to the nearest few, on the unit sphere (Sun et al. 2022, "Out-of-distribution
     detection with deep nearest neighbors", arXiv:2204.06507; there the last of them).
 
     Args:
-        features: of the pictures, shape (n, f).
-        reference: of the pictures that are trained on, shape (m, f).
-        same: whether `features` are `reference`: then a picture is no neighbour of its own.
+        features: of the images, shape (n, f).
+        reference: of the images that are trained on, shape (m, f).
+        same: whether `features` are `reference`: then an image is no neighbour of its own.
     """
     from sklearn.neighbors import NearestNeighbors
     from sklearn.preprocessing import normalize
@@ -37,7 +37,7 @@ def unlikeness(features: Features, reference: Features, *, same: bool) -> NDArra
 
 
 def fence(distances: NDArray[np.float32]) -> float:
-    """Return the distance above which a picture is an outlier, from those of ordinary ones.
+    """Return the distance above which an image is an outlier, from those of ordinary ones.
 
     On a logarithmic scale, since distances are positive and their upper tail is long.
     """
@@ -47,7 +47,7 @@ def fence(distances: NDArray[np.float32]) -> float:
 
 
 def flat(images: Images) -> NDArray[np.int64]:
-    """Return the rows of pictures of nearly one colour, int64."""
+    """Return the rows of images of nearly one colour, int64."""
     spread = np.empty(len(images))
     for start in range(0, len(images), BLOCK):
         spread[start : start + BLOCK] = images[start : start + BLOCK].std(axis=(1, 2)).max(axis=1)
@@ -55,7 +55,7 @@ def flat(images: Images) -> NDArray[np.int64]:
 
 
 def grey_among_coloured(images: Images) -> NDArray[np.int64]:
-    """Return the rows of pictures without colour where nearly all others have some, int64."""
+    """Return the rows of images without colour where nearly all others have some, int64."""
     if images.shape[3] == 1:
         return np.zeros(0, np.int64)
     grey = np.empty(len(images), bool)

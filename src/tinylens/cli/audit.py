@@ -71,7 +71,7 @@ def audit(
         answers = _answers_of_folds(parts, folder / "folds", runs)
         network = runs[0].keras_model
     embed = None if network is None else _embedding(network, backend)
-    with frame.progress("pictures compared") as progress:
+    with frame.progress("images compared") as progress:
         found = auditing.audit(parts, answers, embed, progress)
     _write(folder, found, parts, run if run.started and folder == run.path else None)
     if as_json:
@@ -150,7 +150,7 @@ def _train_folds(
 def _answers_of_folds(
     parts: dict[str, Dataset], folder: Path, runs: list[Run]
 ) -> dict[str, Probabilities]:
-    """Return each picture's probabilities by networks that were not trained on it."""
+    """Return each image's probabilities by networks that were not trained on it."""
     from tinylens.training import series as repeats
 
     pooled, start = repeats.out_of_fold(folder)["probabilities"], 0

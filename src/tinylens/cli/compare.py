@@ -25,7 +25,7 @@ def compare(
     ],
     data: Annotated[
         str | None,
-        typer.Option(help="Where the pictures are; without it, where the first run had them."),
+        typer.Option(help="Where the images are; without it, where the first run had them."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder for the page; else beside the first run.")
@@ -33,7 +33,7 @@ def compare(
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say which run is better on the test pictures, by how much, or whether it may be chance."""
+    """Say which run is better on the test images, by how much, or whether it may be chance."""
     from tinylens.evaluation import compare as comparison
     from tinylens.evaluation.evaluate import record_look
     from tinylens.reporting import compare_page
@@ -43,7 +43,7 @@ def compare(
     found = comparison.compare(runs)
     for run in runs:  # whoever picks the better one has chosen by test
         record_look(run, frame.command_line())
-    test, note = _pictures(runs[0], data, data_dir)
+    test, note = _images(runs[0], data, data_dir)
     beside = "-vs-".join(run.path.resolve().name for run in runs)[:LONGEST_NAME]
     folder = out or runs[0].path.parent / f"compare-{beside}"
     judged = compare_page.judged(runs, found)
@@ -58,8 +58,8 @@ def compare(
     typer.echo(f"\npage  {written['report']}")
 
 
-def _pictures(run: Run, data: str | None, data_dir: Path | None) -> tuple[Dataset | None, str]:
-    """Return the test part and "", or None and why its pictures cannot be shown."""
+def _images(run: Run, data: str | None, data_dir: Path | None) -> tuple[Dataset | None, str]:
+    """Return the test part and "", or None and why its images cannot be shown."""
     from tinylens.data.load import reopen
 
     try:
@@ -67,7 +67,7 @@ def _pictures(run: Run, data: str | None, data_dir: Path | None) -> tuple[Datase
     except DataError as error:
         if data is not None:
             raise
-        return None, f"the page shows no pictures: {error}"
+        return None, f"the page shows no images: {error}"
 
 
 def _show(found: Comparison) -> None:

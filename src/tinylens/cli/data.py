@@ -22,7 +22,7 @@ from tinylens.errors import RecipeError
 if TYPE_CHECKING:
     from tinylens.data.summary import Summary
 
-SHOWN = 20  # pictures that were left out
+SHOWN = 20  # images that were left out
 
 
 def info(
@@ -40,7 +40,7 @@ def info(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what is in a data set: pictures by class and part, sizes, colours, what is broken."""
+    """Say what is in a data set: images by class and part, sizes, colours, what is broken."""
     from tinylens.data.load import load
     from tinylens.data.summary import summarize, write_contact_sheet
     from tinylens.files import slug
@@ -84,7 +84,7 @@ def apply(
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Change labels and drop pictures as fixes.csv says; writes a new set, changes no file."""
+    """Change labels and drop images as fixes.csv says; writes a new set, changes no file."""
     from tinylens.data import corrections
     from tinylens.data.groups import with_groups
     from tinylens.data.load import aspect_of, load_parts
@@ -111,7 +111,7 @@ def apply(
         return
     typer.echo(corrected.notes[-1])
     sizes = ", ".join(f"{name} {before[name]:,} → {count:,}" for name, count in after.items())
-    typer.echo(f"pictures  {sizes}\nset       {out}")
+    typer.echo(f"images  {sizes}\nset       {out}")
 
 
 def convert(
@@ -129,7 +129,7 @@ def convert(
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a data set as a folder or Parquet: same bytes in every picture, classes and parts."""
+    """Write a data set as a folder or Parquet: same bytes in every image, classes and parts."""
     from tinylens.data.convert import convert as convert_data
 
     with frame.progress("converting") as progress:
@@ -139,8 +139,8 @@ def convert(
     if as_json:
         frame.print_json(done.to_json())
         return
-    counts = ", ".join(f"{name} {count:,}" for name, count in done.pictures.items())
-    typer.echo(f"pictures  {counts}, {len(done.class_names):,} classes")
+    counts = ", ".join(f"{name} {count:,}" for name, count in done.images.items())
+    typer.echo(f"images  {counts}, {len(done.class_names):,} classes")
     if done.groups:
         typer.echo(f"groups    {done.groups:,}")
     for path, reason in done.skipped[:SHOWN]:

@@ -16,7 +16,7 @@ from tinylens.errors import DataError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from tinylens.data.dataset import Dataset, Images, Labels
-    from tinylens.explaining.explain import Look, NearestPictures
+    from tinylens.explaining.explain import Look, NearestImages
     from tinylens.heatmaps import Heatmaps
     from tinylens.inference.classifier import Classifier
     from tinylens.results import Explanations
@@ -51,9 +51,9 @@ class _Way:
 
 def explain(
     model: ModelArgument,
-    pictures: Annotated[
+    images: Annotated[
         list[str] | None,
-        typer.Argument(help="Pictures, folders, patterns; without any, a run's worst mistakes."),
+        typer.Argument(help="Images, folders, patterns; without any, a run's worst mistakes."),
     ] = None,
     class_name: Annotated[
         str | None, typer.Option("--class", help="Ask about this class, not about the answer.")
@@ -65,7 +65,7 @@ def explain(
         int | None, typer.Option(min=1, help="How many confused pairs of classes; else 6.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Where a run's pictures are, if they have moved.")
+        str | None, typer.Option(help="Where a run's images are, if they have moved.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the page; else the run's, or one beside it.")
@@ -74,21 +74,21 @@ def explain(
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show where a network looks: in a run's worst mistakes, or in pictures of yours."""
+    """Show where a network looks: in a run's worst mistakes, or in images of yours."""
     from tinylens.inference.classifier import Classifier
     from tinylens.reporting import write
     from tinylens.run import Run
 
     classifier = Classifier.open(model)
     run = Run(model) if model.is_dir() else None
-    _check(classifier, run, pictures, class_name, method, top, data)
+    _check(classifier, run, images, class_name, method, top, data)
     way = _way(method, classifier, run, backend)
-    if run and not pictures:
+    if run and not images:
         found = _of_mistakes(run, way, top, backend, (data, data_dir))
     else:
         near = _near_if_there(run, backend, (data, data_dir)) if run else None
-        found = _of_pictures(model, classifier, pictures or [], class_name, way, near)
-    folder = Run(out or (_beside(model) if pictures else model))
+        found = _of_images(model, classifier, images or [], class_name, way, near)
+    folder = Run(out or (_beside(model) if images else model))
     folder.write_explanations(found)
     write.write_explanations(folder, found)
     if as_json:
@@ -105,17 +105,17 @@ def explain(
 def _check(
     classifier: Classifier,
     run: Run | None,
-    pictures: list[str] | None,
+    images: list[str] | None,
     class_name: str | None,
     method: Method | None,
     top: int | None,
     data: str | None,
 ) -> None:
     """Raise a RecipeError where the arguments do not go together."""
-    if run is None and not pictures:
+    if run is None and not images:
         raise RecipeError(
-            "a model alone does not know of its mistakes; name pictures: tinylens explain MODEL "
-            "PICTURE…, or give the folder of its run"
+            "a model alone does not know of its mistakes; name images: tinylens explain MODEL "
+            "IMAGE…, or give the folder of its run"
         )
     if run is None and method == Method.GRAD_CAM:
         raise RecipeError(
@@ -123,14 +123,14 @@ def _check(
             "folder of its run, or leave --method out"
         )
     if run is None and data is not None:
-        raise RecipeError("--data is where a run's pictures are; a model alone has none")
-    if class_name is not None and not pictures:
+        raise RecipeError("--data is where a run's images are; a model alone has none")
+    if class_name is not None and not images:
         raise RecipeError(
-            "--class asks about pictures that are named; a mistake is explained for its own class "
+            "--class asks about images that are named; a mistake is explained for its own class "
             "and for its answer"
         )
-    if top is not None and pictures:
-        raise RecipeError("--top counts confused pairs, but pictures are named; leave one out")
+    if top is not None and images:
+        raise RecipeError("--top counts confused pairs, but images are named; leave one out")
     names = classifier.class_names
     if class_name is not None and class_name not in names:
         raise RecipeError(
@@ -157,7 +157,7 @@ def _way(
         return _Way("occlusion", _by_occlusion(classifier))
 
     def look(images: Images, labels: Labels) -> Heatmaps:
-        with frame.progress("pictures looked at") as progress:
+        with frame.progress("images looked at") as progress:
             return grad_cam(images, labels, progress)
 
     return _Way("grad-cam", look, grad_cam.places, FLATTENED if grad_cam.flattened else "")
@@ -167,7 +167,7 @@ def _by_occlusion(classifier: Classifier) -> Look:
     from tinylens.inference.occlusion import occlusion
 
     def look(images: Images, labels: Labels) -> Heatmaps:
-        with frame.progress("pictures looked at") as progress:
+        with frame.progress("images looked at") as progress:
             return occlusion(classifier.probabilities, images, labels, progress)
 
     return look
@@ -193,30 +193,30 @@ def _of_mistakes(
     return Explanations(str(run.path), way.method, sheets, way.places, mistakes, (), way.caution)
 
 
-def _of_pictures(
+def _of_images(
     model: Path,
     classifier: Classifier,
-    pictures: list[str],
+    samples: list[str],
     class_name: str | None,
     way: _Way,
-    near: NearestPictures | None,
+    near: NearestImages | None,
 ) -> Explanations:
-    """Explain pictures that were named; those that cannot be read are told of."""
+    """Explain images that were named; those that cannot be read are told of."""
     import numpy as np
 
     from tinylens.explaining import explain as reasons
     from tinylens.inference import batch_predict
     from tinylens.results import Broken, Explanations
 
-    read = [classifier.read(path) for path in batch_predict.expand(pictures, sys.stdin.buffer)]
+    read = [classifier.read(path) for path in batch_predict.expand(samples, sys.stdin.buffer)]
     broken = tuple(Broken(each.path or "", each.error) for each in read if each.error)
     shown = [(each.path or "", each.image) for each in read if each.image is not None]
     if not shown:
         raise DataError(
-            f"none of the {len(read)} pictures could be read; {broken[0].path}: {broken[0].reason}"
+            f"none of the {len(read)} images could be read; {broken[0].path}: {broken[0].reason}"
         )
     images = np.stack([image for _, image in shown])
-    sheets = reasons.explain_pictures(
+    sheets = reasons.explain_images(
         images,
         [path for path, _ in shown],
         classifier.probabilities(images),
@@ -228,8 +228,8 @@ def _of_pictures(
     return Explanations(str(model), way.method, sheets, way.places, None, broken, way.caution)
 
 
-def _near_if_there(run: Run, backend: str | None, where: _Where) -> NearestPictures | None:
-    """Return what finds the nearest training pictures; where they are gone, say so."""
+def _near_if_there(run: Run, backend: str | None, where: _Where) -> NearestImages | None:
+    """Return what finds the nearest training images; where they are gone, say so."""
     from tinylens.data.load import reopen
 
     try:
@@ -237,20 +237,20 @@ def _near_if_there(run: Run, backend: str | None, where: _Where) -> NearestPictu
     except DataError as error:
         if where[0] is not None:
             raise
-        typer.echo(f"no training pictures are shown: {error}", err=True)
+        typer.echo(f"no training images are shown: {error}", err=True)
         return None
     return _near(run, train, backend)
 
 
-def _near(run: Run, train: Dataset, backend: str | None) -> NearestPictures:
+def _near(run: Run, train: Dataset, backend: str | None) -> NearestImages:
     from tinylens.backend import activate
 
     activate(backend)
-    from tinylens.explaining.explain import NearestPictures
+    from tinylens.explaining.explain import NearestImages
     from tinylens.models.embedding import Embedding
 
-    with frame.progress("training pictures") as progress:
-        return NearestPictures(Embedding(run.keras_model), train, progress)
+    with frame.progress("training images") as progress:
+        return NearestImages(Embedding(run.keras_model), train, progress)
 
 
 def _beside(model: Path) -> Path:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tinylens.run import Run
 
 DataOption = Annotated[
-    str | None, typer.Option(help="Where the run's pictures are, if they have moved.")
+    str | None, typer.Option(help="Where the run's images are, if they have moved.")
 ]
 SecondsOption = Annotated[float, typer.Option(min=0, help="Of timing, for each file.")]
 FormatOption = Annotated[
@@ -138,14 +138,14 @@ def verify(
     against: Annotated[
         Path | None, typer.Option(metavar="RUN", help="The run they come from; else found by path.")
     ] = None,
-    split: Annotated[str, typer.Option(help="The pictures of train, val or test.")] = "test",
-    pictures: Annotated[
+    split: Annotated[str, typer.Option(help="The images of train, val or test.")] = "test",
+    images: Annotated[
         int | None, typer.Option(help="At most so many of them, from all over the part.")
     ] = None,
     min_agreement: Annotated[
         float | None,
         typer.Option(
-            help="Least share of pictures answered as Keras did, of every file; else 0.9999 of "
+            help="Least share of images answered as Keras did, of every file; else 0.9999 of "
             "those that compute in floats."
         ),
     ] = None,
@@ -176,7 +176,7 @@ def verify(
     run = _run_of(models, against)
     paths = _files_of(models)
     splits = reopen(run, data, data_dir)
-    keras_answers = verification.reference(run, splits, split, labels=True, pictures=pictures)
+    keras_answers = verification.reference(run, splits, split, labels=True, images=images)
     used = threads or core_count()
     opened = [open_model(path, used) for path in paths]
     if split == "test":  # whoever picks a format by its accuracy there has chosen by test

@@ -28,11 +28,11 @@ DataDirOption = Annotated[
     Path | None, typer.Option(help="Where a set's files are looked for first, and kept.")
 ]
 ImageColumnOption = Annotated[
-    str | None, typer.Option(help="The column of a table or list with pictures or their paths.")
+    str | None, typer.Option(help="The column of a table or list with images or their paths.")
 ]
 LabelColumnOption = Annotated[str | None, typer.Option(help="The column with the classes.")]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="A broken picture is an error, not set aside.")
+    bool, typer.Option("--strict", help="A broken image is an error, not set aside.")
 ]
 MaxErrorOption = Annotated[
     str | None,
@@ -43,7 +43,7 @@ RefuseOption = Annotated[
     typer.Option(
         "--refuse-strangers",
         metavar="SHARE",
-        help="Answer unknown where a picture is stranger than all but so many ordinary ones.",
+        help="Answer unknown where an image is stranger than all but so many ordinary ones.",
     ),
 ]
 JsonFlag = Annotated[

@@ -21,13 +21,13 @@ def learning_curve(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     data: Annotated[
         str | None,
-        typer.Option(help="Where the pictures are; without it, where the run had them."),
+        typer.Option(help="Where the images are; without it, where the run had them."),
     ] = None,
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what twice as many training pictures would give: trains on parts, judges on val."""
+    """Say what twice as many training images would give: trains on parts, judges on val."""
     from tinylens.data.load import reopen
     from tinylens.evaluation.diagnosis import diagnose
     from tinylens.run import Run

@@ -14,10 +14,10 @@ from tinylens.cli import frame
 from tinylens.cli.frame import JsonFlag, MaxErrorOption, ModelArgument, RefuseOption
 from tinylens.errors import DataError
 
-MANY = 500  # pictures, which take long enough to want to see how far it is
+MANY = 500  # images, which take long enough to want to see how far it is
 
 _NO_DOCTOR = (
-    "--fix: the model does not know what its training pictures were like, so nothing is judged or "
+    "--fix: the model does not know what its training images were like, so nothing is judged or "
     "fixed; train again to have that in the file"
 )
 
@@ -25,7 +25,7 @@ _NO_DOCTOR = (
 def predict(
     model: ModelArgument,
     paths: Annotated[
-        list[str], typer.Argument(help="Pictures, folders, patterns; - reads paths, one a line.")
+        list[str], typer.Argument(help="Images, folders, patterns; - reads paths, one a line.")
     ],
     top: Annotated[int, typer.Option(min=1, help="How many of the likeliest classes.")] = 5,
     max_error: MaxErrorOption = None,
@@ -38,7 +38,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="all|KIND,…",
-            help="Put right what is unlike the training pictures: rotation, colour, inverted, "
+            help="Put right what is unlike the training images: rotation, colour, inverted, "
             "background, margins, upscaled.",
         ),
     ] = None,
@@ -46,7 +46,7 @@ def predict(
     parquet: Annotated[Path | None, typer.Option(help="The same, as Parquet.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what is in pictures; a broken one is a row with its error."""
+    """Say what is in images; a broken one is a row with its error."""
     # NumPy does no linear algebra here, and starting the threads for it costs up to 0.1 s
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from tinylens.inference import batch_predict
@@ -79,7 +79,7 @@ def predict(
         answered = batch_predict.write(shown, writers)
     if to_files and not as_json:
         kept = " and ".join(batch_predict.printable(str(path)) for path in (csv, parquet) if path)
-        typer.echo(f"{answered} of {len(found)} pictures answered, all rows in {kept}")
+        typer.echo(f"{answered} of {len(found)} images answered, all rows in {kept}")
     if not answered:
         raise typer.Exit(DataError.exit_code)
 

@@ -22,12 +22,12 @@ def robustness(
     dataset: Annotated[
         str | None, typer.Argument(help="A known set or a path; without it, a run's own.")
     ] = None,
-    pictures: Annotated[int, typer.Option(help="Test pictures to change.")] = 2_000,
-    seed: Annotated[int, typer.Option(help="Of the pictures and of the changes.")] = 0,
+    images: Annotated[int, typer.Option(help="Test images to change.")] = 2_000,
+    seed: Annotated[int, typer.Option(help="Of the images and of the changes.")] = 0,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Judge a model on test pictures that got worse, were moved, turned or compressed."""
+    """Judge a model on test images that got worse, were moved, turned or compressed."""
     from tinylens.evaluation.evaluate import in_order_of, record_look
     from tinylens.evaluation.robustness import measure
     from tinylens.inference.classifier import Classifier
@@ -41,10 +41,8 @@ def robustness(
     if run.started:
         record_look(run, frame.command_line())
     with frame.progress("changes judged") as progress:
-        found = measure(
-            classifier.probabilities, data, pictures=pictures, seed=seed, progress=progress
-        )
-    kept = dataset is None  # the report of a run is about its own pictures
+        found = measure(classifier.probabilities, data, images=images, seed=seed, progress=progress)
+    kept = dataset is None  # the report of a run is about its own images
     if kept:
         run.write_robustness(found)
         write.write(run)
@@ -72,7 +70,7 @@ def _test_part(
         return load_part(dataset, "test", run, classifier.rule, data_dir)
     if not run.started:
         raise RecipeError(
-            f"{run.path} is no run, so its test pictures are not known; name a data set: "
+            f"{run.path} is no run, so its test images are not known; name a data set: "
             "tinylens robustness MODEL DATASET"
         )
     from tinylens.data.load import reopen

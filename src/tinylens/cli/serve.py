@@ -43,8 +43,8 @@ def serve(
     queue: Annotated[
         int, typer.Option(min=1, help="Requests that may stand in line, in all.")
     ] = 256,
-    pictures: Annotated[int, typer.Option(min=1, help="Pictures in a request.")] = 32,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures in a call of the network.")] = 32,
+    images: Annotated[int, typer.Option(min=1, help="Images in a request.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images in a call of the network.")] = 32,
     body: Annotated[float, typer.Option(min=0.001, help="MiB in a request.")] = 10.0,
     deadline: Annotated[float, typer.Option(min=0.01, help="Seconds to an answer.")] = 10.0,
     read_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to send a request.")] = 10.0,
@@ -53,14 +53,14 @@ def serve(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Answer pictures over HTTP, and with a page, until SIGTERM; SIGHUP reads the models again."""
+    """Answer images over HTTP, and with a page, until SIGTERM; SIGHUP reads the models again."""
     from tinylens.serving.options import Limits, Options, name_models
     from tinylens.serving.serve import serve as run_server
     from tinylens.system import core_count
 
     limits = Limits(
         queue=queue,
-        pictures=pictures,
+        images=images,
         batch=batch,
         body=int(body * MIB),
         deadline=deadline,

@@ -54,7 +54,7 @@ GroupsOption = Annotated[
     typer.Option(help="Never part these: a column, an array, or a pattern of folders' paths."),
 ]
 AspectOption = Annotated[
-    str | None, typer.Option(help="stretch, pad or crop pictures of another ratio, or auto.")
+    str | None, typer.Option(help="stretch, pad or crop images of another ratio, or auto.")
 ]
 BudgetOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
@@ -276,7 +276,7 @@ def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:
     cores = backends.processor_count()
     return (
         f"{choice.name} ({choice.reason}) · {precision} · {cores} cores · recipe {recipe.name}, "
-        f"{recipe.train.batch_size} pictures a step"
+        f"{recipe.train.batch_size} images a step"
     )
 
 
@@ -288,7 +288,7 @@ def _load(
 ) -> tuple[Splits, float]:
     """Return the data and the seconds that it took to load them.
 
-    `options` are those of the verb: strict, data_dir, learning_curve and from. Pictures
+    `options` are those of the verb: strict, data_dir, learning_curve and from. Images
     become what those of the run to start from were.
     """
     from tinylens.data.load import load_by

@@ -1,4 +1,4 @@
-"""Pictures that do not fit into memory: put on the disk, and mapped from there."""
+"""Images that do not fit into memory: put on the disk, and mapped from there."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def later(work: Callable[[], None]) -> None:
     """Let `work` put files on the disk while the caller goes on: a disk takes 1.5 s for 150 MB.
 
     Python waits for it before it ends, and `settle` does so earlier. A disk that cannot take the
-    files is a warning: who called has the pictures.
+    files is a warning: who called has the images.
     """
 
     def warn_of_errors() -> None:
@@ -217,7 +217,7 @@ BLOCK = 64 * 2**20  # bytes that are copied at a time
 
 
 def gathered(images: Images, rows: NDArray[np.int64], data_dir: Path | None = None) -> Images:
-    """Return the pictures at `rows`, in that order: in memory, or on the disk if that is short.
+    """Return the images at `rows`, in that order: in memory, or on the disk if that is short.
 
     The file on the disk has no name any more, so that nothing of it is left when the process ends,
     however it does.
@@ -233,11 +233,11 @@ def gathered(images: Images, rows: NDArray[np.int64], data_dir: Path | None = No
     Raises:
         DataError: the disk cannot take it.
     """
-    picture = images.shape[1:]
-    if system.fits(len(rows) * math.prod(picture)):
+    image = images.shape[1:]
+    if system.fits(len(rows) * math.prod(image)):
         return images[rows]
-    found = on_disk((len(rows), *picture), data_dir)
-    for block in _blocks(len(rows), math.prod(picture)):
+    found = on_disk((len(rows), *image), data_dir)
+    for block in _blocks(len(rows), math.prod(image)):
         found[block] = images[rows[block]]
     return found
 
@@ -245,24 +245,24 @@ def gathered(images: Images, rows: NDArray[np.int64], data_dir: Path | None = No
 def changed(
     images: Images,
     change: Callable[[Images], Images],
-    picture: tuple[int, int, int],
+    image: tuple[int, int, int],
     data_dir: Path | None = None,
 ) -> Images:
-    """Return what `change` makes of pictures: in memory, or on the disk if that is short.
+    """Return what `change` makes of images: in memory, or on the disk if that is short.
 
     Args:
         images: uint8, shape (n, height, width, channels).
-        change: of some pictures, whatever the others are.
-        picture: height, width and channels of what it returns.
+        change: of some images, whatever the others are.
+        image: height, width and channels of what it returns.
         data_dir: as for `gathered`.
 
     Raises:
         DataError: the disk cannot take it.
     """
-    if system.fits(len(images) * math.prod(picture)):
+    if system.fits(len(images) * math.prod(image)):
         return change(images)
-    found = on_disk((len(images), *picture), data_dir)
-    for block in _blocks(len(images), math.prod(picture)):
+    found = on_disk((len(images), *image), data_dir)
+    for block in _blocks(len(images), math.prod(image)):
         found[block] = change(images[block])
     return found
 

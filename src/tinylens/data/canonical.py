@@ -1,7 +1,7 @@
-"""One order for the pictures of a set, whatever they came in and whatever they are called.
+"""One order for the images of a set, whatever they came in and whatever they are called.
 
 The rows of a part stand in the order of the SHA-256 of their encoded bytes. So a folder, an archive
-and a table of the same pictures are the same data set: the same fingerprint, the same parts carved
+and a table of the same images are the same data set: the same fingerprint, the same parts carved
 out, the same weights from the same seed. The order is also as good as shuffled: any stretch of rows
 is a fair sample of the classes, which the folders of a set, class after class, are not.
 """
@@ -27,15 +27,15 @@ def canonical_rows(
 ) -> tuple[list[int], Bounds]:
     """Return the rows to keep, part after part in canonical order, and where each part lies then.
 
-    Pictures of the same bytes stand in the order of their labels; those of one label are the same
+    Images of the same bytes stand in the order of their labels; those of one label are the same
     in all that the set holds, and stand in the order of their names.
 
     Args:
         parts: rows from and up to which each part goes.
         broken: rows to leave out.
-        digests: of each picture's encoded bytes.
-        labels: of each picture.
-        names: of each picture.
+        digests: of each image's encoded bytes.
+        labels: of each image.
+        names: of each image.
 
     >>> canonical_rows({"train": (0, 3), "test": (3, 4)}, {1}, "cbaz", [0, 0, 0, 0], "0123")
     ([2, 0, 3], {'train': [0, 2], 'test': [2, 3]})

@@ -51,14 +51,14 @@ class Converted:
     Attributes:
         destination: the new folder.
         class_names: in label order.
-        pictures: the number of images per split.
+        images: the number of images per split.
         groups: the number of groups; 0 where no image has one.
         skipped: (name, reason) of each file left out because it is no image.
     """
 
     destination: str
     class_names: tuple[str, ...]
-    pictures: dict[str, int]
+    images: dict[str, int]
     groups: int
     skipped: tuple[tuple[str, str], ...]
 
@@ -204,7 +204,7 @@ def _groups(path: Path, names: list[str], groups: str, options: Options) -> Sequ
     lacking = [name for name, group in zip(names, found, strict=True) if not group]
     if lacking:
         raise DataError(
-            f"{path}: {len(lacking):,} pictures have no group by {groups!r}, the first is "
+            f"{path}: {len(lacking):,} images have no group by {groups!r}, the first is "
             f"{lacking[0]}; expected one each"
         )
     return [str(group) for group in found]
@@ -227,14 +227,14 @@ def _survey(found: _Found, rows: Sequence[Any], options: Options) -> None:
     if options.strict and found.skipped:
         shown = "; ".join(f"{name}: {reason}" for name, reason in found.skipped[:5])
         raise DataError(
-            f"{found.source}: {len(found.skipped):,} pictures cannot be used: {shown}; mend or "
+            f"{found.source}: {len(found.skipped):,} images cannot be used: {shown}; mend or "
             "remove them, or leave --strict out to leave them behind"
         )
     present = {entry.label for entry in found.entries if entry.split == "train"}
     empty = [name for label, name in enumerate(found.class_names) if label not in present]
     if empty:
         raise DataError(
-            f"{found.source}: no picture to train on of class {', '.join(empty)}; expected at "
+            f"{found.source}: no image to train on of class {', '.join(empty)}; expected at "
             "least one"
         )
 
@@ -250,7 +250,7 @@ def _stem(name: str) -> str:
         return f"{int(row):06}"
     file = name.rpartition("/")[2]
     stem = re.sub(r"[^\w-]+", "_", file.rpartition(".")[0] or file).strip("_")[:60]
-    return f"{int(stem):06}" if stem.isdecimal() else stem or "picture"
+    return f"{int(stem):06}" if stem.isdecimal() else stem or "image"
 
 
 def _write_folder(found: _Found, root: Path, options: Options) -> None:

@@ -1,4 +1,4 @@
-"""fixes.csv: what a person decided about doubtful pictures, and a data set corrected by it."""
+"""fixes.csv: what a person decided about doubtful images, and a data set corrected by it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tinylens.data.splits import Parts
 from tinylens.errors import DataError
 
 ACTIONS = ("keep", "change", "drop")
-COLUMNS = ("split", "index", "picture", "path", "given", "action", "label")
+COLUMNS = ("split", "index", "image", "path", "given", "action", "label")
 
 
 @dataclass(frozen=True)
 class Fix:
-    """What is to become of a picture.
+    """What is to become of an image.
 
     Attributes:
         split: its part.
         index: its row in that part.
-        picture: of its pixels: `picture_mark`.
+        image: of its pixels: `image_mark`.
         given: its class so far.
         action: "keep", "change" or "drop".
         label: its class from now on, where it changes.
@@ -37,17 +37,17 @@ class Fix:
 
     split: str
     index: int
-    picture: str
+    image: str
     given: str
     action: str
     label: str
     path: str = ""
 
 
-def picture_mark(image: NDArray[np.uint8]) -> str:
-    """Return 16 hexadecimal digits that tell a picture from others.
+def image_mark(image: NDArray[np.uint8]) -> str:
+    """Return 16 hexadecimal digits that tell an image from others.
 
-    >>> picture_mark(np.zeros((2, 2, 1), np.uint8))
+    >>> image_mark(np.zeros((2, 2, 1), np.uint8))
     '4e842f2f50cc089e'
     """
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).hexdigest()
@@ -89,8 +89,8 @@ def apply(parts: Parts, fixes: tuple[Fix, ...]) -> Parts:
     """Return the parts with every fix made.
 
     Raises:
-        DataError: a fix is about another picture or class than stands at its row, names a class
-            that the set does not have, or two fixes of one picture differ.
+        DataError: a fix is about another image or class than stands at its row, names a class
+            that the set does not have, or two fixes of one image differ.
     """
     given = dict(parts.items())
     changed = {name: part.labels.copy() for name, part in given.items()}
@@ -128,7 +128,7 @@ def _fix(path: Path, number: int, row: Mapping[str, str | None]) -> Fix:
 
 
 def _agreed(fixes: tuple[Fix, ...]) -> list[Fix]:
-    """Return one fix a picture."""
+    """Return one fix an image."""
     by_place: dict[tuple[str, int], Fix] = {}
     for fix in fixes:
         before = by_place.setdefault((fix.split, fix.index), fix)
@@ -141,16 +141,16 @@ def _agreed(fixes: tuple[Fix, ...]) -> list[Fix]:
 
 
 def _checked(fix: Fix, given: Mapping[str, Dataset], source: str) -> Dataset:
-    """Return the part that a fix is about, having seen that it is about that picture."""
+    """Return the part that a fix is about, having seen that it is about that image."""
     place = f"{fix.split} {fix.index}"
     if fix.split not in given or fix.index >= len(given[fix.split]):
         sizes = ", ".join(f"{name} of {len(part):,}" for name, part in given.items())
         raise DataError(f"{source} has no {place}, which a fix is about; it has {sizes}")
     part = given[fix.split]
     label = part.class_names[part.labels[fix.index]]
-    if label != fix.given or picture_mark(part.images[fix.index]) != fix.picture:
+    if label != fix.given or image_mark(part.images[fix.index]) != fix.image:
         raise DataError(
-            f"{source}: {place} is another picture or of another class ({label}) than the fix is "
+            f"{source}: {place} is another image or of another class ({label}) than the fix is "
             f"about ({fix.given}); apply fixes to the set that was audited, before other changes"
         )
     if fix.action == "change" and fix.label not in part.class_names:
@@ -164,6 +164,6 @@ def _checked(fix: Fix, given: Mapping[str, Dataset], source: str) -> Dataset:
 def _note(fixes: tuple[Fix, ...]) -> str:
     counts = {action: sum(fix.action == action for fix in _agreed(fixes)) for action in ACTIONS}
     return (
-        f"corrected by hand: {counts['change']:,} labels changed, {counts['drop']:,} pictures "
+        f"corrected by hand: {counts['change']:,} labels changed, {counts['drop']:,} images "
         f"dropped, {counts['keep']:,} looked at and kept"
     )

@@ -1,4 +1,4 @@
-"""`Dataset`, pictures with their labels, and `Splits`, its parts for training and judging."""
+"""`Dataset`, images with their labels, and `Splits`, its parts for training and judging."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPLIT_NAMES = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture that was set aside while reading, and why."""
+    """An image that was set aside while reading, and why."""
 
     path: str
     reason: str
@@ -32,18 +32,18 @@ class Skipped:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Pictures and labels, checked when made.
+    """Images and labels, checked when made.
 
     Attributes:
         images: uint8, shape (n, height, width, channels), channels 1 (grey) or 3 (RGB).
         labels: int64, shape (n,), each an index into `class_names`.
         class_names: one name a class; the order is the meaning of the labels.
         source: where it came from, in words: a known set's name or a path.
-        paths: where each picture came from, shape (n,), or empty when it came from an array.
-        skipped: pictures set aside while reading, with the reason.
-        groups: what each picture belongs to, shape (n,), such as its product; pictures of one group
-            are not parted. Empty where every picture stands alone.
-        aspect: how pictures of another ratio of their sides were brought to this one, and will be.
+        paths: where each image came from, shape (n,), or empty when it came from an array.
+        skipped: images set aside while reading, with the reason.
+        groups: what each image belongs to, shape (n,), such as its product; images of one group
+            are not parted. Empty where every image stands alone.
+        aspect: how images of another ratio of their sides were brought to this one, and will be.
 
     Raises:
         DataError: when shapes, types, counts or labels do not fit together.
@@ -71,8 +71,8 @@ class Dataset:
         for what, each in (("path", self.paths), ("group", self.groups)):
             if each and len(each) != len(self.images):
                 raise DataError(
-                    f"{self.source}: {len(self.images)} pictures but {len(each)} {what}s; "
-                    f"give one {what} a picture, or none"
+                    f"{self.source}: {len(self.images)} images but {len(each)} {what}s; "
+                    f"give one {what} an image, or none"
                 )
 
     def __len__(self) -> int:
@@ -80,13 +80,13 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every picture."""
+        """Height, width and channels of every image."""
         _, height, width, channels = self.images.shape
         return height, width, channels
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Pictures in each class, int64, shape (classes,)."""
+        """Images in each class, int64, shape (classes,)."""
         return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
 
     @cached_property
@@ -99,11 +99,11 @@ class Dataset:
         return digest.hexdigest()
 
     def subset(self, rows: ArrayLike, gather: Gather = operator.getitem) -> Dataset:
-        """Return the pictures at `rows`, int indices of shape (m,), in that order.
+        """Return the images at `rows`, int indices of shape (m,), in that order.
 
         Args:
             rows: which ones.
-            gather: takes the pictures and int64 rows, and returns those pictures.
+            gather: takes the images and int64 rows, and returns those images.
         """
         index = np.asarray(rows, dtype=np.int64)
         paths, groups = (
@@ -121,9 +121,9 @@ class Dataset:
     def split(
         self, rows: Mapping[str, ArrayLike], gather: Gather = operator.getitem
     ) -> dict[str, Dataset]:
-        """Return the pictures at each of several `rows`, by the names of these; see `subset`.
+        """Return the images at each of several `rows`, by the names of these; see `subset`.
 
-        The pictures are copied once, into one array that the parts are views of, in their order:
+        The images are copied once, into one array that the parts are views of, in their order:
         `joined` puts neighbours together again without a copy.
         """
         every = np.concatenate([np.asarray(each, np.int64) for each in rows.values()])
@@ -188,7 +188,7 @@ class Splits:
 
 
 def joined(parts: Sequence[Images]) -> Images:
-    """Return pictures one after the other, uint8, shape (sum of all n, height, width, channels).
+    """Return images one after the other, uint8, shape (sum of all n, height, width, channels).
 
     Parts that lie behind one another in one array, as `Dataset.split` and the readers of files
     leave them, are not copied. The result is not to be written to.
@@ -215,11 +215,11 @@ def stratified_split(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (rest, part): `part` holds `fraction` of every class, drawn with `seed`.
 
-    A class of two or more pictures always keeps at least one on either side. The rows of each
+    A class of two or more images always keeps at least one on either side. The rows of each
     side are in ascending order.
 
     Raises:
-        DataError: when a class has a single picture, which cannot stand on both sides.
+        DataError: when a class has a single image, which cannot stand on both sides.
 
     >>> rest, part = stratified_split(np.array([0, 0, 0, 0, 1, 1]), 0.25, seed=0)
     >>> len(rest), len(part)
@@ -231,8 +231,8 @@ def stratified_split(
         rows = np.flatnonzero(labels == label)
         if len(rows) < 2:
             raise DataError(
-                f"class number {label} has {len(rows)} picture, and a part of {fraction:.0%} is to "
-                "be carved out; expected at least 2 a class: add pictures or leave the class out"
+                f"class number {label} has {len(rows)} image, and a part of {fraction:.0%} is to "
+                "be carved out; expected at least 2 a class: add images or leave the class out"
             )
         count = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
         chosen.append(random.permutation(rows)[:count])
@@ -246,18 +246,18 @@ def _checked_images(given: Any, source: str) -> Images:
     images: NDArray[Any] = given if isinstance(given, np.ndarray) else np.asarray(given)
     if images.dtype != np.uint8:
         raise DataError(
-            f"{source}: pictures are {images.dtype}, expected uint8 from 0 to 255; "
+            f"{source}: images are {images.dtype}, expected uint8 from 0 to 255; "
             "scale and convert them, for example (255 * images).astype('uint8')"
         )
     if images.ndim == 3:  # (n, height, width): grey without a channel axis, as Keras gives MNIST
         images = images[..., None]
     if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:3]:
         raise DataError(
-            f"{source}: pictures have shape {images.shape}, expected (n, height, width) or "
+            f"{source}: images have shape {images.shape}, expected (n, height, width) or "
             "(n, height, width, channels) with 1 or 3 channels"
         )
     if not len(images):
-        raise DataError(f"{source}: no pictures; expected at least one")
+        raise DataError(f"{source}: no images; expected at least one")
     return images
 
 
@@ -276,7 +276,7 @@ def _checked_labels(labels: Any, count: int, class_names: Sequence[str], source:
             f"shape (n,); {way}"
         )
     if len(array) != count:
-        raise DataError(f"{source}: {count} pictures but {len(array)} labels; expected one each")
+        raise DataError(f"{source}: {count} images but {len(array)} labels; expected one each")
     if len(class_names) < 2:
         raise DataError(
             f"{source}: found {len(class_names)} class ({', '.join(class_names)}), expected at "
@@ -310,11 +310,11 @@ def _check_same_kind(train: Dataset, part: Dataset, name: str) -> None:
         )
     if part.image_shape != train.image_shape:
         raise DataError(
-            f"{name} pictures are {part.image_shape}, train pictures {train.image_shape}; "
+            f"{name} images are {part.image_shape}, train images {train.image_shape}; "
             "expected one size and channel count"
         )
     if part.aspect != train.aspect:
         raise DataError(
-            f"{name} pictures were brought to their size by {part.aspect}, train pictures by "
+            f"{name} images were brought to their size by {part.aspect}, train images by "
             f"{train.aspect}; expected one way"
         )

@@ -85,7 +85,7 @@ class Item(NamedTuple):
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}") from error
         if len(content) > MAX_FILE_BYTES:
-            raise DataError(f"larger than {MAX_FILE_BYTES:,} bytes, too large for a picture")
+            raise DataError(f"larger than {MAX_FILE_BYTES:,} bytes, too large for an image")
         if self.length < 0 and len(content) != status.st_size:
             return content, UNKNOWN
         return content, (status.st_size, status.st_mtime_ns)  # what changes now shows next time

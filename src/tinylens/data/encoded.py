@@ -1,4 +1,4 @@
-"""Sets of encoded pictures, in folders or tables: surveyed, decoded with all cores, and cached."""
+"""Sets of encoded images, in folders or tables: surveyed, decoded with all cores, and cached."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from tinylens.data.splits import GUESSED, Columns, Parts, Progress, parts_of
 from tinylens.errors import DataError
 
 LARGE_BYTES = 1_000_000_000  # of pixels, from which on a set is put into order before it is decoded
-SAMPLE = 8  # pictures that are looked at to guess what all will become
+SAMPLE = 8  # images that are looked at to guess what all will become
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Seen:
 
     Attributes:
         values: JSON values: other ones, other contents.
-        notes: on what is there beside the pictures; not kept with them, since it may change alone.
+        notes: on what is there beside the images; not kept with them, since it may change alone.
     """
 
     values: Any
@@ -68,16 +68,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Pictures still encoded, part after part.
+    """Images still encoded, part after part.
 
     Attributes:
         parts: rows from and up to which each part goes, by its name.
-        items: where each picture's bytes lie.
-        labels: the number of each picture's class.
-        names: what each picture is called within the source.
+        items: where each image's bytes lie.
+        labels: the number of each image's class.
+        names: what each image is called within the source.
         class_names: one name a class.
-        seen: the values of `Seen`, given the stamp of each picture's file as it was read.
-        unchanged: whether no picture came, went or was replaced since they were listed.
+        seen: the values of `Seen`, given the stamp of each image's file as it was read.
+        unchanged: whether no image came, went or was replaced since they were listed.
         notes: as in `Seen`.
         skipped: (part, name, reason) of what was set aside before.
     """
@@ -95,15 +95,15 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Options:
-    """How a set of encoded pictures is read.
+    """How a set of encoded images is read.
 
     Attributes:
         size: side in pixels of the result; None lets `choosing` choose.
-        aspect: what becomes of pictures of another ratio; "auto" likewise.
-        rule: all that the pictures are to become, in place of these two.
-        strict: a picture that cannot be read is an error, not set aside.
-        data_dir: where decoded pictures are kept; None is the cache of `cache_root`.
-        progress: called with steps done and steps in all, two a picture.
+        aspect: what becomes of images of another ratio; "auto" likewise.
+        rule: all that the images are to become, in place of these two.
+        strict: an image that cannot be read is an error, not set aside.
+        data_dir: where decoded images are kept; None is the cache of `cache_root`.
+        progress: called with steps done and steps in all, two an image.
         workers: processes that decode; None takes all cores, or one for a small set.
         columns: which columns of a table or a manifest are read.
     """
@@ -119,7 +119,7 @@ class Options:
 
     @property
     def wanted(self) -> Wanted:
-        """What the pictures are to become."""
+        """What the images are to become."""
         return Wanted(self.size, self.aspect, self.rule)
 
 
@@ -128,13 +128,13 @@ DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class Source:
-    """Where encoded pictures come from.
+    """Where encoded images come from.
 
     Attributes:
         name: for messages and the data set's own record.
-        prefix: put before the name of a picture to give its path.
-        look: asks the file system what is there, without reading a picture.
-        collect: lists the pictures; given a folder that it may put bytes into, and what to tell how
+        prefix: put before the name of an image to give its path.
+        look: asks the file system what is there, without reading an image.
+        collect: lists the images; given a folder that it may put bytes into, and what to tell how
             many there are at least, as soon as it knows.
     """
 
@@ -145,12 +145,12 @@ class Source:
 
 
 def read_encoded(source: Source, options: Options = DEFAULTS) -> Parts:
-    """Return the pictures of `source` decoded, from the cache where they are known.
+    """Return the images of `source` decoded, from the cache where they are known.
 
     A large set is put on the disk while the caller goes on; the process ends only after that.
 
     Raises:
-        DataError: when no picture can be read, a class is left without any, the source changes
+        DataError: when no image can be read, a class is left without any, the source changes
             while it is read, or the cache cannot be written; with `strict`, when any is broken.
     """
     settle()
@@ -222,7 +222,7 @@ def _decode_all(
     """
     count = len(encoded.items)
     if not count:
-        raise DataError(f"{source.name}: no pictures; expected at least one a class")
+        raise DataError(f"{source.name}: no images; expected at least one a class")
     pool.expect(count)
     run = _Run(pool, workspace / "images.npy", options.progress, 2 * count)
     guess = _guess(encoded, options.wanted)
@@ -327,7 +327,7 @@ def _facts(source: str, encoded: Encoded, found: Found) -> Facts:
     """Return what the images have in common, or say why none can be read."""
     if not found.sizes:
         broken = [Skipped(encoded.names[row], reason) for row, reason in found.broken]
-        raise DataError(f"{source}: none of {len(broken)} files is a picture: {_first(broken)}")
+        raise DataError(f"{source}: none of {len(broken)} files is an image: {_first(broken)}")
     return facts_of(found.counted_sizes())
 
 
@@ -350,7 +350,7 @@ def _finish(images: Path, encoded: Encoded, found: Found, facts: Facts) -> Store
         "class_names": list(encoded.class_names),
         "names": [encoded.names[row] for row in kept],
         "skipped": skipped,
-        "notes": [_picture_note(kind, count) for kind, count in sorted(kinds.items())],
+        "notes": [_image_note(kind, count) for kind, count in sorted(kinds.items())],
         "facts": facts.to_json(),
     }
     labels = np.array([encoded.labels[row] for row in kept], np.int64)
@@ -358,7 +358,7 @@ def _finish(images: Path, encoded: Encoded, found: Found, facts: Facts) -> Store
 
 
 def _keep(root: Path, workspace: Path, place: str, encoded: Encoded, decoded: _Decoded) -> None:
-    """Move the workspace's pictures into the cache; those who have them mapped keep them."""
+    """Move the workspace's images into the cache; those who have them mapped keep them."""
     key = key_of(
         DECODER_VERSION,
         decoded.rule.to_json(),
@@ -380,10 +380,10 @@ def _keep(root: Path, workspace: Path, place: str, encoded: Encoded, decoded: _D
         shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _picture_note(kind: str, count: int) -> str:
+def _image_note(kind: str, count: int) -> str:
     meaning = {
-        "animated": "animated pictures: the first frame is used",
-        "tiny": "pictures with a side under 4 pixels: look whether they are meant",
+        "animated": "animated images: the first frame is used",
+        "tiny": "images with a side under 4 pixels: look whether they are meant",
     }
     return f"{count:,} {meaning[kind]}"
 
@@ -394,7 +394,7 @@ def _as_parts(source: Source, stored: Stored, notes: Sequence[str], options: Opt
     every = [Skipped(source.prefix + name, reason) for _, name, reason in meta["skipped"]]
     if options.strict and every:
         raise DataError(
-            f"{source.name}: {len(every)} pictures cannot be read: {_first(every)}; mend or remove "
+            f"{source.name}: {len(every)} images cannot be read: {_first(every)}; mend or remove "
             "them, or leave --strict out to set them aside"
         )
     names = [source.prefix + name for name in meta["names"]]
@@ -402,7 +402,7 @@ def _as_parts(source: Source, stored: Stored, notes: Sequence[str], options: Opt
     for part, (start, stop) in meta["parts"].items():
         mine = [Skipped(source.prefix + n, why) for p, n, why in meta["skipped"] if p == part]
         if start == stop:
-            raise DataError(f"{source.name}: no picture of {part} can be read: {_first(mine)}")
+            raise DataError(f"{source.name}: no image of {part} can be read: {_first(mine)}")
         found[part] = Dataset(
             images=stored.images[start:stop],
             labels=stored.labels[start:stop],
@@ -414,7 +414,7 @@ def _as_parts(source: Source, stored: Stored, notes: Sequence[str], options: Opt
         )
     all_notes = [*chosen.notes, *notes, *meta["notes"]]
     if every:
-        all_notes.append(f"{len(every):,} pictures could not be read and were set aside")
+        all_notes.append(f"{len(every):,} images could not be read and were set aside")
     parts = parts_of(found, source.name, all_notes)
     _check_every_class_is_there(source.name, parts.train, every)
     return parts
@@ -424,7 +424,7 @@ def _check_every_class_is_there(source: str, train: Dataset, skipped: Sequence[S
     empty = [name for name, n in zip(train.class_names, train.counts, strict=True) if n == 0]
     if empty:
         raise DataError(
-            f"{source}: no picture to train on of class {', '.join(empty)}; expected at least one "
+            f"{source}: no image to train on of class {', '.join(empty)}; expected at least one "
             f"of each{': ' + _first(skipped) if skipped else ''}"
         )
 

@@ -1,4 +1,4 @@
-"""Pictures that belong together, such as those of one product: no split parts them.
+"""Images that belong together, such as those of one product: no split parts them.
 
 A network that has seen one photograph of a shoe knows the others of that shoe; judged on those it
 looks better than it is on new shoes.
@@ -30,7 +30,7 @@ Rows = NDArray[np.int64]
 def with_groups(
     parts: Parts, source: str | Path, groups: str, options: Options = DEFAULTS
 ) -> Parts:
-    """Return the parts with the group of every picture.
+    """Return the parts with the group of every image.
 
     Args:
         parts: as a reader gave them.
@@ -38,11 +38,11 @@ def with_groups(
         groups: the name of a column of a table or manifest, of an entry of a WebDataset's .json
             files, or of an array of an .npz file (there with _train, _val or _test behind it where
             x_train and the like are parted); else a pattern (regular expression) whose one
-            (bracket) finds the group in a picture's path, such as '(sku[0-9]+)'.
+            (bracket) finds the group in an image's path, such as '(sku[0-9]+)'.
         options: how the parts were read.
 
     Raises:
-        DataError: there is no such column or array, a picture without a group, or a group in
+        DataError: there is no such column or array, an image without a group, or a group in
             several of the parts that were given.
         RecipeError: the pattern cannot be used.
     """
@@ -55,8 +55,8 @@ def with_groups(
         named = groups_of(path, groups, paths, options)
     else:
         raise DataError(
-            f"{source}: its pictures have neither names nor columns, so groups {groups!r} cannot "
-            "be found; give a folder of pictures, a table or an .npz file"
+            f"{source}: its images have neither names nor columns, so groups {groups!r} cannot "
+            "be found; give a folder of images, a table or an .npz file"
         )
     found = {name: _grouped(part, named[name], groups) for name, part in parts.items()}
     _check_apart(found, groups)
@@ -66,7 +66,7 @@ def with_groups(
 def groups_of(
     path: Path, groups: str, paths: Mapping[str, Sequence[str]], options: Options = DEFAULTS
 ) -> dict[str, list[str | None]]:
-    """Return the group of each picture by its path, part by part; see `with_groups`.
+    """Return the group of each image by its path, part by part; see `with_groups`.
 
     Raises:
         DataError: a table has no such column.
@@ -105,7 +105,7 @@ def carve(labels: Labels, groups: Sequence[str], share: float, seed: int) -> tup
 
 
 def fold_numbers(labels: Labels, groups: Sequence[str], count: int, seed: int) -> Rows:
-    """Return the fold of each picture, from 0, no group in two; int64, shape (n,).
+    """Return the fold of each image, from 0, no group in two; int64, shape (n,).
 
     Raises:
         DataError: fewer groups than folds.
@@ -141,7 +141,7 @@ def _pattern(groups: str) -> re.Pattern[str]:
     if pattern.groups != 1:
         raise RecipeError(
             f"--groups {groups}: {pattern.groups} brackets, expected one, around what tells the "
-            "group in a picture's path, such as '(sku[0-9]+)'; and no column is called so"
+            "group in an image's path, such as '(sku[0-9]+)'; and no column is called so"
         )
     return pattern
 
@@ -156,7 +156,7 @@ def _grouped(part: Dataset, named: Sequence[Any], groups: str) -> Dataset:
     if lacking:
         first = part.paths[lacking[0]] if part.paths else f"row {lacking[0]}"
         raise DataError(
-            f"{part.source}: {len(lacking):,} of {len(named):,} pictures have no group by "
+            f"{part.source}: {len(lacking):,} of {len(named):,} images have no group by "
             f"{groups!r}, the first is {first}; expected one each"
         )
     return replace(part, groups=tuple(map(str, named)))

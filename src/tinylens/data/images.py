@@ -1,8 +1,8 @@
-"""The one decoder: bytes or arrays in, uint8 pictures of the network's size out.
+"""The one decoder: bytes or arrays in, uint8 images of the network's size out.
 
 Training, evaluation, prediction and the server all come through here, so that they cannot see a
-picture differently. Pillow does the work, but is trusted neither to refuse what it cannot show (it
-clips 16-bit pictures and blackens float ones) nor to raise one kind of error.
+image differently. Pillow does the work, but is trusted neither to refuse what it cannot show (it
+clips 16-bit images and blackens float ones) nor to raise one kind of error.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def cropped(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def inner_size(size: Size, height: int, width: int) -> tuple[int, int]:
-    """Return how high and wide a picture of `size` is within the padding of height × width.
+    """Return how high and wide an image of `size` is within the padding of height × width.
 
     >>> inner_size((20, 60), 8, 16)
     (5, 16)
@@ -58,7 +58,7 @@ def inner_size(size: Size, height: int, width: int) -> tuple[int, int]:
 
 
 def outer_size(size: Size, height: int, width: int) -> tuple[int, int]:
-    """Return the size of the ratio height : width around a picture that is left at its own.
+    """Return the size of the ratio height : width around an image that is left at its own.
 
     >>> outer_size((20, 60), 8, 16)
     (30, 60)
@@ -69,7 +69,7 @@ def outer_size(size: Size, height: int, width: int) -> tuple[int, int]:
 
 
 def padded(inner: Pixels, height: int, width: int) -> Pixels:
-    """Return a picture in the middle of height × width, on the mean of the edges that it shows.
+    """Return an image in the middle of height × width, on the mean of the edges that it shows.
 
     Args:
         inner: uint8, shape (h, w, channels), as high or as wide as the result.
@@ -111,11 +111,11 @@ class Header(NamedTuple):
 
     Attributes:
         kind: "PNG", "JPEG", "WEBP", "BMP" or "GIF".
-        canvas: width and height as declared, or (0, 0) where opening the picture reads no more
+        canvas: width and height as declared, or (0, 0) where opening the image reads no more
             than the header anyway.
         content: the bytes without what is not needed: EXIF in a JPEG, the animation in a PNG.
         exif: the EXIF that was taken out of a JPEG, or b"".
-        frames: pictures in an animated PNG, else 1: the other formats tell while they are decoded.
+        frames: images in an animated PNG, else 1: the other formats tell while they are decoded.
     """
 
     kind: str
@@ -164,7 +164,7 @@ def sniff(content: bytes) -> str:
     if content.startswith(b"BM"):
         return "BMP"
     raise DataError(
-        f"not a picture: starts with {content[:8]!r}, expected PNG, JPEG, WebP, BMP or GIF"
+        f"not an image: starts with {content[:8]!r}, expected PNG, JPEG, WebP, BMP or GIF"
     )
 
 
@@ -232,7 +232,7 @@ def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _without_animation(content: bytes) -> tuple[bytes, int]:
-    """Return a PNG with its first picture alone, and the number of frames there were."""
+    """Return a PNG with its first image alone, and the number of frames there were."""
     kept, end, frames = [content[:8]], 8, 0
     for start, end, name in _png_chunks(content):
         if name not in _PNG_ANIMATION:
@@ -253,9 +253,9 @@ def _png_chunks(content: bytes) -> Iterator[tuple[int, int, bytes]]:
         start = end
 
 
-# What may be done to a picture before it is made small. In: uint8, shape (height, width, 1 or 3),
+# What may be done to an image before it is made small. In: uint8, shape (height, width, 1 or 3),
 # upright, opaque, of its own size and cropped or padded by the rule, and its EXIF orientation. Out:
-# a picture of any size, the very same array where nothing was done.
+# an image of any size, the very same array where nothing was done.
 Treatment = Callable[[Pixels, int], Pixels]
 
 DECODER_VERSION = f"3, Pillow {PIL.__version__}"  # a part of the key of whatever keeps pixels
@@ -263,9 +263,9 @@ DECODER_VERSION = f"3, Pillow {PIL.__version__}"  # a part of the key of whateve
 MAX_PIXELS = 25_000_000  # 75 MB as RGB; a photograph of today's telephones has 12 million
 MAX_SIDE = 16_384
 MAX_RULE_SIDE = 4_096
-TINY_SIDE = 4  # below it a picture is more likely a mistake, such as a tracking pixel
+TINY_SIDE = 4  # below it an image is more likely a mistake, such as a tracking pixel
 
-# The plugins are called directly: Image.open would try 43 formats, and warn of large pictures.
+# The plugins are called directly: Image.open would try 43 formats, and warn of large images.
 _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImageFile,
     "JPEG": JpegImageFile,
@@ -273,7 +273,7 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "BMP": BmpImageFile,
     "GIF": GifImageFile,
 }
-_UPRIGHT = {  # EXIF orientation → what sets the picture upright
+_UPRIGHT = {  # EXIF orientation → what sets the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -288,9 +288,9 @@ _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 @dataclass(frozen=True)
 class ImageRule:
-    """How any picture becomes the network's input; recorded in the model, and never guessed.
+    """How any image becomes the network's input; recorded in the model, and never guessed.
 
-    Pictures are set upright, brought to 8 bits a channel (16-bit grey divided by 257 and rounded,
+    Images are set upright, brought to 8 bits a channel (16-bit grey divided by 257 and rounded,
     of 16-bit colour the upper byte), composited on `background` where they are transparent, turned
     into grey (ITU-R 601) or RGB, and brought to the size with antialiased bicubic interpolation.
 
@@ -299,8 +299,8 @@ class ImageRule:
         width: of the result, in pixels.
         channels: 1 for grey, 3 for RGB.
         background: RGB from 0 to 255, seen through transparent pixels.
-        aspect: what becomes of a picture whose sides have another ratio: "stretch" to the size,
-            "crop" its middle, or "pad" it: the whole picture, made to fit, in the middle of the
+        aspect: what becomes of an image whose sides have another ratio: "stretch" to the size,
+            "crop" its middle, or "pad" it: the whole image, made to fit, in the middle of the
             mean colour of those of its edges that the padding touches.
 
     Raises:
@@ -366,14 +366,14 @@ class ImageRule:
 
 
 def rule_of(data: Dataset) -> ImageRule:
-    """Return the rule by which any picture becomes one like those of `data`."""
+    """Return the rule by which any image becomes one like those of `data`."""
     height, width, channels = data.image_shape
     return ImageRule(height, width, 1 if channels == 1 else 3, aspect=data.aspect)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded picture.
+    """A decoded image.
 
     Attributes:
         image: uint8, shape (height, width, channels) of the rule.
@@ -386,7 +386,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Probed:
-    """What a picture's header says: upright size in pixels, and whether it has no colour."""
+    """What an image's header says: upright size in pixels, and whether it has no colour."""
 
     width: int
     height: int
@@ -394,13 +394,13 @@ class Probed:
 
 
 def decode(content: bytes, rule: ImageRule, treatment: Treatment | None = None) -> Decoded:
-    """Return the picture in `content`, whatever its name says it is, as `rule` wants it.
+    """Return the image in `content`, whatever its name says it is, as `rule` wants it.
 
     PNG, JPEG, WebP, BMP and GIF are read. Of an animation the first frame is used. A treatment
-    sees the picture before it is made small.
+    sees the image before it is made small.
 
     Raises:
-        DataError: with a short reason, when `content` is no such picture, is cut off, is too
+        DataError: with a short reason, when `content` is no such image, is cut off, is too
             large or holds floats. The reason names no file: the caller knows which.
     """
     header = read_header(content)
@@ -422,7 +422,7 @@ def probe(content: bytes) -> Probed:
     """Return size and colour from the header alone; the pixels are not decoded.
 
     Raises:
-        DataError: with a short reason, when `content` is no picture or too large.
+        DataError: with a short reason, when `content` is no image or too large.
     """
     header = read_header(content)
     with _any_error_is_bad_data(header.kind):
@@ -434,7 +434,7 @@ def probe(content: bytes) -> Probed:
 
 
 def convert(images: NDArray[Any], rule: ImageRule, treatment: Treatment | None = None) -> Pixels:
-    """Return arrays of pictures as `rule` wants them, by the steps that `decode` takes.
+    """Return arrays of images as `rule` wants them, by the steps that `decode` takes.
 
     Args:
         images: uint8, shape (n, h, w) or (n, h, w, channels) with 1, 3 or 4 (RGBA) channels.
@@ -451,12 +451,12 @@ def convert(images: NDArray[Any], rule: ImageRule, treatment: Treatment | None =
     (2, 4, 4, 3)
     """
     if images.dtype != np.uint8:
-        raise DataError(f"pictures are {images.dtype}, expected uint8 from 0 to 255")
+        raise DataError(f"images are {images.dtype}, expected uint8 from 0 to 255")
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[3] not in (1, 3, 4) or 0 in images.shape[1:3]:
         raise DataError(
-            f"pictures have shape {images.shape}, expected (n, height, width) or "
+            f"images have shape {images.shape}, expected (n, height, width) or "
             "(n, height, width, channels) with 1, 3 or 4 channels"
         )
     if images.shape[1:] == rule.shape and treatment is None:
@@ -487,7 +487,7 @@ def _any_error_is_bad_data(kind: str) -> Iterator[None]:
 def _opened(header: Header) -> ImageFile.ImageFile:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise DataError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, which turns cut-off pictures grey; "
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, which turns cut-off images grey; "
             "expected False: unset it where your program sets it"
         )
     _check_size(*header.canvas)
@@ -510,9 +510,9 @@ def _orientation(header: Header, image: Image.Image) -> int:
 
 
 def _own(image: Image.Image, rule: ImageRule) -> Pixels:
-    """Return the pixels of a picture at its own size, (height, width, 1 or 3), with none hidden.
+    """Return the pixels of an image at its own size, (height, width, 1 or 3), with none hidden.
 
-    It is cropped or padded as the training pictures were, which it is going to be compared with.
+    It is cropped or padded as the training images were, which it is going to be compared with.
     """
     image = _flat(_eight_bit(image), rule.background)
     image = image.convert("L" if image.mode in _GREY_MODES else "RGB")
@@ -530,7 +530,7 @@ def _own(image: Image.Image, rule: ImageRule) -> Pixels:
 def _treated(
     image: Image.Image, own: Pixels, rule: ImageRule, treatment: Treatment, orientation: int = 1
 ) -> Pixels:
-    """Return a picture after its treatment; one that is left alone is fitted as without it."""
+    """Return an image after its treatment; one that is left alone is fitted as without it."""
     treated = treatment(own, orientation)
     return _fitted(image, rule) if treated is own else convert(treated[None], rule)[0]
 

@@ -20,7 +20,7 @@ from tinylens.data.readers import (
     parquet,
     webdataset,
 )
-from tinylens.data.readers.folder import PICTURE_SUFFIXES
+from tinylens.data.readers.folder import IMAGE_SUFFIXES
 from tinylens.data.readers.manifest import MANIFEST_NAMES
 from tinylens.data.splits import Parts
 from tinylens.data.validation import no_set
@@ -50,18 +50,18 @@ class ArrayKind:
         return self.read_parts(path)
 
     def read_column(self, path: Path, column: str, _: Options) -> Cells | None:
-        """Return None: pictures in arrays have no names."""
+        """Return None: images in arrays have no names."""
 
 
 @dataclass(frozen=True)
 class EncodedKind:
-    """A kind of data set that holds encoded pictures.
+    """A kind of data set that holds encoded images.
 
     Attributes:
         looks_like: what it is known by, in words.
         matches: whether a path is one.
-        source: returns where its pictures are.
-        column: returns the cells of a column by the names of the pictures, or None.
+        source: returns where its images are.
+        column: returns the cells of a column by the names of the images, or None.
     """
 
     looks_like: str
@@ -74,7 +74,7 @@ class EncodedKind:
         return read_encoded(self.source(path, options), options)
 
     def read_column(self, path: Path, column: str, options: Options) -> Cells | None:
-        """Return a column by the names of the pictures; None where nothing is called so."""
+        """Return a column by the names of the images; None where nothing is called so."""
         return self.column(path, column, options)
 
 
@@ -91,7 +91,7 @@ def find_kind(path: Path) -> Kind:
     matching = next((each for each in KINDS if each.matches(path)), None)
     if matching is None:
         looked_for = "; ".join(each.looks_like for each in KINDS)
-        what = no_set(path, PICTURE_SUFFIXES)
+        what = no_set(path, IMAGE_SUFFIXES)
         raise DataError(f"{path}: no data set that is known here; {what}looked for {looked_for}")
     return matching
 
@@ -147,13 +147,13 @@ KINDS: tuple[Kind, ...] = (
     ),
     ArrayKind("a folder with train-images-idx3-ubyte[.gz]", _is_idx, idx.read_parts),
     EncodedKind(
-        "a list of pictures .csv, .tsv or .jsonl",
+        "a list of images .csv, .tsv or .jsonl",
         manifest.is_manifest,
         manifest.source,
         manifest.read_column,
     ),
     EncodedKind(
-        "an archive .zip, .tar, .tar.gz or .tgz of pictures",
+        "an archive .zip, .tar, .tar.gz or .tgz of images",
         members.is_archive,
         archive.source,
         archive.read_column,
@@ -165,7 +165,7 @@ KINDS: tuple[Kind, ...] = (
         _shard_column,
     ),
     EncodedKind(
-        "a folder with a folder of pictures for each class, or with a metadata.csv",
+        "a folder with a folder of images for each class, or with a metadata.csv",
         _has_folders,
         folder.source,
         folder.read_column,

@@ -19,7 +19,7 @@ from tinylens.data.images import ImageRule, convert, rule_of
 from tinylens.data.readers.synthetic import shapes
 from tinylens.data.resize_policy import ASPECTS, AspectWanted, brought_to
 from tinylens.data.splits import Columns, Parts, Progress
-from tinylens.data.validation import remarks, single_pictures
+from tinylens.data.validation import remarks, single_images
 from tinylens.errors import DataError, RecipeError, did_you_mean
 from tinylens.recipe import DataSection
 from tinylens.run import Run
@@ -53,24 +53,24 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
 
     Args:
         source: fashion-mnist, mnist, cifar10, cifar100 or shapes; or the path of a folder of
-            pictures or a .zip or .tar of it, a .csv that lists pictures, a parquet file, a Hugging
+            images or a .zip or .tar of it, a .csv that lists images, a parquet file, a Hugging
             Face folder, WebDataset shards, a CIFAR archive or folder, a folder of IDX files, an
             .npz file, or a folder of .npy files.
         val: share of train to choose on; 0 leaves no val part.
         test: share to judge on.
-        split_seed: the same seed carves out the same pictures.
-        size: side in pixels that all pictures are brought to; None keeps their own, or chooses one
+        split_seed: the same seed carves out the same images.
+        size: side in pixels that all images are brought to; None keeps their own, or chooses one
             where they differ; see `tinylens.data.resize_policy`.
-        aspect: what becomes of pictures whose sides have another ratio: "stretch", "pad" or "crop"
-            them; "auto" pads a folder of pictures whose ratios differ, and else stretches.
-        rule: all that the pictures are to become, such as a model's, in place of these two.
-        groups: what tells which pictures belong together, and are not parted: a column, an array or
+        aspect: what becomes of images whose sides have another ratio: "stretch", "pad" or "crop"
+            them; "auto" pads a folder of images whose ratios differ, and else stretches.
+        rule: all that the images are to become, such as a model's, in place of these two.
+        groups: what tells which images belong together, and are not parted: a column, an array or
             a pattern; see `tinylens.data.groups`.
         image_column: of a table or manifest, where its name is none of the usual ones.
         label_column: the same.
-        strict: a picture that cannot be read is an error, not set aside.
+        strict: an image that cannot be read is an error, not set aside.
         data_dir: where files are looked for first and kept; None is the user's cache.
-        progress: called with steps done and steps in all while pictures are decoded.
+        progress: called with steps done and steps in all while images are decoded.
 
     Raises:
         DataError: when the source cannot be used; says why and what was expected.
@@ -104,7 +104,7 @@ def load_by(
     Args:
         section: of the recipe.
         source: as for `load`.
-        rule: what the pictures become, such as a model's, instead of what the recipe says.
+        rule: what the images become, such as a model's, instead of what the recipe says.
         strict: as for `load`.
         data_dir: as for `load`.
         progress: as for `load`.
@@ -204,7 +204,7 @@ def kind_of(path: Path) -> kinds.Kind:
 
 
 def _resized(parts: Parts, options: Options) -> Parts:
-    """Return the parts as they were asked for; the readers of encoded pictures see to it."""
+    """Return the parts as they were asked for; the readers of encoded images see to it."""
     rule = options.rule or _rule(parts.train, options)
     if rule == rule_of(parts.train):
         return parts
@@ -224,12 +224,12 @@ def _resized(parts: Parts, options: Options) -> Parts:
     }
     notes = list(parts.notes)
     if (height, width) != (rule.height, rule.width):
-        notes.append(f"pictures of {width}×{height} pixels were {brought_to(rule)}")
+        notes.append(f"images of {width}×{height} pixels were {brought_to(rule)}")
     return Parts(resized["train"], resized.get("val"), resized.get("test"), tuple(notes))
 
 
 def _rule(train: Dataset, options: Options) -> ImageRule:
-    """Return what pictures like those of `train` are to become."""
+    """Return what images like those of `train` are to become."""
     own = rule_of(train)
     side = options.size
     return replace(
@@ -249,11 +249,11 @@ def _carved(parts: Parts, val: float, test: float, seed: int, gather: Gather) ->
         rows["train"], rows["test"] = _carve(whole, rows["train"], "test", test, seed)
         notes.append(
             f"no test part was given: {test:.0%} of train, {how}, seed {seed} "
-            f"({len(rows['test']):,} pictures), was set aside for it"
+            f"({len(rows['test']):,} images), was set aside for it"
         )
     if parts.val is None and val > 0:
         rows["train"], rows["val"] = _carve(whole, rows["train"], "val", val, seed)
-        notes.append(f"val: {val:.0%} of train, {how}, seed {seed} ({len(rows['val']):,} pictures)")
+        notes.append(f"val: {val:.0%} of train, {how}, seed {seed} ({len(rows['val']):,} images)")
     carved = {"train": whole}
     if len(rows) > 1:
         order = ("train", "val", "test")  # train beside val: training holds these two together
@@ -271,7 +271,7 @@ def _carve(whole: Dataset, rows: Rows, name: str, share: float, seed: int) -> tu
     counts = np.bincount(labels, minlength=len(whole.class_names))
     single = [each for each, n in zip(whole.class_names, counts, strict=True) if n == 1]
     if single:
-        raise single_pictures(whole.source, single, name, share)
+        raise single_images(whole.source, single, name, share)
     if whole.groups:
         rest, part = carve(labels, [whole.groups[row] for row in rows], share, seed)
     else:
@@ -297,7 +297,7 @@ def reopen(run: Run, source: str | Path | None = None, data_dir: Path | None = N
         splits = load_by(section, source or info.dataset, rule=rule, data_dir=data_dir)
     except DataError as error:
         raise DataError(
-            f"the pictures of {run.path} cannot be opened: {error}; say where they are with --data"
+            f"the images of {run.path} cannot be opened: {error}; say where they are with --data"
         ) from None
     if splits.fingerprint != info.fingerprint:
         raise DataError(

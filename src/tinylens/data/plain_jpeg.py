@@ -24,7 +24,7 @@ try:
 except ImportError:  # the runtime alone is installed; Pillow decodes everything
     simplejpeg = None
 
-MAX_SIDE = 1_024  # a larger picture is stretched anyway, by Pillow
+MAX_SIDE = 1_024  # a larger image is stretched anyway, by Pillow
 
 _END = b"\xff\xd9"
 _START_OF_SCAN = b"\xff\xda"
@@ -49,7 +49,7 @@ def read_frame(content: bytes, like: Frame | None = None) -> Frame | None:
 
     Args:
         content: a whole file.
-        like: the frame of another picture. Files that one program wrote mostly have the same header
+        like: the frame of another image. Files that one program wrote mostly have the same header
             byte for byte, and to see that takes a thirtieth of the time that reading it takes.
     """
     if not content.endswith(_END):
@@ -108,7 +108,7 @@ def decode_into(content: bytes, pixels: NDArray[np.uint8]) -> bool:
 def agrees_with_pillow() -> bool:
     """Return whether simplejpeg is there and gives Pillow's pixels in this installation.
 
-    A later version of either may bring a libjpeg-turbo that rounds differently. Twelve pictures of
+    A later version of either may bring a libjpeg-turbo that rounds differently. Twelve images of
     noise, each sampling and both orders of coefficients, would show it; they take 5 ms.
     """
     if simplejpeg is None:
@@ -117,9 +117,9 @@ def agrees_with_pillow() -> bool:
 
     noise = np.random.default_rng(0).integers(0, 256, (37, 43, 3), np.uint8)
     for subsampling, progressive in itertools.product((0, 1, 2), (False, True)):
-        for picture in (Image.fromarray(noise), Image.fromarray(noise[..., 0])):
+        for image in (Image.fromarray(noise), Image.fromarray(noise[..., 0])):
             file = io.BytesIO()
-            picture.save(file, "JPEG", subsampling=subsampling, progressive=progressive)
+            image.save(file, "JPEG", subsampling=subsampling, progressive=progressive)
             expected = np.asarray(Image.open(file)).reshape(37, 43, -1)
             pixels = np.empty_like(expected)
             if not decode_into(file.getvalue(), pixels) or not np.array_equal(pixels, expected):

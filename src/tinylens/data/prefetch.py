@@ -1,4 +1,4 @@
-"""Pictures brought from the disk ahead of the step that asks for them."""
+"""Images brought from the disk ahead of the step that asks for them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from tinylens.data.dataset import Images
 
 READERS = 4  # threads; 16 were as fast on an SSD: what counts is that each asks for a batch at once
-AHEAD_BYTES = 64 * 2**20  # of pictures that wait for their step
+AHEAD_BYTES = 64 * 2**20  # of images that wait for their step
 MOST_AHEAD = 16  # batches
 
 Indices = NDArray[np.int32]
 
 
 class Stream:
-    """Several arrays of pictures as one, from which batches are gathered ahead of time.
+    """Several arrays of images as one, from which batches are gathered ahead of time.
 
     What is gathered does not depend on what was announced: a batch that was not is read at once.
 
@@ -38,13 +38,13 @@ class Stream:
     def __init__(self, parts: Sequence[Images]) -> None:
         self.parts = list(parts)
         self.starts = np.cumsum([0, *map(len, self.parts)])
-        self.picture_shape = self.parts[0].shape[1:]
+        self.image_shape = self.parts[0].shape[1:]
         self._waiting: deque[tuple[Indices, Future[Images]]] = deque()
         self._later: Iterator[Indices] = iter(())
         self._pool: ThreadPoolExecutor | None = None
 
     def rows(self, indices: Indices) -> Images:
-        """Return the pictures at `indices`, uint8, shape (len(indices), height, width, channels).
+        """Return the images at `indices`, uint8, shape (len(indices), height, width, channels).
 
         They are numbered through all parts.
         """
@@ -61,7 +61,7 @@ class Stream:
     def ahead(self, indices: Indices, batch_size: int) -> Iterator[None]:
         """Within the block, read the batches of `indices` before they are asked for."""
         batches = [indices[at : at + batch_size] for at in range(0, len(indices), batch_size)]
-        readers = ThreadPoolExecutor(READERS, thread_name_prefix="tinylens pictures")
+        readers = ThreadPoolExecutor(READERS, thread_name_prefix="tinylens images")
         with _read_at_random(self.parts), readers:
             self._pool, self._later = readers, iter(batches)
             self._order_more()
@@ -75,9 +75,9 @@ class Stream:
                 self._pool = None
 
     def _order_more(self) -> None:
-        picture = int(np.prod(self.picture_shape))
+        image = int(np.prod(self.image_shape))
         while self._pool is not None and len(self._waiting) < MOST_AHEAD:
-            known = sum(len(each) for each, _ in self._waiting) * picture
+            known = sum(len(each) for each, _ in self._waiting) * image
             if known >= AHEAD_BYTES and len(self._waiting) >= 2:
                 return
             indices = next(self._later, None)
@@ -87,15 +87,15 @@ class Stream:
 
     def _gather(self, indices: Indices) -> Images:
         if len(indices) and not 0 <= indices.min() <= indices.max() < self.starts[-1]:
-            raise IndexError(f"pictures {indices.min()} to {indices.max()} of {self.starts[-1]}")
-        found = np.empty((len(indices), *self.picture_shape), np.uint8)
+            raise IndexError(f"images {indices.min()} to {indices.max()} of {self.starts[-1]}")
+        found = np.empty((len(indices), *self.image_shape), np.uint8)
         part_of = np.searchsorted(self.starts, indices, side="right") - 1
         for number, part in enumerate(self.parts):
             mine = np.flatnonzero(part_of == number)
             rows = indices[mine] - self.starts[number]
             _ask_for(part, rows)
             in_order = np.argsort(rows, kind="stable")  # neighbours on the disk come together
-            # unlike part[rows], `take` copies whole pictures, and lets other threads go on
+            # unlike part[rows], `take` copies whole images, and lets other threads go on
             found[mine[in_order]] = np.take(part, rows[in_order], axis=0)
         return found
 
@@ -104,7 +104,7 @@ class Stream:
 def _read_at_random(parts: Sequence[Images]) -> Iterator[None]:
     """Within the block, let the system read what is asked for and nothing after it.
 
-    It reads a megabyte ahead otherwise, which for a picture of 12 kB in the midst of nowhere is 80
+    It reads a megabyte ahead otherwise, which for an image of 12 kB in the midst of nowhere is 80
     times too much, and drives what is needed again out of memory.
     """
     mappings = [found for found in map(_mapping, parts) if found is not None]
@@ -119,9 +119,9 @@ def _read_at_random(parts: Sequence[Images]) -> Iterator[None]:
 
 
 def _ask_for(part: Images, rows: NDArray[np.integer[Any]]) -> None:
-    """Tell the system which pictures of a mapped file are read next, all at once.
+    """Tell the system which images of a mapped file are read next, all at once.
 
-    Without that every page is asked for on its own when its first byte is needed: of pictures of
+    Without that every page is asked for on its own when its first byte is needed: of images of
     12 kB anywhere in 12 GB an SSD then gave 5,600 a second to 16 threads, and with it 44,000 to 4.
     """
     mapping = _mapping(part)

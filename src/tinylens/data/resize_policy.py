@@ -1,6 +1,6 @@
-"""The size, the aspect and the channels of a set of encoded pictures, chosen from what they are.
+"""The size, the aspect and the channels of a set of encoded images, chosen from what they are.
 
-The headers of all pictures are read before any is decoded, so what is chosen depends neither on
+The headers of all images are read before any is decoded, so what is chosen depends neither on
 their order nor on chance; each choice is told in a sentence that names what sets another.
 """
 
@@ -14,12 +14,12 @@ from tinylens.data.dataset import Aspect
 from tinylens.data.decode import CountedSize
 from tinylens.data.images import ImageRule
 
-OWN_SIDE = 128  # pictures of one size up to this keep it; nor is a larger side taken unasked
-COMMON_SIDE = 64  # what pictures of one size above it are brought to
-LEAST_SIDE = 16  # below it little is left to see of what a picture shows
+OWN_SIDE = 128  # images of one size up to this keep it; nor is a larger side taken unasked
+COMMON_SIDE = 64  # what images of one size above it are brought to
+LEAST_SIDE = 16  # below it little is left to see of what an image shows
 STEP = 8  # sides are multiples of it: three halvings, as in `classic`, leave no odd row
-RATIO = 1.2  # between the widest and the narrowest pictures, above which auto pads
-OUTLYING = 0.05  # share of pictures at either end that are not asked for that
+RATIO = 1.2  # between the widest and the narrowest images, above which auto pads
+OUTLYING = 0.05  # share of images at either end that are not asked for that
 
 AspectWanted = Literal["auto"] | Aspect
 ASPECTS: tuple[AspectWanted, ...] = ("auto", *get_args(Aspect))
@@ -29,15 +29,15 @@ DONE = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}
 
 @dataclass(frozen=True)
 class Facts:
-    """What the headers of a set's pictures say, as far as anything is chosen by it.
+    """What the headers of a set's images say, as far as anything is chosen by it.
 
     Attributes:
-        count: pictures that can be read.
+        count: images that can be read.
         grey: those of them without colour.
         sizes: how many sizes there are.
-        width: in pixels, of every picture where there is one size; else of the narrowest.
+        width: in pixels, of every image where there is one size; else of the narrowest.
         height: likewise.
-        shorter: half the pictures have a shorter side of so many pixels or more.
+        shorter: half the images have a shorter side of so many pixels or more.
         longer: likewise of the longer side.
         ratios: of width to height, of the narrowest and the widest but for `OUTLYING` on each side.
     """
@@ -77,20 +77,20 @@ class Wanted:
 
     @property
     def any_size(self) -> bool:
-        """Whether the size of the result is known without a look at the pictures."""
+        """Whether the size of the result is known without a look at the images."""
         return self.size is not None or self.rule is not None
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What pictures become, and why, a sentence for each choice."""
+    """What images become, and why, a sentence for each choice."""
 
     rule: ImageRule
     notes: tuple[str, ...]
 
 
 def facts_of(sizes: Iterable[CountedSize]) -> Facts:
-    """Return what pictures of these sizes have in common.
+    """Return what images of these sizes have in common.
 
     >>> facts_of([(40, 30, True, 1), (90, 80, False, 2)]).shorter
     80
@@ -112,9 +112,9 @@ def facts_of(sizes: Iterable[CountedSize]) -> Facts:
 
 
 def choose(facts: Facts, wanted: Wanted) -> Chosen:
-    """Return the rule for pictures of which `facts` are known.
+    """Return the rule for images of which `facts` are known.
 
-    Pictures of one size keep it up to `OWN_SIDE`, and are 64×64 above. Of pictures of many sizes
+    Images of one size keep it up to `OWN_SIDE`, and are 64×64 above. Of images of many sizes
     half at least are not enlarged: the side is the median of their shorter sides, or of the longer
     ones where they are padded, from 16 to 128, rounded down to a multiple of 8.
 
@@ -133,11 +133,11 @@ def choose(facts: Facts, wanted: Wanted) -> Chosen:
         low, high = facts.ratios
         notes.append(
             f"aspect {aspect}: widths are from {low:.2f} to {high:.2f} times the heights, and to "
-            "stretch pictures would change what they show; --aspect stretch or crop sets another"
+            "stretch images would change what they show; --aspect stretch or crop sets another"
         )
     if 0 < facts.grey < facts.count:
         notes.append(
-            f"channels 3: {facts.grey:,} of {facts.count:,} pictures have no colour and were made "
+            f"channels 3: {facts.grey:,} of {facts.count:,} images have no colour and were made "
             "RGB as the others are"
         )
     return Chosen(rule, tuple(notes))
@@ -157,13 +157,13 @@ def _size(facts: Facts, aspect: Aspect) -> tuple[int, int]:
 def _why_size(facts: Facts, aspect: Aspect, side: int) -> str:
     if facts.sizes == 1:
         return (
-            f"size {side}: the pictures are larger than {OWN_SIDE} pixels, and train in a fraction "
+            f"size {side}: the images are larger than {OWN_SIDE} pixels, and train in a fraction "
             "of the time so; --size N sets another"
         )
     which, half = ("longer", facts.longer) if aspect == "pad" else ("shorter", facts.shorter)
     bound = f", and more than {OWN_SIDE} is not taken unasked" if half > OWN_SIDE else ""
     return (
-        f"size {side}: half the pictures have a {which} side of {half:,} pixels or more{bound}; "
+        f"size {side}: half the images have a {which} side of {half:,} pixels or more{bound}; "
         "--size N sets another"
     )
 
@@ -174,15 +174,15 @@ def _aspect(facts: Facts) -> Aspect:
 
 
 def _brought(facts: Facts, rule: ImageRule) -> Iterator[str]:
-    """Yield a sentence if the pictures' size is changed."""
+    """Yield a sentence if the images' size is changed."""
     if facts.sizes > 1:
-        yield f"pictures of {facts.sizes} sizes were {brought_to(rule)}"
+        yield f"images of {facts.sizes} sizes were {brought_to(rule)}"
     elif (facts.width, facts.height) != (rule.width, rule.height):
-        yield f"pictures of {facts.width}×{facts.height} pixels were {brought_to(rule)}"
+        yield f"images of {facts.width}×{facts.height} pixels were {brought_to(rule)}"
 
 
 def brought_to(rule: ImageRule) -> str:
-    """Return in words what `rule` does to pictures of another size.
+    """Return in words what `rule` does to images of another size.
 
     >>> brought_to(ImageRule(28, 20, 1, aspect="crop"))
     'cropped to 20×28'

@@ -9,7 +9,7 @@ from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.validation import check_class_names
 from tinylens.errors import DataError
 
-Progress = Callable[[int, int], None]  # called with pictures done and pictures in all
+Progress = Callable[[int, int], None]  # called with images done and images in all
 
 PART_NAMES = {  # the names that folders and files give the parts
     "train": "train",
@@ -29,7 +29,7 @@ class Columns:
     """Which columns of a table or a manifest hold what; "" is guessed from usual names.
 
     Attributes:
-        image: the pictures, or the paths of their files.
+        image: the images, or the paths of their files.
         label: their classes.
     """
 
@@ -120,7 +120,7 @@ def inner_path(name: str, where: str) -> str:
 
     Raises:
         DataError: it is absolute, leads out of the folder, or is none; reading stops there, since
-            whoever wrote it means harm or other pictures than these.
+            whoever wrote it means harm or other images than these.
 
     >>> inner_path(".\\cat\\1.png", "pets.zip")
     'cat/1.png'
@@ -130,7 +130,7 @@ def inner_path(name: str, where: str) -> str:
     if path.startswith("/") or path[1:3] == ":/" or ".." in steps or not steps or "\0" in path:
         raise DataError(
             f"{where}: {name!a} leads out of the folder that it stands in; expected paths within "
-            "it, such as cat/1.png: put the pictures beneath it and name them from there"
+            "it, such as cat/1.png: put the images beneath it and name them from there"
         )
     return "/".join(steps)
 

@@ -17,19 +17,19 @@ from tinylens import files
 from tinylens.data.dataset import Dataset, Images, Splits
 from tinylens.data.resize_policy import DONE
 
-CELL = 48  # pixels; smaller pictures are shown twice, three times, … as large
+CELL = 48  # pixels; smaller images are shown twice, three times, … as large
 LARGEST_CELL = 128
 MAX_ROWS = 200
 GAP = 4
 
-_BLOCK = 250  # pictures at a time: at every pixel their squares add up to less than 2³¹
+_BLOCK = 250  # images at a time: at every pixel their squares add up to less than 2³¹
 
 
 @dataclass(frozen=True)
 class PartSummary:
-    """One part of a data set: its size, pictures by class, and what was set aside."""
+    """One part of a data set: its size, images by class, and what was set aside."""
 
-    pictures: int
+    images: int
     counts: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...]
 
@@ -42,7 +42,7 @@ class Summary:
         source: where it came from, in words.
         class_names: in the order of their numbers.
         image_shape: height, width and channels.
-        aspect: how pictures of another ratio were brought to this shape.
+        aspect: how images of another ratio were brought to this shape.
         parts: by name; `skipped` holds (path, reason).
         channel_mean: of train, a number a channel, 0 to 255.
         channel_std: the same; the standard deviation over all pixels.
@@ -68,14 +68,14 @@ class Summary:
         return tree
 
     def table(self) -> Table:
-        """Return the pictures by class and part, to be printed."""
+        """Return the images by class and part, to be printed."""
         columns = [Column(name, justify="right") for name in self.parts]
         table = Table("class", *columns, title=escape(self.source))
         for number, name in enumerate(self.class_names):
             counts = [part.counts[number] for part in self.parts.values()]
             table.add_row(escape(name), *(f"{count:,}" for count in counts))
         table.add_section()
-        table.add_row("all", *(f"{part.pictures:,}" for part in self.parts.values()))
+        table.add_row("all", *(f"{part.images:,}" for part in self.parts.values()))
         return table
 
     def lines(self, most_skipped: int = 20) -> Iterator[str]:
@@ -83,7 +83,7 @@ class Summary:
         height, width, channels = self.image_shape
         colours = "grey" if channels == 1 else "RGB"
         aspect = "" if self.aspect == "stretch" else f", others {DONE[self.aspect]} to it"
-        yield f"pictures       {width}×{height} {colours}{aspect}"
+        yield f"images       {width}×{height} {colours}{aspect}"
         pairs = zip(self.channel_mean, self.channel_std, strict=True)
         yield f"channels       {', '.join(f'{m:.1f} ± {s:.1f}' for m, s in pairs)} (of 255)"
         yield f"fingerprint    {self.fingerprint}"
@@ -98,7 +98,7 @@ def summarize(splits: Splits) -> Summary:
     """Return what is in `splits`.
 
     >>> from tinylens.data.readers.synthetic import shapes
-    >>> summarize(shapes(n_train=20, n_test=10)).parts["test"].pictures
+    >>> summarize(shapes(n_train=20, n_test=10)).parts["test"].images
     10
     """
     mean, std = channel_statistics(splits.train.images)
@@ -140,12 +140,12 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def write_contact_sheet(data: Dataset, path: Path, columns: int = 12) -> None:
-    """Write a PNG with a row of pictures a class, its name beside it.
+    """Write a PNG with a row of images a class, its name beside it.
 
     Args:
-        data: where the pictures come from.
+        data: where the images come from.
         path: of the PNG.
-        columns: pictures a row; taken evenly from all that the class has.
+        columns: images a row; taken evenly from all that the class has.
     """
     files.write_with(path, lambda file: contact_sheet(data, columns).save(file, "PNG"))
 
@@ -168,8 +168,8 @@ def contact_sheet(data: Dataset, columns: int = 12) -> Image.Image:
         top = GAP + label * (cell[1] + GAP)
         pen.text((GAP, top + cell[1] / 2), name, fill="black", font=font, anchor="lm")
         for column, row in enumerate(_evenly(np.flatnonzero(data.labels == label), columns)):
-            picture = _enlarged(data.images[row], cell)
-            sheet.paste(picture, (left + column * (cell[0] + GAP), top))
+            image = _enlarged(data.images[row], cell)
+            sheet.paste(image, (left + column * (cell[0] + GAP), top))
     if rows > len(names):
         more = f"… and {len(data.class_names) - MAX_ROWS} classes more"
         pen.text((GAP, sheet.height - cell[1] / 2), more, fill="black", font=font, anchor="lm")
@@ -181,7 +181,7 @@ def _shortened(name: str) -> str:
 
 
 def _cell_size(height: int, width: int) -> tuple[int, int]:
-    """Return width and height of a picture on the sheet: whole multiples of its own if small."""
+    """Return width and height of an image on the sheet: whole multiples of its own if small."""
     larger = max(height, width)
     if larger > LARGEST_CELL:
         factor = LARGEST_CELL / larger
@@ -198,7 +198,7 @@ def _evenly(rows: NDArray[np.int64], count: int) -> Sequence[int]:
 
 def _enlarged(pixels: Images, size: tuple[int, int]) -> Image.Image:
     squeezed = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-    picture = Image.fromarray(np.ascontiguousarray(squeezed)).convert("RGB")
-    smaller = size[0] < picture.width
+    image = Image.fromarray(np.ascontiguousarray(squeezed)).convert("RGB")
+    smaller = size[0] < image.width
     way = Image.Resampling.BICUBIC if smaller else Image.Resampling.NEAREST
-    return picture.resize(size, way)
+    return image.resize(size, way)

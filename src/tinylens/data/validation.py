@@ -16,10 +16,10 @@ from tinylens.errors import DataError, did_you_mean
 LISTED = 5  # of many names; the rest is counted
 MEASUREMENTS = 20  # names that are fractions, above which they are no classes
 
-MOST_CLASSES = 2_000  # with them a training of 6,000 tiny pictures is judged in 40 s
+MOST_CLASSES = 2_000  # with them a training of 6,000 tiny images is judged in 40 s
 BYTES_A_PAIR = 34  # of classes: 98 MB of evaluation.json and 40 MB of report.html for 2,000
 
-_BLOCK = 1_024  # pictures compared at a time
+_BLOCK = 1_024  # images compared at a time
 
 
 def listed(names: Iterable[str]) -> str:
@@ -50,7 +50,7 @@ def check_class_names(names: Sequence[str], source: str) -> None:
             raise DataError(
                 f"{source}: the classes {other!a} and {name!a} differ {_difference(other, name)} "
                 "alone; expected names that differ on every system: to join the two give their "
-                "pictures one name, in a folder by moving them into one; else rename one"
+                "images one name, in a folder by moving them into one; else rename one"
             )
     if len(names) > MEASUREMENTS and _are_fractions(names):
         raise DataError(
@@ -98,7 +98,7 @@ def check_same_classes(part: str, found: Iterable[str], train: Sequence[str], so
     raise DataError(
         f"{source}: {part} has classes that train lacks: {listed(extra)}; train has "
         f"{listed(train)}{hint}; expected the same names: rename or remove them, or add "
-        "pictures of them to train"
+        "images of them to train"
     )
 
 
@@ -128,7 +128,7 @@ def check_part_names(root: Path, folders: Mapping[str, bool], known: Mapping[str
         beside = listed(sorted(set(folders) - {empty}))
         raise DataError(
             f"{root / empty}: no folders in it, and {beside} beside it; expected a folder of "
-            f"pictures for each class, as in {root.name}/{empty}/CLASS"
+            f"images for each class, as in {root.name}/{empty}/CLASS"
         )
     if trained and len(parts) == len(folders) == len(set(parts.values())):
         return
@@ -148,23 +148,23 @@ def _words(name: str) -> list[str]:
 
 
 def empty_part(source: str, part: str) -> DataError:
-    """Return what to raise for a part without any picture."""
+    """Return what to raise for a part without any image."""
     return DataError(
-        f"{source}: {part} holds no picture; expected some: add them, or remove {part}, and a "
+        f"{source}: {part} holds no image; expected some: add them, or remove {part}, and a "
         "share of train is set aside for it"
     )
 
 
-def single_pictures(source: str, names: Sequence[str], part: str, share: float) -> DataError:
-    """Return what to raise where classes are too small to set pictures aside for a part."""
+def single_images(source: str, names: Sequence[str], part: str, share: float) -> DataError:
+    """Return what to raise where classes are too small to set images aside for a part."""
     least, way = (
         ("2, and 3 with a val part", f"put what to judge on into a folder {part} beside train")
         if part == "test"
         else ("3 with a test part", "set none aside with --val 0")
     )
     return DataError(
-        f"{source}: one picture alone of class {listed(names)}, and {share:.0%} of each is to be "
-        f"set aside for {part}; expected at least {least}: add pictures, leave the class out, or "
+        f"{source}: one image alone of class {listed(names)}, and {share:.0%} of each is to be "
+        f"set aside for {part}; expected at least {least}: add images, leave the class out, or "
         f"{way}"
     )
 
@@ -174,22 +174,22 @@ def no_set(path: Path, suffixes: Iterable[str]) -> str:
 
     Args:
         path: of a file or a folder.
-        suffixes: of pictures' names, in small letters, without a dot.
+        suffixes: of images' names, in small letters, without a dot.
     """
-    pictures = set(suffixes)
+    images = set(suffixes)
 
-    def is_picture(file: Path) -> bool:
-        return file.is_file() and file.suffix.lower().removeprefix(".") in pictures
+    def is_image(file: Path) -> bool:
+        return file.is_file() and file.suffix.lower().removeprefix(".") in images
 
-    if is_picture(path):
-        return "it is one picture: give the folder that holds a folder of pictures for each class; "
+    if is_image(path):
+        return "it is one image: give the folder that holds a folder of images for each class; "
     if path.is_file():
-        return "it is a file: give the folder that holds a folder of pictures for each class; "
+        return "it is a file: give the folder that holds a folder of images for each class; "
     entries = list(path.iterdir())
-    count = sum(map(is_picture, entries))
+    count = sum(map(is_image, entries))
     if count:
         return (
-            f"its {count:,} pictures lie in no folder of a class: put those of each class into a "
+            f"its {count:,} images lie in no folder of a class: put those of each class into a "
             "folder of its name; "
         )
     return "" if entries else "the folder is empty; "
@@ -202,19 +202,19 @@ def check_trainable(splits: Splits) -> None:
     """Refuse a set that can be looked at, and of which a training would come to nothing.
 
     Raises:
-        DataError: all pictures are the same, or there are too many classes to judge.
+        DataError: all images are the same, or there are too many classes to judge.
     """
     if wrong := identical(splits) or _too_many_classes(splits):
         raise DataError(wrong)
 
 
 def identical(splits: Splits) -> str:
-    """Return what to say where all pictures are the same one, or "".
+    """Return what to say where all images are the same one, or "".
 
     >>> import numpy as np
     >>> data = Dataset(np.zeros((4, 8, 8, 1), np.uint8), [0, 1] * 2, ("a", "b"), source="x")
     >>> identical(Splits(data, None, data)).partition(";")[0]
-    'all 8 pictures of x are the same'
+    'all 8 images of x are the same'
     """
     first = splits.train.images[:1]
     parts = [part.images for _, part in splits.items()]
@@ -224,8 +224,8 @@ def identical(splits: Splits) -> str:
                 return ""
     example = f", such as {splits.train.paths[0]}" if splits.train.paths else ""
     return (
-        f"all {sum(map(len, parts)):,} pictures of {splits.source} are the same{example}; expected "
-        "pictures that differ: look whether they are placeholders of a download that failed"
+        f"all {sum(map(len, parts)):,} images of {splits.source} are the same{example}; expected "
+        "images that differ: look whether they are placeholders of a download that failed"
     )
 
 
@@ -234,9 +234,9 @@ def remarks(splits: Splits) -> Iterator[str]:
     if wrong := identical(splits) or _too_many_classes(splits):
         yield wrong
     for name, part in splits.items():
-        if name != "train" and (missing := _without_pictures(part)):
+        if name != "train" and (missing := _without_images(part)):
             what = "is said of how they are told" if name == "test" else "is chosen by them"
-            yield f"{name} has no picture of {listed(missing)}: nothing {what}; add some to {name}"
+            yield f"{name} has no image of {listed(missing)}: nothing {what}; add some to {name}"
 
 
 def _too_many_classes(splits: Splits) -> str:
@@ -250,5 +250,5 @@ def _too_many_classes(splits: Splits) -> str:
     )
 
 
-def _without_pictures(part: Dataset) -> list[str]:
+def _without_images(part: Dataset) -> list[str]:
     return [name for name, count in zip(part.class_names, part.counts, strict=True) if not count]

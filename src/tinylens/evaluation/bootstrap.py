@@ -1,8 +1,8 @@
-"""Bootstrap intervals: as many pictures as there are, drawn with replacement, judged again.
+"""Bootstrap intervals: as many images as there are, drawn with replacement, judged again.
 
 1,000 times, from a seed; the interval runs from the 2.5th to the 97.5th percentile. What a
-confusion matrix tells is drawn cell by cell, the rest picture by picture in one matrix product. All
-intervals of 60,000 pictures of 10 classes together take 0.8 s on one core of a Zen 5 server.
+confusion matrix tells is drawn cell by cell, the rest image by image in one matrix product. All
+intervals of 60,000 images of 10 classes together take 0.8 s on one core of a Zen 5 server.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ConfusionFigures:
 
     Attributes:
         macro: "precision", "recall" and "f1", float64, shape (…): the plain mean over classes.
-        weighted: the same, each class weighing as many pictures as it has.
+        weighted: the same, each class weighing as many images as it has.
         mcc: Matthews correlation (Gorodkin 2004 for many classes), float64, shape (…).
         f1: of each class, float64, shape (…, classes).
     """
@@ -62,8 +62,8 @@ def confusion_figures(right: Floats, support: Floats, answered: Floats) -> Confu
 
     Args:
         right: the diagonal, float64, shape (…, classes).
-        support: the row sums: pictures of each class.
-        answered: the column sums: pictures given each class as the answer.
+        support: the row sums: images of each class.
+        answered: the column sums: images given each class as the answer.
     """
     by_class = {
         "precision": _share(right, answered),
@@ -85,9 +85,9 @@ def confusion_intervals(
 ) -> ConfusionFigures:
     """Return the intervals of a confusion matrix's figures, the last axis holding (low, high).
 
-    Drawing n pictures with replacement and counting them is one draw from a multinomial
-    distribution over the cells. So the cells are drawn instead of the pictures: exactly the
-    bootstrap over pictures, at a cost that does not grow with their number.
+    Drawing n images with replacement and counting them is one draw from a multinomial
+    distribution over the cells. So the cells are drawn instead of the images: exactly the
+    bootstrap over images, at a cost that does not grow with their number.
 
     Args:
         confusion: counts, int64, shape (classes, classes), row = true class, column = answer.
@@ -132,7 +132,7 @@ def _percentiles(values: Floats) -> Floats:
     return np.moveaxis(np.percentile(values, PERCENTILES, axis=0), 0, -1)
 
 
-# --- figures that need each picture's probabilities
+# --- figures that need each image's probabilities
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class ProbabilityIntervals:
     """Intervals of the figures that look at probabilities and not only at answers.
 
     Attributes:
-        roc_auc_macro: None where a class has no picture, or all of them.
+        roc_auc_macro: None where a class has no image, or all of them.
     """
 
     log_loss: Interval
@@ -154,16 +154,16 @@ def probability_intervals(
 ) -> ProbabilityIntervals:
     """Return the intervals of log loss, Brier score, calibration error and macro ROC AUC.
 
-    Each figure is made of sums over pictures, so all resamples together are one matrix product:
-    how often each picture was drawn (resamples × n) times what it adds to each sum (n × sums).
+    Each figure is made of sums over images, so all resamples together are one matrix product:
+    how often each image was drawn (resamples × n) times what it adds to each sum (n × sums).
 
-    - Log loss and Brier score: the sums of what pictures add to them; exact.
+    - Log loss and Brier score: the sums of what images add to them; exact.
     - Calibration error: the sum of confidence minus right in each bin of `calibration_bins`, the
       bins held fixed; see `_calibration_interval`.
     - ROC AUC, one against the rest: the share of misordered pairs is an average over positives of
       the negatives above each, and an average over negatives of the positives below each (DeLong et
       al. 1988, Biometrics 44). A resample weighs both averages anew. This leaves out only the
-      term of both changing at once, which is smaller by the square root of the class's pictures.
+      term of both changing at once, which is smaller by the square root of the class's images.
 
     Args:
         probabilities: float, shape (n, classes).
@@ -203,16 +203,16 @@ def probability_intervals(
 
 
 def misordered_shares(probabilities: Probabilities, labels: Labels) -> Floats:
-    """Return how much each picture adds to the misordered pairs of each class against the rest.
+    """Return how much each image adds to the misordered pairs of each class against the rest.
 
     Args:
         probabilities: float, shape (n, classes).
-        labels: int64, shape (n,); every class has a picture.
+        labels: int64, shape (n,); every class has an image.
 
     Returns:
-        float64, shape (n, 2 × classes). In column k, for pictures of class k: the share of other
-        pictures whose probability for k is higher, a tie counting half. In column classes + k, for
-        the other pictures: the share of class k's pictures whose probability for k is lower. The
+        float64, shape (n, 2 × classes). In column k, for images of class k: the share of other
+        images whose probability for k is higher, a tie counting half. In column classes + k, for
+        the other images: the share of class k's images whose probability for k is lower. The
         remaining entries are 0.
     """
     n, classes = probabilities.shape
@@ -236,10 +236,10 @@ def _areas(counts: Floats, above: Floats, below: Floats, expected: Floats) -> Fl
     """Return the macro ROC AUC of each resample, float64, shape (resamples,).
 
     Args:
-        counts: drawn pictures of each class, shape (resamples, classes).
+        counts: drawn images of each class, shape (resamples, classes).
         above: drawn sums of the first half of `misordered_shares`, shape (resamples, classes).
         below: of its second half.
-        expected: the share of misordered pairs of the pictures themselves, shape (classes,).
+        expected: the share of misordered pairs of the images themselves, shape (classes,).
     """
     n = counts.sum(axis=1, keepdims=True)
     defined = (counts > 0) & (counts < n)
@@ -257,7 +257,7 @@ def _spread(values: NDArray[Any], column: NDArray[np.int64], columns: int) -> Fl
 
 
 def _draws(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    """Yield blocks of rows that say how often each of n pictures was drawn, shape (block, n)."""
+    """Yield blocks of rows that say how often each of n images was drawn, shape (block, n)."""
     random = np.random.default_rng(seed)
     rows_at_once = max(1, _BLOCK_BYTES // (4 * n))
     for start in range(0, resamples, rows_at_once):
@@ -285,8 +285,8 @@ def _calibration_interval(
     would get such a figure; the upper end is then the figure at least.
 
     Args:
-        drawn: mean of confidence minus right over all pictures, by bin, shape (resamples, bins).
-        excess: the same of the pictures themselves, shape (bins,).
+        drawn: mean of confidence minus right over all images, by bin, shape (resamples, bins).
+        excess: the same of the images themselves, shape (bins,).
         shape: how an error is taken to be spread over the bins, absolute values adding up to 1.
         calibrated: the figures of calibrated networks of these confidences, shape (resamples,).
     """
@@ -309,7 +309,7 @@ def _calibration_interval(
 def _spread_of_error(probabilities: Probabilities, bins: CalibrationBins, excess: Floats) -> Floats:
     """Return how miscalibration is taken to be spread over the bins, adding up to 1.
 
-    Half by what the pictures show, smoothed, since neighbouring confidences are off alike; half as
+    Half by what the images show, smoothed, since neighbouring confidences are off alike; half as
     a temperature that is off would spread it, as it mostly is.
     """
     logits = np.log(np.maximum(probabilities, 1e-30)) / WARMER
@@ -330,7 +330,7 @@ def _calibrated_figures(
 ) -> Floats:
     """Return the calibration errors that noise alone gives a calibrated network.
 
-    Each picture is right with the probability that its confidence says, and judged:
+    Each image is right with the probability that its confidence says, and judged:
     consistency resampling (Bröcker & Smith 2007, Weather and Forecasting 22).
     """
     random, n = np.random.default_rng([seed, 1]), len(confidence)

@@ -1,7 +1,7 @@
-"""Runs judged on the same test pictures: which is better, by how much, or is it chance?
+"""Runs judged on the same test images: which is better, by how much, or is it chance?
 
-Two networks of one recipe that differ in their seed alone answer some pictures differently, each as
-if by the throw of a coin (Jordan 2023, arXiv:2304.01910). McNemar's test asks whether the pictures
+Two networks of one recipe that differ in their seed alone answer some images differently, each as
+if by the throw of a coin (Jordan 2023, arXiv:2304.01910). McNemar's test asks whether the images
 that only one of two networks gets right are split more unevenly than such coins would.
 """
 
@@ -27,11 +27,11 @@ SIGNIFICANT = 0.05  # a difference as large comes by chance in less than 1 compa
 
 @dataclass(frozen=True)
 class ClassDifference(Record):
-    """How the runs differ on the test pictures of one class.
+    """How the runs differ on the test images of one class.
 
     Attributes:
         name: of the class.
-        support: its pictures.
+        support: its images.
         recall: the difference in the share of them that is answered right.
         p_value: McNemar's, adjusted for the number of classes (Holm 1979).
     """
@@ -44,12 +44,12 @@ class ClassDifference(Record):
 
 @dataclass(frozen=True)
 class Pair(Record):
-    """Two runs on the same test pictures; every difference is the second minus the first.
+    """Two runs on the same test images; every difference is the second minus the first.
 
     Attributes:
         first: name of a run.
         second: name of the other.
-        n: test pictures.
+        n: test images.
         only_first: rows of those that the first alone answers right, in ascending order.
         only_second: rows of those that the second alone answers right.
         both_wrong: how many neither answers right.
@@ -86,7 +86,7 @@ class Pair(Record):
         value, (low, high) = self.accuracy.value, self.accuracy.ci95
         if self.better is None:
             return (
-                f"no difference that {self.n:,} pictures can show: accuracy of {self.second} minus "
+                f"no difference that {self.n:,} images can show: accuracy of {self.second} minus "
                 f"{self.first} is {_points(value)} points ({_points(low)} to {_points(high)})"
             )
         if self.better == self.first:
@@ -94,13 +94,13 @@ class Pair(Record):
         other = self.first if self.better == self.second else self.second
         return (
             f"{self.better} is better than {other} by {100 * value:.1f} points of accuracy "
-            f"({100 * low:.1f} to {100 * high:.1f}) on {self.n:,} test pictures"
+            f"({100 * low:.1f} to {100 * high:.1f}) on {self.n:,} test images"
         )
 
 
 @dataclass(frozen=True)
 class Comparison(Record):
-    """Every two of some runs that were judged on the same test pictures.
+    """Every two of some runs that were judged on the same test images.
 
     Attributes:
         runs: their names, in the order in which they were given.
@@ -127,7 +127,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
         runs: two or more, finished, of one test part and the same classes.
 
     Raises:
-        RunError: fewer than two, one is not finished, or they were judged on different pictures.
+        RunError: fewer than two, one is not finished, or they were judged on different images.
     """
     names = _names(runs)
     answers = [test_answers(run) for run in runs]
@@ -153,8 +153,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     13:91).
 
     Args:
-        only_first: pictures that the first alone answers right.
-        only_second: pictures that the second alone answers right.
+        only_first: images that the first alone answers right.
+        only_second: images that the second alone answers right.
 
     >>> round(mcnemar(1, 9), 4)
     0.0117
@@ -218,7 +218,7 @@ def _paired_bootstrap(
 ) -> tuple[Difference, Difference]:
     """Return the differences in accuracy and macro F1.
 
-    Pictures alike in label and both answers are one cell of a table, and drawing pictures with
+    Images alike in label and both answers are one cell of a table, and drawing images with
     replacement is drawing from a multinomial distribution over its cells, as in
     `bootstrap.confusion_intervals`; both runs are judged on the same draws.
     """
@@ -226,7 +226,7 @@ def _paired_bootstrap(
     random = np.random.default_rng(seed)
     shares = counts / counts.sum()
     draws = random.multinomial(counts.sum(), shares, size=bootstrap.RESAMPLES).astype(np.float64)
-    cells = np.concatenate([counts[None].astype(np.float64), draws])  # the pictures come first
+    cells = np.concatenate([counts[None].astype(np.float64), draws])  # the images come first
     figures = [_figures(cells, table[0], answered, classes) for answered in table[1:]]
     accuracy, f1_macro = (after - before for before, after in zip(*figures, strict=True))
     return _difference(accuracy), _difference(f1_macro)
@@ -282,10 +282,10 @@ def _class_differences(
 
 
 def paired_difference(only_first: int, only_second: int, n: int) -> Difference:
-    """Return the difference of two shares of the same pictures, with its interval.
+    """Return the difference of two shares of the same images, with its interval.
 
-    Bonett and Price's adjusted Wald interval (2012, Statistics in Medicine 31): one picture more on
-    either side, of two in all, keeps it honest where few pictures differ.
+    Bonett and Price's adjusted Wald interval (2012, Statistics in Medicine 31): one image more on
+    either side, of two in all, keeps it honest where few images differ.
 
     >>> found = paired_difference(1, 9, 100)
     >>> found.value, [round(end, 3) for end in found.ci95]
@@ -336,13 +336,13 @@ def test_answers(run: Run) -> tuple[Probabilities, Labels]:
 
 
 def _check_same_test(runs: Sequence[Run], names: Sequence[str]) -> None:
-    """Raise a RunError where two runs were judged on different pictures or classes."""
+    """Raise a RunError where two runs were judged on different images or classes."""
     infos = [run.info for run in runs]
     for name, info in zip(names[1:], infos[1:], strict=True):
         ours, theirs = infos[0].splits["test"], info.splits["test"]
         if ours != theirs or info.class_names != infos[0].class_names:
             raise RunError(
-                f"{names[0]} was judged on {ours['size']:,} test pictures of {infos[0].dataset}, "
+                f"{names[0]} was judged on {ours['size']:,} test images of {infos[0].dataset}, "
                 f"{name} on {theirs['size']:,} of {info.dataset}, and they are not the same ones; "
                 "expected one test part: train both on the same data, with one data.split_seed and "
                 "one data.size"

@@ -293,7 +293,7 @@ def _gap_words(
         ends = f"{points(-high)} to {points(-low)}"
         return f"{both}: test is better by {points(-value)} points ({ends})."
     gap = f"{both}: the gap is {points(value)} points ({points(low)} to {points(high)})"
-    return f"{gap}." if low > 0 else f"{gap}, which {test.n:,} test pictures cannot tell from none."
+    return f"{gap}." if low > 0 else f"{gap}, which {test.n:,} test images cannot tell from none."
 
 
 def _expected(train: SplitScores, test: SplitScores, interval: tuple[float, float]) -> str:
@@ -305,8 +305,8 @@ def _expected(train: SplitScores, test: SplitScores, interval: tuple[float, floa
     )
     if interval[1] < 0:
         return (
-            f"{expected}; the train figure is lower, so the test pictures are easier than the "
-            "train pictures: expect less on new images as hard as those."
+            f"{expected}; the train figure is lower, so the test images are easier than the "
+            "train images: expect less on new images as hard as those."
         )
     if interval[0] <= 0:
         return f"{expected}; no overfitting can be seen."
@@ -362,7 +362,7 @@ def _about_nothing_learnt(test: SplitScores) -> Advice | None:
     return Advice(
         f"Find out why nothing was learnt: {points(right / test.n)} % of test are right, and "
         f"always answering “{largest.name}” would be right on {points(share)} %. Look whether the "
-        "loss falls, and whether pictures and labels belong together.",
+        "loss falls, and whether images and labels belong together.",
         1 - right / test.n,
     )
 
@@ -381,7 +381,7 @@ def _about_learning(parts: GapParts, curve: LearningCurve | None) -> Iterator[Ad
             _value(missed),
         )
     elif _low(gap) > 0:
-        collect = "" if curve else ", or collect more pictures"
+        collect = "" if curve else ", or collect more images"
         share = _value(gap) / _value(parts.test_error.whole)
         ask = "" if curve else " See what more would give: tinylens learning-curve RUN."
         yield Advice(
@@ -399,10 +399,10 @@ def _about_images(curve: LearningCurve | None) -> Iterator[Advice]:
     gain = f"{points(curve.doubled.value)} ± {points((high - low) / 2)} points"
     where = f"by the learning curve of recipe {curve.recipe} on val"
     if high < LITTLE:
-        words = f"Do not collect more pictures of the same kind: twice as many would give {gain}"
+        words = f"Do not collect more images of the same kind: twice as many would give {gain}"
         yield Advice(f"{words}, {where}.", curve.doubled.value)
     elif low > 0:
-        words = f"Collect more pictures: twice as many would give +{gain}"
+        words = f"Collect more images: twice as many would give +{gain}"
         yield Advice(f"{words}, {where}.", curve.doubled.value)
 
 
@@ -426,9 +426,9 @@ def _about_classes(
         return
     low, high = worst.share.ci95 or (0.0, 0.0)
     yield Advice(
-        f"Collect more pictures of “{worst.name}”: it carries {100 * _value(worst.share):.0f} % "
+        f"Collect more images of “{worst.name}”: it carries {100 * _value(worst.share):.0f} % "
         f"({100 * low:.0f} to {100 * high:.0f}) of the gap, {points(_value(worst.size))} of "
-        f"{points(_value(parts.gap.whole))} points, with {100 * images:.0f} % of the pictures.",
+        f"{points(_value(parts.gap.whole))} points, with {100 * images:.0f} % of the images.",
         min(_value(worst.size), most),
     )
 
@@ -466,9 +466,9 @@ def _about_leaks(parts: GapParts) -> Iterator[Advice]:
     """Take leaked images out of test, where they change its figure."""
     leaks = parts.leaks
     if leaks is not None and _low(leaks.lift) > 0:
-        number = "picture" if leaks.pictures == 1 else "pictures"
+        number = "image" if leaks.images == 1 else "images"
         yield Advice(
-            f"Take the {leaks.pictures:,} leaked {number} out of test: the accuracy reads "
+            f"Take the {leaks.images:,} leaked {number} out of test: the accuracy reads "
             f"{_points(leaks.lift)} points higher for them, and is "
             f"{points(_value(leaks.without))} % without.",
             _value(leaks.lift),

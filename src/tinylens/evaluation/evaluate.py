@@ -36,7 +36,7 @@ from tinylens.system import now
 Probabilities = NDArray[np.float32]
 Confusion = NDArray[np.int64]
 
-WORST_MISTAKES = 24  # on test, whose pictures the report shows
+WORST_MISTAKES = 24  # on test, whose images the report shows
 _SUM_TOLERANCE = 1e-5  # scikit-learn's own, for rows that should sum to 1
 
 
@@ -47,8 +47,8 @@ def score(
 
     scikit-learn computes the figures, but for the calibration error. The intervals are Wilson's
     for accuracy, top-5 and each class's precision and recall, and the bootstrap's for the rest. A
-    share of nothing, such as the recall of a class without pictures, is 0 with the interval (0, 1).
-    The ROC AUC is not defined when a class has no picture or all of them. With fewer than 6 classes
+    share of nothing, such as the recall of a class without images, is 0 with the interval (0, 1).
+    The ROC AUC is not defined when a class has no image or all of them. With fewer than 6 classes
     top-5 is 1.
 
     Args:
@@ -141,7 +141,7 @@ def evaluate(
         classify: uint8 images, shape (m, height, width, channels) → probabilities float32, shape
             (m, classes), classes in the order of `data.class_names`; see `in_order_of`.
         data: what it is judged on.
-        batch_size: pictures a call of `classify`.
+        batch_size: images a call of `classify`.
         seed: of the bootstrap.
 
     Raises:
@@ -155,7 +155,7 @@ def evaluate(
 def load_part(
     dataset: str, split: str, run: Run, rule: ImageRule, data_dir: Path | None = None
 ) -> Dataset:
-    """Return one part of a data set, its pictures as a model takes them.
+    """Return one part of a data set, its images as a model takes them.
 
     They are brought to its size at once, since going by way of another one blurs them.
 
@@ -261,7 +261,7 @@ def _roc_auc(sklearn_metrics: ModuleType, probabilities: Probabilities, labels: 
 
 def _matthews(sklearn_metrics: ModuleType, labels: Labels, answers: Labels) -> float:
     with warnings.catch_warnings():
-        # where all pictures are of one class and answered so, it is 0 and scikit-learn warns
+        # where all images are of one class and answered so, it is 0 and scikit-learn warns
         warnings.filterwarnings("ignore", message="A single label was found", category=UserWarning)
         return float(sklearn_metrics.matthews_corrcoef(labels, answers))
 
@@ -314,7 +314,7 @@ def _check(probabilities: Probabilities, labels: Labels, class_names: Sequence[s
     if not n or probabilities.shape != (n, classes):
         raise DataError(
             f"{n} labels and {classes} class names, but probabilities of shape "
-            f"{probabilities.shape}; expected ({max(n, 1)}, {classes}), and at least one picture"
+            f"{probabilities.shape}; expected ({max(n, 1)}, {classes}), and at least one image"
         )
     if labels.min() < 0 or labels.max() >= classes:
         raise DataError(
@@ -349,7 +349,7 @@ def _listed(names: set[str]) -> str:
 
 
 def judge_level(probabilities: Probabilities, labels: Labels, level: Level) -> LevelScores:
-    """Return how a level holds on pictures that it was not computed on, such as test's."""
+    """Return how a level holds on images that it was not computed on, such as test's."""
     chosen = probabilities.max(axis=1) >= level.threshold
     wrong = chosen & (probabilities.argmax(axis=1) != labels)
     return LevelScores(
@@ -361,7 +361,7 @@ def judge_level(probabilities: Probabilities, labels: Labels, level: Level) -> L
 
 
 def judge_set(probabilities: Probabilities, labels: Labels, level: SetLevel) -> SetScores:
-    """Return how sets hold on pictures that their threshold was not computed on."""
+    """Return how sets hold on images that their threshold was not computed on."""
     chosen = in_set(probabilities, level)
     sizes = chosen.sum(axis=1)
     return SetScores(
@@ -377,9 +377,9 @@ def _share(count: int, of: int) -> Score:
     return Score(count / of if of else None, metrics.wilson_interval(count, of) if of else None)
 
 
-PICTURES_A_CONFUSION = 6  # at most: a row of them on a desktop, two on a phone
-PIXEL_BYTES = 3_000_000  # of all: as base64 in a report 4 MB where no picture can be compressed
-SHOWN_SIDE = 128  # pixels; a larger picture is shown smaller, and costs a report no more than that
+IMAGES_A_CONFUSION = 6  # at most: a row of them on a desktop, two on a phone
+PIXEL_BYTES = 3_000_000  # of all: as base64 in a report 4 MB where no image can be compressed
+SHOWN_SIDE = 128  # pixels; a larger image is shown smaller, and costs a report no more than that
 
 
 def confused(
@@ -387,13 +387,13 @@ def confused(
 ) -> NDArray[np.int64]:
     """Return rows of mistakes, some of every confusion, the most confident of each first.
 
-    Where the budget does not hold all, confusions get their pictures in proportion to how often
+    Where the budget does not hold all, confusions get their images in proportion to how often
     they occur, as parties do their seats (D'Hondt 1882).
 
     Args:
         probabilities: float, shape (n, classes).
         labels: int64, shape (n,).
-        image_shape: height, width and channels of the pictures.
+        image_shape: height, width and channels of the images.
 
     >>> answers = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]], np.float32)
     >>> confused(answers, np.array([1, 1, 0, 1]), (28, 28, 1)).tolist()
@@ -407,7 +407,7 @@ def confused(
     rank = _rank_among_equals(pairs)
     quotient = np.bincount(pairs, minlength=classes**2)[pairs] / (rank + 1)
     order = np.argsort(-quotient, kind="stable")
-    kept = order[rank[order] < PICTURES_A_CONFUSION][: _affordable(image_shape)]
+    kept = order[rank[order] < IMAGES_A_CONFUSION][: _affordable(image_shape)]
     return wrong[kept].astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""How unlike everything that was trained on a picture is, by a network's logits alone.
+"""How unlike everything that was trained on an image is, by a network's logits alone.
 
 Two signs add up: a network that recognises nothing answers faintly (the energy of Liu et al. 2020,
 arXiv:2010.03759), and mixes classes in a way that no class does (the relative Mahalanobis distance
@@ -28,17 +28,17 @@ from tinylens.results import Score, StrangerScores
 # where classes lie so far apart that their own variance is next to nothing
 RIDGE = 0.1
 LEAST_RANGE = 1e-5  # of either sign, from quartile to quartile
-JUDGED = 500  # pictures of each kind from elsewhere
+JUDGED = 500  # images of each kind from elsewhere
 MOST_SHOWN = 4 * JUDGED  # of all kinds together
-REFUSED = 0.01  # of ordinary pictures, at the threshold that the report speaks of
-TILES = 4  # by 4: what a scrambled picture is cut into
+REFUSED = 0.01  # of ordinary images, at the threshold that the report speaks of
+TILES = 4  # by 4: what a scrambled image is cut into
 
 Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Strangeness:
-    """A figure that is the larger, the less a picture is like those trained on; 0 for most.
+    """A figure that is the larger, the less an image is like those trained on; 0 for most.
 
     With x = logits − centre it is x·(x·quadratic) + min over columns (x·towards + offsets)
     − coldness·logsumexp(logits) + constant.
@@ -49,7 +49,7 @@ class Strangeness:
         towards: float64, shape (classes, occurring classes).
         offsets: float64, shape (occurring classes,).
         coldness: weight of the energy.
-        constant: what brings the median of ordinary pictures to 0.
+        constant: what brings the median of ordinary images to 0.
     """
 
     centre: Floats
@@ -60,7 +60,7 @@ class Strangeness:
     constant: float
 
     def of(self, logits: Logits) -> Floats:
-        """Return the figure of each picture, float64, shape (n,)."""
+        """Return the figure of each image, float64, shape (n,)."""
         wide = logits.astype(np.float64)
         return self._distance(wide) - self.coldness * _lse(wide) + self.constant
 
@@ -72,14 +72,14 @@ class Strangeness:
 
 
 def fit(logits: Logits, labels: NDArray[np.int64], ordinary: Logits) -> Strangeness | None:
-    """Return the figure that tells a network's own pictures from others; None of one that does not.
+    """Return the figure that tells a network's own images from others; None of one that does not.
 
-    A network that gives all pictures the same answer tells nothing.
+    A network that gives all images the same answer tells nothing.
 
     Args:
-        logits: of pictures trained on, shape (n, classes).
+        logits: of images trained on, shape (n, classes).
         labels: int64, shape (n,).
-        ordinary: logits of pictures that are not strange, val's where there are such: they set
+        ordinary: logits of images that are not strange, val's where there are such: they set
             the scale of both signs, and 0.
     """
     distance = _relative_distance(logits.astype(np.float64), labels)
@@ -101,7 +101,7 @@ def fit(logits: Logits, labels: NDArray[np.int64], ordinary: Logits) -> Strangen
 
 
 def _relative_distance(logits: Floats, labels: NDArray[np.int64]) -> Strangeness:
-    """Return the squared Mahalanobis distance to the nearest class, less that to all pictures.
+    """Return the squared Mahalanobis distance to the nearest class, less that to all images.
 
     With a class's mean m and the precision P within classes it is
     (x − m)·P·(x − m) = x·P·x − 2 x·P·m + m·P·m, and x·Q·x around the mean of all is taken off.
@@ -141,32 +141,32 @@ def _quartile_range(values: Floats) -> float:
 
 
 def quantiles(strangeness: Floats) -> tuple[float, ...]:
-    """Return what a model keeps of how strange ordinary pictures are; see `Deciding.ordinary`."""
+    """Return what a model keeps of how strange ordinary images are; see `Deciding.ordinary`."""
     return tuple(np.quantile(strangeness, SHARES).tolist())
 
 
-# --- pictures from elsewhere
+# --- images from elsewhere
 
 
-def strangers(pictures: Images, class_names: Sequence[str]) -> Iterator[tuple[str, Images]]:
-    """Yield kinds of pictures from elsewhere, each with its name, but for those trained on.
+def strangers(images: Images, class_names: Sequence[str]) -> Iterator[tuple[str, Images]]:
+    """Yield kinds of images from elsewhere, each with its name, but for those trained on.
 
-    Noise and scrambled pictures show nothing, drawn shapes something else, and the digits are
+    Noise and scrambled images show nothing, drawn shapes something else, and the digits are
     scikit-learn's 8×8 ones (Alpaydin & Kaynak 1998), enlarged. They are known and easy to have
     anywhere; others may be harder to tell.
 
     Args:
-        pictures: ordinary ones, uint8, shape (n, height, width, channels): what strangers have the
+        images: ordinary ones, uint8, shape (n, height, width, channels): what strangers have the
             shape of, and what is scrambled.
         class_names: whoever trained on shapes or digits is not shown those as strangers.
     """
     random = np.random.default_rng(0)
-    height, width, channels = pictures.shape[1:]
+    height, width, channels = images.shape[1:]
     rule = ImageRule(height, width, 1 if channels == 1 else 3)
-    noise = random.integers(0, 256, (JUDGED, *pictures.shape[1:]), dtype=np.uint8)
+    noise = random.integers(0, 256, (JUDGED, *images.shape[1:]), dtype=np.uint8)
     yield "noise", noise
-    chosen = random.choice(len(pictures), min(JUDGED, len(pictures)), replace=False)
-    yield "its own pictures, cut up and scrambled", scrambled(pictures[np.sort(chosen)], random)
+    chosen = random.choice(len(images), min(JUDGED, len(images)), replace=False)
+    yield "its own images, cut up and scrambled", scrambled(images[np.sort(chosen)], random)
     if not set(synthetic.CLASS_NAMES) <= set(class_names):
         drawn = synthetic.shapes(n_train=len(synthetic.CLASS_NAMES), n_test=JUDGED).test
         yield "drawn shapes", convert(drawn.images, rule)
@@ -174,22 +174,22 @@ def strangers(pictures: Images, class_names: Sequence[str]) -> Iterator[tuple[st
         yield "handwritten digits", convert(_digits(), rule)
 
 
-def scrambled(pictures: Images, random: np.random.Generator) -> Images:
-    """Return pictures whose tiles, 4 by 4, changed places: each in another order."""
-    height, width = (side - side % TILES for side in pictures.shape[1:3])
-    cut = pictures[:, :height, :width]
+def scrambled(images: Images, random: np.random.Generator) -> Images:
+    """Return images whose tiles, 4 by 4, changed places: each in another order."""
+    height, width = (side - side % TILES for side in images.shape[1:3])
+    cut = images[:, :height, :width]
     shape = len(cut), TILES, height // TILES, TILES, width // TILES, cut.shape[3]
-    tiles = cut.reshape(shape).swapaxes(2, 3)  # picture, row of tiles, column of tiles, pixels
+    tiles = cut.reshape(shape).swapaxes(2, 3)  # image, row of tiles, column of tiles, pixels
     flat = tiles.reshape(len(cut), TILES**2, *tiles.shape[3:])
     order = np.argsort(random.random(flat.shape[:2]), axis=1)
     moved = flat[np.arange(len(cut))[:, None], order].reshape(tiles.shape)
-    result = pictures.copy()
+    result = images.copy()
     result[:, :height, :width] = moved.swapaxes(2, 3).reshape(cut.shape)
     return result
 
 
 def judge(name: str, theirs: Floats, ours: Floats, quantiles: Sequence[float]) -> StrangerScores:
-    """Return how pictures from elsewhere are told from ordinary ones.
+    """Return how images from elsewhere are told from ordinary ones.
 
     Args:
         name: what they are.
@@ -201,7 +201,7 @@ def judge(name: str, theirs: Floats, ours: Floats, quantiles: Sequence[float]) -
     refused = int((theirs > limit).sum())
     return StrangerScores(
         name=name,
-        pictures=len(theirs),
+        images=len(theirs),
         roc_auc=area(ours, theirs),
         refused=Score(refused / len(theirs), wilson_interval(refused, len(theirs))),
         at=REFUSED,
@@ -214,7 +214,7 @@ def area(low: Floats, high: Floats) -> Score:
     That is the area under the ROC curve. The interval is DeLong's (DeLong et al. 1988, Biometrics
     44) on the scale of log odds, so that it stays between 0 and 1 (Qin & Hotilovac 2008,
     Statistical Methods in Medical Research 17); where all pairs are in order, its lower end is
-    that of as many pictures as the smaller group has, all of them in order.
+    that of as many images as the smaller group has, all of them in order.
 
     >>> print(area(np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.5, 3.5, 4.5, 5.5])))
     0.8125 (0.3293–0.9745)
@@ -236,5 +236,5 @@ def _digits() -> Images:
     from sklearn.datasets import load_digits
 
     levels = load_digits().images[:JUDGED]  # 0 to 16
-    pictures: Images = np.rint(levels * (255 / 16)).astype(np.uint8)[..., None]
-    return pictures
+    images: Images = np.rint(levels * (255 / 16)).astype(np.uint8)[..., None]
+    return images

@@ -1,4 +1,4 @@
-"""How a classifier holds up when pictures get worse, or are moved a little."""
+"""How a classifier holds up when images get worse, or are moved a little."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from tinylens.data.dataset import Dataset
 from tinylens.errors import RecipeError
 from tinylens.results import Robustness, Score
 
-Pictures = NDArray[Any]  # floating point
+FloatImages = NDArray[Any]  # floating point
 Images = NDArray[np.uint8]
 
 STRENGTHS = (1, 2, 3, 4, 5)
-STRETCH = 500  # pictures at a time
+STRETCH = 500  # images at a time
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """A way in which pictures get worse.
+    """A way in which images get worse.
 
     Attributes:
         family: "noise", "blur", "weather" or "digital".
-        corrupt: takes pictures, a random generator and one strength's parameters.
+        corrupt: takes images, a random generator and one strength's parameters.
         parameters: of each strength.
     """
 
     family: str
-    corrupt: Callable[..., Pictures]
+    corrupt: Callable[..., FloatImages]
     parameters: tuple[tuple[Any, ...], ...]
 
 
 def corrupted(images: Images, name: str, strength: int, seed: int = 0) -> Images:
-    """Return pictures as a corruption leaves them.
+    """Return images as a corruption leaves them.
 
     Args:
         images: uint8, shape (n, height, width, channels).
         name: one of CORRUPTIONS.
         strength: 1 to 5.
-        seed: the same seed corrupts the same pictures in the same way.
+        seed: the same seed corrupts the same images in the same way.
     """
     corruption = CORRUPTIONS[name]
     parameters = corruption.parameters[strength - 1]
@@ -56,29 +56,29 @@ def corrupted(images: Images, name: str, strength: int, seed: int = 0) -> Images
         chosen = slice(start, start + STRETCH)
         number = sorted(CORRUPTIONS).index(name)
         random = np.random.default_rng([seed, number, strength, start])
-        pictures = np.asarray(images[chosen], np.float32) / np.float32(255)
-        result[chosen] = _as_levels(corruption.corrupt(pictures, random, *parameters))
+        samples = np.asarray(images[chosen], np.float32) / np.float32(255)
+        result[chosen] = _as_levels(corruption.corrupt(samples, random, *parameters))
     return result
 
 
-def _as_levels(pictures: Pictures) -> Images:
-    levels: Images = np.rint(np.clip(pictures, 0, 1) * 255).astype(np.uint8)
+def _as_levels(images: FloatImages) -> Images:
+    levels: Images = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
     return levels
 
 
 # --- noise
 
 
-def _gaussian_noise(x: Pictures, random: np.random.Generator, spread: float) -> Pictures:
-    noisy: Pictures = x + spread * random.standard_normal(x.shape, np.float32)
+def _gaussian_noise(x: FloatImages, random: np.random.Generator, spread: float) -> FloatImages:
+    noisy: FloatImages = x + spread * random.standard_normal(x.shape, np.float32)
     return noisy
 
 
-def _shot_noise(x: Pictures, random: np.random.Generator, photons: float) -> Pictures:
+def _shot_noise(x: FloatImages, random: np.random.Generator, photons: float) -> FloatImages:
     return (random.poisson(x * photons) / photons).astype(np.float32)
 
 
-def _impulse_noise(x: Pictures, random: np.random.Generator, share: float) -> Pictures:
+def _impulse_noise(x: FloatImages, random: np.random.Generator, share: float) -> FloatImages:
     hit, white = random.random((2, *x.shape), np.float32)
     return np.where(hit < share, (white < 0.5).astype(np.float32), x)
 
@@ -86,7 +86,9 @@ def _impulse_noise(x: Pictures, random: np.random.Generator, share: float) -> Pi
 # --- blur
 
 
-def _defocus_blur(x: Pictures, _: np.random.Generator, radius: float, soft: float) -> Pictures:
+def _defocus_blur(
+    x: FloatImages, _: np.random.Generator, radius: float, soft: float
+) -> FloatImages:
     """Blur by a disk whose edge is softened, as an aperture that is out of focus does."""
     reach = np.arange(-8, 9)
     disk = (reach[:, None] ** 2 + reach**2 <= radius**2).astype(np.float32)
@@ -97,8 +99,8 @@ def _defocus_blur(x: Pictures, _: np.random.Generator, radius: float, soft: floa
 
 
 def _glass_blur(
-    x: Pictures, random: np.random.Generator, spread: float, reach: int, rounds: int
-) -> Pictures:
+    x: FloatImages, random: np.random.Generator, spread: float, reach: int, rounds: int
+) -> FloatImages:
     """Swap neighbouring pixels, as frosted glass does, between two slight blurs."""
     x = np.rint(_gaussian(x, spread) * 255) / np.float32(255)
     count, height, width, _ = x.shape
@@ -114,16 +116,18 @@ def _glass_blur(
     return _gaussian(x, spread)
 
 
-def _gaussian(x: Pictures, spread: float) -> Pictures:
+def _gaussian(x: FloatImages, spread: float) -> FloatImages:
     return np.asarray(ndimage.gaussian_filter(x, (0, spread, spread, 0)), np.float32)
 
 
-def _motion_blur(x: Pictures, random: np.random.Generator, radius: int, spread: float) -> Pictures:
+def _motion_blur(
+    x: FloatImages, random: np.random.Generator, radius: int, spread: float
+) -> FloatImages:
     return _smeared(x, random.uniform(-45, 45, len(x)), radius, spread)
 
 
-def _smeared(x: Pictures, degrees: NDArray[Any], radius: int, spread: float) -> Pictures:
-    """Return each picture as if it had moved in a direction of its own, old light fading."""
+def _smeared(x: FloatImages, degrees: NDArray[Any], radius: int, spread: float) -> FloatImages:
+    """Return each image as if it had moved in a direction of its own, old light fading."""
     width = 2 * radius + 1
     weights = np.exp(-(np.arange(width) ** 2) / (2 * spread**2))
     weights /= weights.sum()
@@ -136,26 +140,26 @@ def _smeared(x: Pictures, degrees: NDArray[Any], radius: int, spread: float) -> 
     return result
 
 
-def _moved(x: Pictures, down: NDArray[Any], right: NDArray[Any]) -> Pictures:
-    """Return each picture moved by whole pixels, its border repeated."""
+def _moved(x: FloatImages, down: NDArray[Any], right: NDArray[Any]) -> FloatImages:
+    """Return each image moved by whole pixels, its border repeated."""
     count, height, width, _ = x.shape
     rows = np.clip(np.arange(height) + down[:, None], 0, height - 1)
     columns = np.clip(np.arange(width) + right[:, None], 0, width - 1)
-    moved: Pictures = x[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    moved: FloatImages = x[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
     return moved
 
 
-def _zoom_blur(x: Pictures, _: np.random.Generator, largest: float, step: float) -> Pictures:
+def _zoom_blur(x: FloatImages, _: np.random.Generator, largest: float, step: float) -> FloatImages:
     """Return the mean over zooms from 1 to under `largest`, as if moved towards the camera."""
     factors = np.arange(1, largest, step)
     zoomed = sum(_zoomed(x, factor) for factor in factors)
     return ((x + zoomed) / (len(factors) + 1)).astype(np.float32)
 
 
-def _zoomed(x: Pictures, factor: float) -> Pictures:
-    """Return the middle of each picture at full size, linear between pixels."""
+def _zoomed(x: FloatImages, factor: float) -> FloatImages:
+    """Return the middle of each image at full size, linear between pixels."""
     rows, columns = (_zoom_matrix(side, factor) for side in x.shape[1:3])
-    zoomed: Pictures = np.einsum("ah,nhwc,bw->nabc", rows, x, columns, optimize=True)
+    zoomed: FloatImages = np.einsum("ah,nhwc,bw->nabc", rows, x, columns, optimize=True)
     return zoomed
 
 
@@ -177,20 +181,20 @@ def _zoom_matrix(side: int, factor: float) -> NDArray[np.float32]:
 
 
 def _snow(
-    x: Pictures,
+    x: FloatImages,
     random: np.random.Generator,
     flake: tuple[float, float, float, float],
     streak: tuple[int, float],
     clear: float,
-) -> Pictures:
-    """Let flakes fall, each a streak, and whiten the picture.
+) -> FloatImages:
+    """Let flakes fall, each a streak, and whiten the image.
 
     Args:
-        x: pictures.
+        x: images.
         random: the generator.
         flake: mean and spread of the noise they come from, its zoom, and what it must exceed.
         streak: its length and how it fades.
-        clear: share of the picture that keeps its colours.
+        clear: share of the image that keeps its colours.
     """
     mean, spread, zoom, threshold = flake
     flakes = random.normal(mean, spread, (*x.shape[:3], 1)).astype(np.float32)
@@ -201,33 +205,33 @@ def _snow(
     return clear * x + (1 - clear) * white + flakes + flakes[:, ::-1, ::-1]
 
 
-def _grey(x: Pictures) -> Pictures:
+def _grey(x: FloatImages) -> FloatImages:
     """Return luminance (ITU-R BT.601), shape (n, height, width, 1)."""
     if x.shape[3] == 1:
         return x
     return (x @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
 
 
-def _frost(x: Pictures, random: np.random.Generator, clear: float, ice: float) -> Pictures:
-    """Lay crystals over the picture: bright ridges of a cloud, thicker in some places."""
+def _frost(x: FloatImages, random: np.random.Generator, clear: float, ice: float) -> FloatImages:
+    """Lay crystals over the image: bright ridges of a cloud, thicker in some places."""
     first, second = (_clouds(x.shape, random, decay=1.6) for _ in range(2))
     ridges = (1 - np.abs(2 * first - 1)) ** 3
     frost = np.clip(0.35 + 0.75 * ridges * (0.4 + second), 0, 1)[..., None]
     tint = np.ones(1, np.float32) if x.shape[3] == 1 else np.array([0.9, 0.97, 1.0], np.float32)
-    frosted: Pictures = clear * x + ice * frost * tint
+    frosted: FloatImages = clear * x + ice * frost * tint
     return frosted
 
 
-def _fog(x: Pictures, random: np.random.Generator, thick: float, decay: float) -> Pictures:
+def _fog(x: FloatImages, random: np.random.Generator, thick: float, decay: float) -> FloatImages:
     """Add a cloud, and darken so that the brightest pixel stays as bright as it was."""
     brightest = x.max(axis=(1, 2, 3), keepdims=True)
     foggy = x + thick * _clouds(x.shape, random, decay)[..., None]
-    fogged: Pictures = (foggy * brightest / (brightest + thick)).astype(np.float32)
+    fogged: FloatImages = (foggy * brightest / (brightest + thick)).astype(np.float32)
     return fogged
 
 
-def _clouds(shape: tuple[int, ...], random: np.random.Generator, decay: float) -> Pictures:
-    """Return a plasma fractal a picture, float32 from 0 to 1, shape (n, height, width).
+def _clouds(shape: tuple[int, ...], random: np.random.Generator, decay: float) -> FloatImages:
+    """Return a plasma fractal an image, float32 from 0 to 1, shape (n, height, width).
 
     The diamond-square algorithm (Fournier, Fussell & Carpenter 1982): the middles of squares and
     then of their edges are means of their corners, moved at random, at each size by 1 / decay less.
@@ -256,29 +260,29 @@ def _clouds(shape: tuple[int, ...], random: np.random.Generator, decay: float) -
     return grid[:, :height, :width]
 
 
-def _brightness(x: Pictures, _: np.random.Generator, more: float) -> Pictures:
+def _brightness(x: FloatImages, _: np.random.Generator, more: float) -> FloatImages:
     """Raise the value of HSV, hue and saturation left as they are."""
     value = x.max(axis=3, keepdims=True)
     raised = np.clip(value + more, 0, 1)
-    brighter: Pictures = np.where(value > 0, x * raised / np.maximum(value, 1e-12), raised).astype(
-        np.float32
-    )
+    brighter: FloatImages = np.where(
+        value > 0, x * raised / np.maximum(value, 1e-12), raised
+    ).astype(np.float32)
     return brighter
 
 
 # --- digital
 
 
-def _contrast(x: Pictures, _: np.random.Generator, share: float) -> Pictures:
+def _contrast(x: FloatImages, _: np.random.Generator, share: float) -> FloatImages:
     mean = x.mean(axis=(1, 2), keepdims=True)
-    flatter: Pictures = (x - mean) * share + mean
+    flatter: FloatImages = (x - mean) * share + mean
     return flatter
 
 
 def _elastic(
-    x: Pictures, random: np.random.Generator, strength: float, smooth: float, shear: float
-) -> Pictures:
-    """Shear each picture a little and then stretch it here and there (Simard et al. 2003)."""
+    x: FloatImages, random: np.random.Generator, strength: float, smooth: float, shear: float
+) -> FloatImages:
+    """Shear each image a little and then stretch it here and there (Simard et al. 2003)."""
     count, height, width, _ = x.shape
     side = min(height, width) // 3
     middle = np.array([height // 2, width // 2], float)
@@ -296,7 +300,7 @@ def _elastic(
     return _sampled(sheared, rows + down, columns + right)
 
 
-def _sampled(x: Pictures, rows: NDArray[Any], columns: NDArray[Any]) -> Pictures:
+def _sampled(x: FloatImages, rows: NDArray[Any], columns: NDArray[Any]) -> FloatImages:
     """Return the values at places between pixels, linear, the border mirrored."""
     _, height, width, _ = x.shape
     every = np.arange(len(x))[:, None, None]
@@ -316,33 +320,33 @@ def _mirrored(places: NDArray[Any], side: int) -> NDArray[Any]:
     return inside
 
 
-def _pixelate(x: Pictures, _: np.random.Generator, share: float) -> Pictures:
+def _pixelate(x: FloatImages, _: np.random.Generator, share: float) -> FloatImages:
     box = Image.Resampling.BOX
 
-    def coarse(picture: Image.Image) -> Image.Image:
-        small = (max(int(picture.width * share), 1), max(int(picture.height * share), 1))
-        return picture.resize(small, box).resize(picture.size, box)
+    def coarse(image: Image.Image) -> Image.Image:
+        small = (max(int(image.width * share), 1), max(int(image.height * share), 1))
+        return image.resize(small, box).resize(image.size, box)
 
     return one_by_one(_as_levels(x), coarse) / np.float32(255)
 
 
-def _jpeg(x: Pictures, _: np.random.Generator, quality: int) -> Pictures:
+def _jpeg(x: FloatImages, _: np.random.Generator, quality: int) -> FloatImages:
     return through_jpeg(_as_levels(x), quality) / np.float32(255)
 
 
 def through_jpeg(images: Images, quality: int) -> Images:
-    """Return pictures as they come back from a JPEG file of some quality."""
+    """Return images as they come back from a JPEG file of some quality."""
 
-    def encoded(picture: Image.Image) -> Image.Image:
+    def encoded(image: Image.Image) -> Image.Image:
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality)
+        image.save(buffer, "JPEG", quality=quality)
         return Image.open(buffer)
 
     return one_by_one(images, encoded)
 
 
 def one_by_one(images: Images, change: Callable[[Image.Image], Image.Image]) -> Images:
-    """Return each picture as `change` leaves it, all of one size."""
+    """Return each image as `change` leaves it, all of one size."""
     grey = images.shape[3] == 1
     changed = [
         np.asarray(change(Image.fromarray(levels[..., 0] if grey else levels))) for levels in images
@@ -401,7 +405,7 @@ Classify = Callable[[Images], NDArray[np.float32]]
 SHIFTS = (1, 2, 3, 4)  # pixels, in each of eight directions
 TURNS = (5, 10, 15, 20)  # degrees, to either side
 JPEG_QUALITIES = (90, 75, 50, 30, 15)
-PICTURES = 2_000  # enough for one point of accuracy, and 100 changes of each within a minute or two
+IMAGES = 2_000  # enough for one point of accuracy, and 100 changes of each within a minute or two
 BATCH = 500
 
 
@@ -409,26 +413,26 @@ def measure(
     classify: Classify,
     data: Dataset,
     *,
-    pictures: int = PICTURES,
+    images: int = IMAGES,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Robustness:
-    """Judge a classifier on pictures that got worse in 15 ways, moved, turned and compressed.
+    """Judge a classifier on images that got worse in 15 ways, moved, turned and compressed.
 
     Args:
-        classify: uint8 pictures → probabilities, as for `tinylens.evaluate`.
+        classify: uint8 images → probabilities, as for `tinylens.evaluate`.
         data: the test part, classes in the classifier's order.
-        pictures: how many of it, drawn with `seed`; all of them where it has fewer.
+        images: how many of it, drawn with `seed`; all of them where it has fewer.
         seed: of what is drawn.
         progress: called with changes judged and changes in all.
 
     Raises:
-        RecipeError: `pictures` is not positive.
+        RecipeError: `images` is not positive.
     """
-    if pictures < 1:
-        raise RecipeError(f"--pictures {pictures}: expected at least 1, such as {PICTURES}")
-    if pictures < len(data):
-        rows = np.random.default_rng(seed).choice(len(data), pictures, replace=False)
+    if images < 1:
+        raise RecipeError(f"--images {images}: expected at least 1, such as {IMAGES}")
+    if images < len(data):
+        rows = np.random.default_rng(seed).choice(len(data), images, replace=False)
         data = data.subset(np.sort(rows))
     right: dict[tuple[str, float, int], NDArray[np.bool_]] = {}
     kinds = list(_changes(data.images, seed))
@@ -481,7 +485,7 @@ def _assembled(right: Mapping[Kind, NDArray[np.bool_]]) -> Robustness:
     worse = [each for (kind, _, _), each in right.items() if kind in CORRUPTIONS]
     held = _mean_score(worse)
     return Robustness(
-        pictures=len(worse[0]),
+        images=len(worse[0]),
         clean=mean("clean", 0),
         corruptions={name: tuple(mean(name, s) for s in STRENGTHS) for name in CORRUPTIONS},
         mean_corruption_error=held.complement(),
@@ -493,10 +497,10 @@ def _assembled(right: Mapping[Kind, NDArray[np.bool_]]) -> Robustness:
 
 
 def _mean_score(right: list[NDArray[np.bool_]]) -> Score:
-    """Return the mean accuracy over changes of the same pictures.
+    """Return the mean accuracy over changes of the same images.
 
-    Of one change the interval is Wilson's. Of several it is that of a mean over pictures of their
-    shares of right answers, since the pictures are what was drawn.
+    Of one change the interval is Wilson's. Of several it is that of a mean over images of their
+    shares of right answers, since the images are what was drawn.
     """
     shares = np.mean(right, axis=0)
     value, n = float(shares.mean()), len(shares)
@@ -510,10 +514,10 @@ def _mean_score(right: list[NDArray[np.bool_]]) -> Score:
 
 
 def shifted(images: Images, down: int, right: int) -> Images:
-    """Return pictures moved by whole pixels, their border repeated.
+    """Return images moved by whole pixels, their border repeated.
 
-    >>> picture = np.arange(3, dtype=np.uint8).reshape(1, 1, 3, 1)
-    >>> shifted(picture, 0, 1).ravel().tolist()
+    >>> image = np.arange(3, dtype=np.uint8).reshape(1, 1, 3, 1)
+    >>> shifted(image, 0, 1).ravel().tolist()
     [0, 0, 1]
     """
     _, height, width, _ = images.shape
@@ -523,7 +527,7 @@ def shifted(images: Images, down: int, right: int) -> Images:
 
 
 def turned(images: Images, degrees: float) -> Images:
-    """Return pictures turned about their middle, linear between pixels, the border repeated."""
+    """Return images turned about their middle, linear between pixels, the border repeated."""
     _, height, width, _ = images.shape
     reach = max(height, width) // 2
     padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")

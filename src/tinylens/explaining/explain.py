@@ -1,4 +1,4 @@
-"""Which pictures are explained, and all that is said of them, put together."""
+"""Which images are explained, and all that is said of them, put together."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tinylens.results import Explained, Heat, Neighbour, Sheet
 PAIRS = 6  # confused pairs: of fast, half of the mistakes on Fashion-MNIST, 30 % on CIFAR-10
 MISTAKES = 5  # of each pair, the most confident ones
 NEIGHBOURS = 4
-PICTURES_A_SHEET = 20  # of those that are named
-STRETCH = 2_000  # pictures embedded between two tellings of how far it is
+IMAGES_A_SHEET = 20  # of those that are named
+STRETCH = 2_000  # images embedded between two tellings of how far it is
 
 Features = NDArray[np.float32]
 Look = Callable[[Images, Labels], Heatmaps]
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Confused:
-    """Pictures of one class that were answered as another, both as numbers.
+    """Images of one class that were answered as another, both as numbers.
 
     Attributes:
         rows: int64, the most confident mistake first.
@@ -38,15 +38,15 @@ class Confused:
     rows: NDArray[np.int64]
 
 
-class NearestPictures:
-    """Finds the training pictures nearest to others, by what a network sees in them.
+class NearestImages:
+    """Finds the training images nearest to others, by what a network sees in them.
 
     Distances are between directions: on the unit sphere, from 0 to 2.
 
     Args:
-        embed: uint8 pictures → features.
-        train: the pictures among which to look.
-        progress: called with pictures done and pictures in all.
+        embed: uint8 images → features.
+        train: the images among which to look.
+        progress: called with images done and images in all.
     """
 
     def __init__(self, embed: Embed, train: Dataset, progress: Progress | None = None) -> None:
@@ -66,7 +66,7 @@ class NearestPictures:
         self._search = search.fit(normalize(np.concatenate(parts)))
 
     def __call__(self, images: Images) -> list[tuple[Neighbour, ...]]:
-        """Return the nearest training pictures of each picture, the nearest first."""
+        """Return the nearest training images of each image, the nearest first."""
         train = self.train
         distances, rows = self._search.kneighbors(self._normalize(self.embed(images)))
         return [
@@ -107,19 +107,19 @@ def explain_mistakes(
     test: Dataset,
     answers: Probabilities,
     look: Look,
-    find: NearestPictures,
+    find: NearestImages,
     *,
     pairs: int = PAIRS,
 ) -> tuple[Sheet, ...]:
     """Explain the most confident mistakes of each of the most frequent confused pairs.
 
-    Each picture is looked at twice: for the class that it has, and for the one that was answered.
+    Each image is looked at twice: for the class that it has, and for the one that was answered.
 
     Args:
-        test: the pictures.
+        test: the images.
         answers: their probabilities, float, shape (n, classes).
-        look: uint8 pictures and a class for each → heatmaps.
-        find: the nearest training pictures.
+        look: uint8 images and a class for each → heatmaps.
+        find: the nearest training images.
         pairs: how many of them.
     """
     found = confused_pairs(answers, test.labels, pairs)
@@ -142,41 +142,41 @@ def explain_mistakes(
     )
 
 
-def explain_pictures(
+def explain_images(
     images: Images,
     paths: Sequence[str],
     answers: Probabilities,
     class_names: Sequence[str],
     look: Look,
-    find: NearestPictures | None = None,
+    find: NearestImages | None = None,
     *,
     asked: int | None = None,
 ) -> tuple[Sheet, ...]:
-    """Explain pictures that were named, in their order.
+    """Explain images that were named, in their order.
 
     Args:
         images: uint8, shape (n, height, width, channels).
         paths: where each came from.
         answers: their probabilities, float, shape (n, classes).
         class_names: one name a class.
-        look: uint8 pictures and a class for each → heatmaps.
-        find: the nearest training pictures, where they are known.
-        asked: the class that is asked about; None asks about each picture's answer.
+        look: uint8 images and a class for each → heatmaps.
+        find: the nearest training images, where they are known.
+        asked: the class that is asked about; None asks about each image's answer.
     """
     given = answers.argmax(axis=1) if asked is None else np.full(len(images), asked)
     named = _Named([None] * len(images), paths, [None] * len(images))
     explained = _explained(images, named, answers, given[:, None], class_names, look, find)
-    starts = range(0, len(images), PICTURES_A_SHEET)
-    parts = [tuple(explained[start : start + PICTURES_A_SHEET]) for start in starts]
+    starts = range(0, len(images), IMAGES_A_SHEET)
+    parts = [tuple(explained[start : start + IMAGES_A_SHEET]) for start in starts]
     return tuple(
-        Sheet("Pictures" if len(parts) == 1 else f"Pictures, sheet {number}", len(part), part)
+        Sheet("Images" if len(parts) == 1 else f"Images, sheet {number}", len(part), part)
         for number, part in enumerate(parts, start=1)
     )
 
 
 @dataclass(frozen=True)
 class _Named:
-    """What pictures are called: rows of test, paths and labels, as far as they are known."""
+    """What images are called: rows of test, paths and labels, as far as they are known."""
 
     indices: Sequence[int | None]
     paths: Sequence[str]
@@ -190,9 +190,9 @@ def _explained(
     asked: Labels,
     class_names: Sequence[str],
     look: Look,
-    find: NearestPictures | None,
+    find: NearestImages | None,
 ) -> list[Explained]:
-    """Explain pictures for the classes `asked`, shape (n, classes asked about)."""
+    """Explain images for the classes `asked`, shape (n, classes asked about)."""
     times = asked.shape[1]
     seen = look(np.repeat(images, times, axis=0), asked.ravel())
     largest = np.maximum(seen.max(axis=(1, 2)), 0).reshape(len(images), times)

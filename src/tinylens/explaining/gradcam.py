@@ -1,4 +1,4 @@
-"""Where in a picture a Keras network sees a class: Grad-CAM, on every backend."""
+"""Where in an image a Keras network sees a class: Grad-CAM, on every backend."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GradCam:
     pools that leave out a last row, or convolutions without a border, move those up and left.
 
     Args:
-        network: from uint8 pictures, shape (n, height, width, channels), to logits, in a layer
+        network: from uint8 images, shape (n, height, width, channels), to logits, in a layer
             called "logits"; `embedding.open_network` returns one. It is used, not copied.
 
     Attributes:
@@ -50,34 +50,34 @@ class GradCam:
                 "class scores before the softmax"
             )
         self.layer = _last_with_places(outputs, network.name)
-        pictures, maps, logits = network.inputs[0], outputs[self.layer], outputs["logits"]
+        images, maps, logits = network.inputs[0], outputs[self.layer], outputs["logits"]
         self.places: tuple[int, int] = tuple(maps.shape[1:3])
         self.flattened = any(
             isinstance(layer, keras.layers.Flatten) and max(layer.input.shape[1:3]) > 1
             for layer in network.layers
         )
-        height, width = pictures.shape[1:3]
+        height, width = images.shape[1:3]
         self._grid = (_line(maps, 0, height), _line(maps, 1, width))
-        self._maps = keras.Model(pictures, maps)
-        # the picture goes in too: a branch may pass by the maps
-        self._head = keras.Model([pictures, maps], logits)
+        self._maps = keras.Model(images, maps)
+        # the image goes in too: a branch may pass by the maps
+        self._head = keras.Model([images, maps], logits)
         self._classes: int = logits.shape[-1]
         self._gradients = _GRADIENTS[keras.backend.backend()]
 
     def __call__(
         self, images: Images, labels: Labels, progress: Progress | None = None
     ) -> Heatmaps:
-        """Return one heatmap a picture, float32, shape (n, height, width), its largest value 1.
+        """Return one heatmap an image, float32, shape (n, height, width), its largest value 1.
 
         Where nothing speaks for the class it is 0 everywhere.
 
         Args:
             images: uint8, shape (n, height, width, channels).
-            labels: the class that is asked about, of each picture, int64, shape (n,).
-            progress: called with pictures done and pictures in all.
+            labels: the class that is asked about, of each image, int64, shape (n,).
+            progress: called with images done and images in all.
 
         Raises:
-            DataError: labels do not fit the pictures or the network's classes.
+            DataError: labels do not fit the images or the network's classes.
         """
         _check(labels, len(images), self._classes)
         heats = np.empty(images.shape[:3], np.float32)
@@ -91,12 +91,12 @@ class GradCam:
 
     def _coarse(self, images: Images, labels: Labels) -> NDArray[np.float64]:
         """Return the weighed sums of the maps, in the maps' own size."""
-        pictures = ops.convert_to_tensor(np.ascontiguousarray(images))
+        samples = ops.convert_to_tensor(np.ascontiguousarray(images))
         asked = ops.one_hot(ops.convert_to_tensor(labels), self._classes, dtype="float32")
-        maps = self._maps(pictures, training=False)
+        maps = self._maps(samples, training=False)
 
         def spoken(maps: Any) -> Any:
-            return ops.sum(self._head([pictures, maps], training=False) * asked)
+            return ops.sum(self._head([samples, maps], training=False) * asked)
 
         gradients = self._gradients(spoken, maps)
         weights = _array(gradients).mean(axis=(1, 2))
@@ -132,12 +132,12 @@ def _last_with_places(outputs: Mapping[str, Any], name: str) -> str:
 
 
 def _line(maps: Any, axis: int, size: int) -> Line:
-    """Return where the places of maps lie in the picture.
+    """Return where the places of maps lie in the image.
 
     Args:
         maps: a tensor of a Functional model.
         axis: 0 for rows, 1 for columns.
-        size: of the picture along that axis, in pixels.
+        size: of the image along that axis, in pixels.
     """
     first, step = 0.0, 1.0
     while True:
@@ -151,7 +151,7 @@ def _line(maps: Any, axis: int, size: int) -> Line:
         old = size if source is None else source.shape[1 + axis]
         own = _first_and_step(layer, axis, old, maps.shape[1 + axis])
         first, step = own[0] + own[1] * first, own[1] * step
-        if source is None:  # places made of something without: they share the picture evenly
+        if source is None:  # places made of something without: they share the image evenly
             return Line(first, step)
         maps = source
 
@@ -177,8 +177,8 @@ def _first_and_step(layer: Any, axis: int, size: int, new: int) -> tuple[float, 
 def _check(labels: Labels, count: int, classes: int) -> None:
     if labels.shape != (count,) or (count and not 0 <= labels.min() <= labels.max() < classes):
         raise DataError(
-            f"{count} pictures, and labels of shape {labels.shape} from "
-            f"{labels.min(initial=0)} to {labels.max(initial=0)}; expected one a picture, from 0 "
+            f"{count} images, and labels of shape {labels.shape} from "
+            f"{labels.min(initial=0)} to {labels.max(initial=0)}; expected one an image, from 0 "
             f"to {classes - 1}"
         )
 

@@ -102,7 +102,7 @@ def export(
 ) -> tuple[list[Exported], Scorecard]:
     """Write a run's network in some formats; one that answers otherwise than Keras is not kept.
 
-    Answers are compared on the pictures of test, without their labels. How accurate integers are is
+    Answers are compared on the images of test, without their labels. How accurate integers are is
     judged on val, or on train where there is no val: the seal of test stays as it is.
 
     Args:
@@ -207,8 +207,8 @@ def _litert(source: Source, path: Path) -> None:
 
 
 def _litert_int8(source: Source, path: Path) -> None:
-    pictures = some(source.data.train.images)
-    content = tensorflow.litert_model(source.network, pictures)
+    samples = some(source.data.train.images)
+    content = tensorflow.litert_model(source.network, samples)
     first = replace(source.plain_card, precision=INTEGERS)
     path.write_bytes(tensorflow.with_card(content, first))
     answer = open_model(path, core_count()).answer

@@ -127,7 +127,7 @@ class _Graph:
 
 Judged = Callable[[Images], list[NDArray[np.float32]]]
 
-CALIBRATED_ON = 256  # pictures of train; 512 gave nothing more
+CALIBRATED_ON = 256  # images of train; 512 gave nothing more
 CALIBRATION_BATCH = 64  # divides them: onnxruntime wants batches of one size
 PERCENTILE = 99.999  # of the values of a layer are to be representable
 QUANTIZED = frozenset(
@@ -161,16 +161,16 @@ def integer_model(content: bytes, card: ModelCard, data: Splits) -> bytes:
 def integer_card(card: ModelCard, judged: Judged, data: Splits) -> ModelCard:
     """Return what a network in integers says about itself: its own answers, not the floats'.
 
-    When not to answer is worked out anew on val. Golden samples are pictures of val, or of train.
+    When not to answer is worked out anew on val. Golden samples are images of val, or of train.
 
     Args:
         card: of the network in floats.
-        judged: a batch of uint8 pictures → the integers' probabilities and, where they tell it,
+        judged: a batch of uint8 images → the integers' probabilities and, where they tell it,
             their strangeness.
         data: the parts that it was trained, chosen and judged on; test is not looked at.
     """
-    pictures = some((data.val or data.train).images)
-    golden = choose_golden(pictures, _in_batches(judged, pictures)[0])
+    images = some((data.val or data.train).images)
+    golden = choose_golden(images, _in_batches(judged, images)[0])
     known = card.deciding
     if data.val is not None:
         probabilities, *strange = _in_batches(judged, data.val.images)
@@ -188,13 +188,13 @@ def _in_batches(judged: Judged, images: Images) -> list[NDArray[np.float32]]:
 
 
 def some(images: Images) -> Images:
-    """Return pictures from all over a part, in its order, the same ones each time."""
+    """Return images from all over a part, in its order, the same ones each time."""
     count = min(CALIBRATED_ON, len(images))
     rows = np.random.default_rng(0).choice(len(images), count, replace=False)
     return np.asarray(images[np.sort(rows)])
 
 
-def _quantized(proto: onnx.ModelProto, pictures: Images) -> onnx.ModelProto:
+def _quantized(proto: onnx.ModelProto, images: Images) -> onnx.ModelProto:
     names = _names_to_quantize(proto)
     with tempfile.TemporaryDirectory() as name, quiet():
         before, after = Path(name) / "before.onnx", Path(name) / "after.onnx"
@@ -202,7 +202,7 @@ def _quantized(proto: onnx.ModelProto, pictures: Images) -> onnx.ModelProto:
         quantization.quantize_static(
             before,
             after,
-            _Pictures(pictures),
+            _Images(images),
             quant_format=quantization.QuantFormat.QDQ,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -219,7 +219,7 @@ def _names_to_quantize(proto: onnx.ModelProto) -> list[str]:
     nodes = list(proto.graph.node)
     first = next((i for i, node in enumerate(nodes) if node.op_type == "Conv"), -1)
     dense = [node for node in nodes if node.op_type == "Gemm"]
-    weights = dense[-1].input[1] if dense else ""  # several views of a picture share them
+    weights = dense[-1].input[1] if dense else ""  # several views of an image share them
     found: list[str] = []
     in_floats: set[str] = set()
     for node in nodes[first + 1 :]:
@@ -231,13 +231,13 @@ def _names_to_quantize(proto: onnx.ModelProto) -> list[str]:
     return found
 
 
-class _Pictures(quantization.CalibrationDataReader):
+class _Images(quantization.CalibrationDataReader):
     """What onnxruntime calibrates with: batches of one size."""
 
-    def __init__(self, pictures: Images) -> None:
-        size = min(CALIBRATION_BATCH, len(pictures))
-        starts = range(0, len(pictures) - size + 1, size)
-        self._batches: Iterator[Images] = iter([pictures[at : at + size] for at in starts])
+    def __init__(self, images: Images) -> None:
+        size = min(CALIBRATION_BATCH, len(images))
+        starts = range(0, len(images) - size + 1, size)
+        self._batches: Iterator[Images] = iter([images[at : at + size] for at in starts])
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         batch = next(self._batches, None)

@@ -24,7 +24,7 @@ from tinylens.inference.classifier import Classifier
 from tinylens.inference.model_file import TOLERANCE, GoldenSamples, ModelCard, seal
 
 MOST_GOLDEN_SAMPLES = 16
-MOST_GOLDEN_BYTES = 49_152  # of pixels: 16 pictures of 32×32 RGB; a third more as base64
+MOST_GOLDEN_BYTES = 49_152  # of pixels: 16 images of 32×32 RGB; a third more as base64
 STRANGENESS_TOLERANCE = 1e-3  # relative: logits differ by 1e-4, and their squares add up
 
 
@@ -33,8 +33,8 @@ class ExportCheck:
     """How an exported file compares with the Keras network it came from.
 
     Attributes:
-        pictures: compared, all of them with the same best class but for `ties`.
-        ties: pictures whose two best classes are equal in float32, told apart differently.
+        images: compared, all of them with the same best class but for `ties`.
+        ties: images whose two best classes are equal in float32, told apart differently.
         largest_difference: between any two probabilities.
         size: of the file, in bytes.
         opset: version of the ONNX operators in it.
@@ -43,7 +43,7 @@ class ExportCheck:
         seconds: for writing and comparing.
     """
 
-    pictures: int
+    images: int
     ties: int
     largest_difference: float
     size: int
@@ -65,18 +65,18 @@ def export_onnx(
     """Write `network` to `path`, once it answers there as it does in Keras.
 
     The file has the input "image", uint8 (batch, height, width, channels), and the output
-    "probabilities", float32 (batch, classes), for batches of any size. Up to 16 of the pictures
+    "probabilities", float32 (batch, classes), for batches of any size. Up to 16 of the images
     go into it with their answers, as golden samples. It has a second output "strangeness", float32
     (batch,), where that is known, the file ends with a softmax and gives the same there; otherwise
-    its card forgets how strange ordinary pictures are. It is an extra, and no reason to refuse.
+    its card forgets how strange ordinary images are. It is an extra, and no reason to refuse.
 
     Args:
-        network: float32, from uint8 pictures to probabilities.
+        network: float32, from uint8 images to probabilities.
         path: of the file; it appears whole or not at all.
         card: what the file says about itself; its golden samples are chosen here.
-        check_images: uint8, shape (n, height, width, channels): the pictures to compare on.
+        check_images: uint8, shape (n, height, width, channels): the images to compare on.
         check_probabilities: float32, shape (n, classes): Keras's answers to them.
-        strangeness: how strange pictures are told, and how strange those are, float64, shape (n,).
+        strangeness: how strange images are told, and how strange those are, float64, shape (n,).
 
     Raises:
         ModelError: the network does not fit its card, cannot be exported, or the exported file
@@ -106,7 +106,7 @@ def export_onnx(
         )
     files.write_bytes(path, content)
     return ExportCheck(
-        pictures=len(check_images),
+        images=len(check_images),
         ties=ties,
         largest_difference=difference,
         size=len(content),
@@ -118,9 +118,9 @@ def export_onnx(
 
 
 def choose_golden(images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> GoldenSamples:
-    """Return up to 16 of the pictures, of as many predicted classes as there are.
+    """Return up to 16 of the images, of as many predicted classes as there are.
 
-    The first picture of every class comes first, then every class's second, and so on.
+    The first image of every class comes first, then every class's second, and so on.
     """
     count = max(1, min(MOST_GOLDEN_SAMPLES, MOST_GOLDEN_BYTES // images[0].size))
     predicted = probabilities.argmax(axis=1)
@@ -142,12 +142,12 @@ def _check_fits(
     found = (network.output_shape[-1], tuple(network.input_shape[1:]))
     if found != expected:
         raise ModelError(
-            f"{network.name} gives {found[0]} probabilities for pictures of shape {found[1]}, but "
-            f"its card names {expected[0]} classes and pictures of shape {expected[1]}"
+            f"{network.name} gives {found[0]} probabilities for images of shape {found[1]}, but "
+            f"its card names {expected[0]} classes and images of shape {expected[1]}"
         )
     if not len(images) or images.shape[1:] != expected[1] or images.dtype != np.uint8:
         raise ModelError(
-            f"pictures to compare on are {images.dtype} of shape {images.shape}, "
+            f"images to compare on are {images.dtype} of shape {images.shape}, "
             f"expected uint8 (n, {', '.join(map(str, expected[1]))}) with n at least 1"
         )
     if probabilities.shape != (len(images), expected[0]):
@@ -163,13 +163,13 @@ def _compare(expected: NDArray[np.float32], given: NDArray[np.float32]) -> tuple
     if not difference <= TOLERANCE:  # also when it is not a number
         raise ModelError(
             f"its probabilities differ by up to {difference:.2g} from Keras's on "
-            f"{len(expected)} pictures, expected at most {TOLERANCE:g}"
+            f"{len(expected)} images, expected at most {TOLERANCE:g}"
         )
     apart, ties = disagreements(expected, given)
     if apart:
         raise ModelError(
             f"it gives another class than Keras for {apart} of "
-            f"{len(expected)} pictures, expected the same class for all"
+            f"{len(expected)} images, expected the same class for all"
         )
     return ties, difference
 

@@ -349,7 +349,7 @@ def _average(graph: Graph, layer: Any, inputs: list[Tensor]) -> Tensor:
     return graph.like("Mul", total, graph.constant(1 / len(inputs)))
 
 
-# --- parts and views of a picture
+# --- parts and views of an image
 
 
 def _place(axis: int, rank: int) -> int:

@@ -5,8 +5,8 @@ takes seconds and gives three different files. The layers that small networks ar
 ONNX operator each, so the graph can be written directly: the same file on every backend, within
 milliseconds.
 
-Keras keeps pictures as (batch, height, width, channels), ONNX as (batch, channels, height, width):
-the picture is turned once at the input and back where it is flattened.
+Keras keeps images as (batch, height, width, channels), ONNX as (batch, channels, height, width):
+the image is turned once at the input and back where it is flattened.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def onnx_model(network: keras.Model, version: str) -> onnx.ModelProto:
     """Return `network` as an ONNX model.
 
     Args:
-        network: float32, Functional or Sequential, from uint8 pictures (batch, height, width,
+        network: float32, Functional or Sequential, from uint8 images (batch, height, width,
             channels) to probabilities (batch, classes).
         version: of tinylens, recorded as the producer's.
 

@@ -1,4 +1,4 @@
-"""A second output for an ONNX classifier: how strange each picture is."""
+"""A second output for an ONNX classifier: how strange each image is."""
 
 from __future__ import annotations
 

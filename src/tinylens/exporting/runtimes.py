@@ -1,6 +1,6 @@
 """Model files of every format, opened and ready to answer, each by its own runtime.
 
-This is for comparing them. Who wants answers takes `Classifier`, which also reads pictures, knows
+This is for comparing them. Who wants answers takes `Classifier`, which also reads images, knows
 when not to answer, and needs onnxruntime alone.
 """
 
@@ -41,7 +41,7 @@ class Opened:
         path: of the file or folder.
         format: it has.
         card: what it says of itself, or None where it does not, as Keras's own file in a run.
-        answer: uint8 pictures, shape (n, height, width, channels) → probabilities float32, shape
+        answer: uint8 images, shape (n, height, width, channels) → probabilities float32, shape
             (n, classes). One thread at a time may call it.
     """
 

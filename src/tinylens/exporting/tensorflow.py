@@ -1,6 +1,6 @@
 """What TensorFlow writes: a SavedModel, and LiteRT's files in floats and in 8-bit integers.
 
-All are made of one function from uint8 pictures to probabilities, whose weights are constants:
+All are made of one function from uint8 images to probabilities, whose weights are constants:
 LiteRT's converter leaves variables of Keras 3 behind.
 """
 
@@ -27,7 +27,7 @@ from tinylens.inference.model_file import ModelCard
 LABELS = "labels.txt"  # what LiteRT's own task library reads, a class a line
 # In 8 bits probabilities would come in steps of 1/256; values times their own sigmoid, and norms
 # behind pools, lose most: 98.7 % of answers on val are the floats' with these in floats, 97.9 %
-# with the first two alone (`fast`, CIFAR-10 (JPEG), 2,000 pictures)
+# with the first two alone (`fast`, CIFAR-10 (JPEG), 2,000 images)
 IN_FLOATS = ("LOG_SOFTMAX", "SOFTMAX", "MUL", "ADD")
 
 
@@ -45,8 +45,8 @@ def write_saved_model(network: keras.Model, card: ModelCard, path: Path) -> None
     (extra / CARD).write_text(json.dumps(card.to_json()), encoding="utf-8")
 
 
-def litert_model(network: keras.Model, pictures: Images | None = None) -> bytes:
-    """Return LiteRT's file, in floats or, calibrated on `pictures`, in 8-bit integers."""
+def litert_model(network: keras.Model, images: Images | None = None) -> bytes:
+    """Return LiteRT's file, in floats or, calibrated on `images`, in 8-bit integers."""
     import tensorflow
 
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -55,7 +55,7 @@ def litert_model(network: keras.Model, pictures: Images | None = None) -> bytes:
         module.serve = serve
         tensorflow.saved_model.save(module, folder, signatures={"serving_default": serve})
         converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
-        content: bytes = converter.convert() if pictures is None else _integers(converter, pictures)
+        content: bytes = converter.convert() if images is None else _integers(converter, images)
     return content
 
 
@@ -68,12 +68,12 @@ def with_card(content: bytes, card: ModelCard) -> bytes:
     return file.getvalue()
 
 
-def _integers(converter: Any, pictures: Images) -> bytes:
+def _integers(converter: Any, images: Images) -> bytes:
     import tensorflow
 
     def each() -> Iterator[list[NDArray[np.uint8]]]:
-        for picture in pictures:
-            yield [picture[None]]
+        for image in images:
+            yield [image[None]]
 
     converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
     converter.representative_dataset = each

@@ -27,7 +27,7 @@ from tinylens.results import FormatRow, NetworkSize, Score, Scorecard, Speed
 from tinylens.run import Run
 
 TIE = 1e-5  # two probabilities nearer than this are equal as far as float32 can tell
-BATCH = 256  # pictures at once
+BATCH = 256  # images at once
 ROUNDS = 4  # of timing: all files take turns, A B B A, so that a slow moment meets all alike
 SECONDS = 2.0  # of timing for each file
 LEAST_CALLS = 5  # that are timed a round
@@ -38,11 +38,11 @@ class Limits:
     """How far a file may be from Keras.
 
     Attributes:
-        agreement: least share of pictures with the same answer; None asks 99.99 % of files that
+        agreement: least share of images with the same answer; None asks 99.99 % of files that
             compute in floats, and nothing of those in integers.
         difference: most between any two probabilities, of files that compute in floats.
-        accuracy_lost: most that a file in integers may be less accurate, as a share of pictures;
-            one picture is allowed where there are so few that it is more than that.
+        accuracy_lost: most that a file in integers may be less accurate, as a share of images;
+            one image is allowed where there are so few that it is more than that.
     """
 
     agreement: float | None = None
@@ -73,7 +73,7 @@ class Reference:
 
 
 def reference(
-    run: Run, data: Splits, part: str, *, labels: bool, pictures: int | None = None
+    run: Run, data: Splits, part: str, *, labels: bool, images: int | None = None
 ) -> Reference:
     """Return what the run's Keras network answered on a part.
 
@@ -82,23 +82,23 @@ def reference(
         data: what it was trained, chosen and judged on.
         part: "train", "val" or "test".
         labels: whether they may be looked at.
-        pictures: at most so many, from all over the part; None takes all.
+        images: at most so many, from all over the part; None takes all.
 
     Raises:
-        RecipeError: the run has no such part, or `pictures` is not positive.
+        RecipeError: the run has no such part, or `images` is not positive.
         RunError: it has no answers yet, or they are not of this part.
     """
-    if pictures is not None and pictures < 1:
-        raise RecipeError(f"--pictures {pictures}: expected at least 1")
+    if images is not None and images < 1:
+        raise RecipeError(f"--images {images}: expected at least 1")
     parts, arrays = dict(data.items()), run.predictions
     if part not in parts or f"{part}_probabilities" not in arrays:
         raise RecipeError(f"{run.path} has no part {part}; expected {', '.join(parts)}")
     rows, probabilities = arrays[f"{part}_indices"], arrays[f"{part}_probabilities"]
     if len(rows) and rows.max() >= len(parts[part]):
-        raise RunError(f"{run.path} has answers to pictures that {part} does not have; train again")
+        raise RunError(f"{run.path} has answers to images that {part} does not have; train again")
     order = np.argsort(rows, kind="stable")
-    if pictures is not None and pictures < len(order):
-        chosen = np.random.default_rng(0).choice(len(order), pictures, replace=False)
+    if images is not None and images < len(order):
+        chosen = np.random.default_rng(0).choice(len(order), images, replace=False)
         order = order[np.sort(chosen)]
     return Reference(
         part=part,
@@ -164,7 +164,7 @@ def judge(model: Opened, against: Reference, limits: Limits) -> FormatRow:
         integers=model.format.integers,
         size=model.size,
         part=against.part,
-        pictures=count,
+        images=count,
         agreement=1 - apart / count,
         ties=ties,
         largest_difference=float(np.abs(against.probabilities - given).max()),
@@ -194,9 +194,9 @@ def _answers(model: Opened, against: Reference) -> NDArray[np.float32]:
 
 
 def disagreements(expected: Probabilities, given: Probabilities) -> tuple[int, int]:
-    """Return how many pictures get another class, and how many of these are ties and left out.
+    """Return how many images get another class, and how many of these are ties and left out.
 
-    A tie is a picture whose two classes are equal for `expected`, as far as float32 can tell.
+    A tie is an image whose two classes are equal for `expected`, as far as float32 can tell.
 
     >>> sure, tied = [[0.9, 0.1], [0.500001, 0.499999]], [[0.1, 0.9], [0.499999, 0.500001]]
     >>> disagreements(np.array(sure), np.array(tied))
@@ -222,7 +222,7 @@ def _failures(row: FormatRow, limits: Limits) -> list[str]:
     found = []
     if least is not None and row.agreement < least:
         found.append(
-            f"it answers {100 * row.agreement:.2f} % of {row.pictures:,} pictures as Keras did, "
+            f"it answers {100 * row.agreement:.2f} % of {row.images:,} images as Keras did, "
             f"expected at least {100 * least:g} %"
         )
     if not row.integers and not row.largest_difference <= limits.difference:
@@ -231,10 +231,10 @@ def _failures(row: FormatRow, limits: Limits) -> list[str]:
             f"expected at most {limits.difference:g}"
         )
     lost = 0.0 if row.accuracy_difference is None else -row.accuracy_difference.value
-    if row.integers and lost > limits.accuracy_lost and round(lost * row.pictures) > 1:
+    if row.integers and lost > limits.accuracy_lost and round(lost * row.images) > 1:
         found.append(
-            f"it is less accurate than Keras by {100 * lost:.2f} points on {row.pictures:,} "
-            f"pictures of {row.part}, expected at most {100 * limits.accuracy_lost:g}"
+            f"it is less accurate than Keras by {100 * lost:.2f} points on {row.images:,} "
+            f"images of {row.part}, expected at most {100 * limits.accuracy_lost:g}"
         )
     return found
 
@@ -243,12 +243,12 @@ def _failures(row: FormatRow, limits: Limits) -> list[str]:
 
 
 def time_together(answers: Sequence[Answer], images: Images, seconds: float) -> list[Speed]:
-    """Time several files on the same pictures, in turns.
+    """Time several files on the same images, in turns.
 
     Args:
         answers: what is timed.
         images: uint8, shape (n, height, width, channels).
-        seconds: for each of them, half with single pictures and half with batches.
+        seconds: for each of them, half with single images and half with batches.
     """
     few, many = images[:1], np.resize(images, (BATCH, *images.shape[1:]))
     single: list[list[float]] = [[] for _ in answers]
@@ -301,7 +301,7 @@ def compare(paths: Mapping[str, Path], run: Run, seconds: float = SECONDS) -> li
     opened = [
         Classifier.from_bytes(contents[name], str(file), threads=1) for name, file in files.items()
     ]
-    turns = np.zeros((1, 1, 1, 1), np.uint8)  # each answers on its own pictures instead
+    turns = np.zeros((1, 1, 1, 1), np.uint8)  # each answers on its own images instead
     speeds = time_together(list(map(_answer, opened)), turns, seconds)
     return [
         NetworkSize(
@@ -329,7 +329,7 @@ def alone(run: Run) -> Run | None:
 def parameters(content: bytes) -> int:
     """Return how many numbers the weights in a model file's content have.
 
-    Those that tell strangers, and shapes and places in pictures, are no weights.
+    Those that tell strangers, and shapes and places in images, are no weights.
     """
     import onnx
 
@@ -349,7 +349,7 @@ def _same_but_taught(run: Run, other: Run) -> bool:
 
 
 def _answer(classifier: Classifier) -> Callable[[Images], NDArray[np.float32]]:
-    """Return what answers as many pictures of the network's own shape as it is given others."""
+    """Return what answers as many images of the network's own shape as it is given others."""
     golden = classifier.card.golden
     if golden is None:  # `Classifier.from_bytes` refuses such a file
         raise ModelError("a model file without golden samples; export it again")

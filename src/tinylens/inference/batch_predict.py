@@ -1,4 +1,4 @@
-"""From what was typed to the pictures that are meant, and from predictions to rows that are kept.
+"""From what was typed to the images that are meant, and from predictions to rows that are kept.
 
 Every writer here is a context that gives a function to call once a prediction.
 """
@@ -21,10 +21,10 @@ from tinylens.inference.classifier import Classifier, Prediction
 from tinylens.inference.input_checks.examine import UNJUDGED
 from tinylens.system import core_count
 
-PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
+IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
 
 ROWS_A_GROUP = 8192  # of Parquet: what is in memory before it is written
-FEW = 16  # pictures that are read before a second thread would have started
+FEW = 16  # images that are read before a second thread would have started
 LEAST_SHOWN = 0.01  # a probability below it is left out of a line for people
 
 Keep = Callable[[Prediction], object]
@@ -32,16 +32,16 @@ Writer = contextlib.AbstractContextManager[Keep]
 
 
 def expand(arguments: Sequence[str], standard_input: IO[bytes]) -> list[str]:
-    """Return the paths of the pictures that the arguments of `tinylens predict` mean.
+    """Return the paths of the images that the arguments of `tinylens predict` mean.
 
-    A folder means the pictures in it and in its folders, known by their suffix and sorted by code
+    A folder means the images in it and in its folders, known by their suffix and sorted by code
     point; hidden ones are left out and links to folders not followed. A pattern such as
     "photos/**/*.png" means what matches it, where no file has that very name. "-" means the paths
     in `standard_input`, one a line. An argument that means nothing stays in the list, and will be
     answered by an error.
 
     Raises:
-        DataError: no argument means any picture.
+        DataError: no argument means any image.
     """
     found: list[str] = []
     missing: list[str] = []
@@ -51,8 +51,8 @@ def expand(arguments: Sequence[str], standard_input: IO[bytes]) -> list[str]:
         found += meant or [argument]
     if len(missing) == len(arguments):
         raise DataError(
-            f"no pictures found: {', '.join(map(printable, missing))}; expected files, patterns, "
-            f"folders with files named .{', .'.join(sorted(PICTURE_SUFFIXES))}, or - for paths on "
+            f"no images found: {', '.join(map(printable, missing))}; expected files, patterns, "
+            f"folders with files named .{', .'.join(sorted(IMAGE_SUFFIXES))}, or - for paths on "
             "the standard input"
         )
     return found
@@ -68,7 +68,7 @@ def predict_paths(
     refused: float | None = None,
     fix: str | None = None,
 ) -> Iterator[Prediction]:
-    """Yield the predictions for the pictures at `paths`, in their order, as they are ready.
+    """Yield the predictions for the images at `paths`, in their order, as they are ready.
 
     See `Classifier.predict`.
     """
@@ -85,7 +85,7 @@ def predict_paths(
 
 
 def write(predictions: Iterable[Prediction], writers: Iterable[Writer]) -> int:
-    """Give every prediction to every writer, and return how many pictures were answered."""
+    """Give every prediction to every writer, and return how many images were answered."""
     answered = 0
     with contextlib.ExitStack() as stack:
         keeps = [stack.enter_context(writer) for writer in writers]
@@ -96,7 +96,7 @@ def write(predictions: Iterable[Prediction], writers: Iterable[Writer]) -> int:
     return answered
 
 
-# --- which pictures
+# --- which images
 
 
 def _lines(standard_input: IO[bytes]) -> list[str]:
@@ -112,19 +112,19 @@ def _matches(argument: str) -> list[str]:
 
 
 def _in(path: str) -> list[str]:
-    """Return the pictures in a folder, or the path itself where it is none."""
+    """Return the images in a folder, or the path itself where it is none."""
     if not os.path.isdir(path):  # noqa: PTH112 - as above
         return [path]
     unreadable: list[OSError] = []
-    pictures = []
+    images = []
     for root, folders, names in os.walk(path, onerror=unreadable.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        pictures += [str(Path(root) / name) for name in names if _is_picture_name(name)]
-    return sorted([*pictures, *(str(error.filename) for error in unreadable)])
+        images += [str(Path(root) / name) for name in names if _is_image_name(name)]
+    return sorted([*images, *(str(error.filename) for error in unreadable)])
 
 
-def _is_picture_name(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower()[1:] in PICTURE_SUFFIXES
+def _is_image_name(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower()[1:] in IMAGE_SUFFIXES
 
 
 # --- how they are kept
@@ -132,7 +132,7 @@ def _is_picture_name(name: str) -> bool:
 
 @contextlib.contextmanager
 def lines_for_people(file: IO[bytes], class_names: Iterable[str]) -> Generator[Keep]:
-    """Write a table, a line a picture, as the predictions come.
+    """Write a table, a line an image, as the predictions come.
 
     The path stands last, so the columns need not wait for the longest one and nothing is cut off.
     """
@@ -144,7 +144,7 @@ def lines_for_people(file: IO[bytes], class_names: Iterable[str]) -> Generator[K
 
 @contextlib.contextmanager
 def json_list(file: IO[bytes]) -> Generator[Keep]:
-    """Write a JSON list, a line a picture, as the predictions come."""
+    """Write a JSON list, a line an image, as the predictions come."""
     separator = "[\n"
 
     def keep(prediction: Prediction) -> None:

@@ -1,4 +1,4 @@
-"""`Classifier`, a model file that answers: the one way from pictures to labels.
+"""`Classifier`, a model file that answers: the one way from images to labels.
 
 Evaluation, `tinylens predict` and the server all go through here. It needs numpy, Pillow and
 onnxruntime and never Keras, so it starts in a fraction of a second.
@@ -27,9 +27,11 @@ from tinylens.inference.model_file import INTEGERS, ModelCard, model_file, read_
 from tinylens.inference.selective_prediction import Level, SetLevel
 from tinylens.system import core_count
 
-Picture = str | os.PathLike[str] | bytes | NDArray[np.uint8]  # a path, a file's content or pixels
+ImageInput = (
+    str | os.PathLike[str] | bytes | NDArray[np.uint8]
+)  # a path, a file's content or pixels
 
-LARGEST_PICTURE_FILE = 256 * 2**20  # bytes; the decoder's limit of pixels takes up less, raw
+LARGEST_IMAGE_FILE = 256 * 2**20  # bytes; the decoder's limit of pixels takes up less, raw
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -37,12 +39,12 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """A picture as the network wants it, or why it could not be read.
+    """An image as the network wants it, or why it could not be read.
 
     Attributes:
         path: of the file, or None for content and pixels.
         image: uint8, shape (height, width, channels), or None where it could not be read.
-        notes: what to know about the picture, such as that it is animated.
+        notes: what to know about the image, such as that it is animated.
         error: why it could not be read, or None.
         findings: of the input doctor, or None where it was not asked.
     """
@@ -54,8 +56,8 @@ class Read:
     findings: tuple[Finding, ...] | None = None
 
 
-def each(items: Picture | Sequence[Picture]) -> Sequence[Picture]:
-    """Return the pictures that are meant: one, or each of several.
+def each(items: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
+    """Return the images that are meant: one, or each of several.
 
     Raises:
         DataError: one array of another type or shape.
@@ -65,17 +67,17 @@ def each(items: Picture | Sequence[Picture]) -> Sequence[Picture]:
     if not isinstance(items, np.ndarray):
         return items
     one = items.ndim == 2 or (items.ndim == 3 and items.shape[2] in (1, 3, 4))
-    pictures = items[None] if one else items
+    images = items[None] if one else items
     if items.ndim not in (2, 3, 4) or items.dtype != np.uint8:
         raise DataError(
             f"the array is {items.dtype} of shape {items.shape}, expected uint8 from 0 to 255, "
-            "(height, width, channels) for one picture or (n, height, width, channels)"
+            "(height, width, channels) for one image or (n, height, width, channels)"
         )
-    return list(pictures)
+    return list(images)
 
 
-def read(item: Picture, rule: ImageRule, doctor: Doctor | None = None) -> Read:
-    """Return a picture as `rule` wants it; one that cannot be read says why.
+def read(item: ImageInput, rule: ImageRule, doctor: Doctor | None = None) -> Read:
+    """Return an image as `rule` wants it; one that cannot be read says why.
 
     Args:
         item: a path, the content of a file, or uint8 pixels.
@@ -105,15 +107,15 @@ def read(item: Picture, rule: ImageRule, doctor: Doctor | None = None) -> Read:
 def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST_PICTURE_FILE + 1)
+            content = file.read(LARGEST_IMAGE_FILE + 1)
     except FileNotFoundError:
         raise DataError("no such file") from None
     except IsADirectoryError:
-        raise DataError("a folder, expected a picture") from None
+        raise DataError("a folder, expected an image") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > LARGEST_PICTURE_FILE:
-        raise DataError(f"larger than {LARGEST_PICTURE_FILE // 2**20} MiB")
+    if len(content) > LARGEST_IMAGE_FILE:
+        raise DataError(f"larger than {LARGEST_IMAGE_FILE // 2**20} MiB")
     return content
 
 
@@ -124,7 +126,7 @@ def map_ahead(
     if workers == 1:
         yield from map(function, items)
         return
-    from concurrent.futures import Future, ThreadPoolExecutor  # 10 ms that one picture saves
+    from concurrent.futures import Future, ThreadPoolExecutor  # 10 ms that one image saves
 
     pending: collections.deque[Future[_Result]] = collections.deque()
     pool = ThreadPoolExecutor(workers)
@@ -141,28 +143,28 @@ def map_ahead(
 
 Ranked = tuple[tuple[str, float], ...]  # classes with their probabilities, best first
 
-_STRANGE = "it is unlike what the model was trained on: stranger than {:.1f} % of ordinary pictures"
+_STRANGE = "it is unlike what the model was trained on: stranger than {:.1f} % of ordinary images"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one picture, or why there is none.
+    """The answer for one image, or why there is none.
 
     Attributes:
         path: of the file, or None for content and pixels.
-        label: the most probable class, or None where the picture could not be read.
+        label: the most probable class, or None where the image could not be read.
         confidence: the probability of `label`, calibrated if the model is.
         top: the most probable classes with their probabilities, best first.
-        unknown: whether `label` is not sure enough to be given as an answer, or the picture is too
+        unknown: whether `label` is not sure enough to be given as an answer, or the image is too
             unlike those trained on.
         reason: why the answer is unknown, or None.
         label_set: the classes of which the right one is one as often as was asked for, likeliest
             first; empty where nothing was asked for.
-        strangeness: share of ordinary pictures, val's, that are less unlike those trained on, 0 to
+        strangeness: share of ordinary images, val's, that are less unlike those trained on, 0 to
             1; None where the model does not know.
         error: why there is no answer, or None.
-        notes: what to know about the picture, such as that it is animated.
-        findings: what is unlike the training pictures about it, and whether that was fixed; None
+        notes: what to know about the image, such as that it is animated.
+        findings: what is unlike the training images about it, and whether that was fixed; None
             where nobody asked. See `tinylens.inference.input_checks.fixes`.
     """
 
@@ -220,16 +222,16 @@ class Asked:
 
 def tell(
     card: ModelCard,
-    pictures: Sequence[Read],
+    images: Sequence[Read],
     probabilities: NDArray[np.float32],
     strange: NDArray[np.float32] | None,
     asked: Asked,
 ) -> Iterator[Prediction]:
-    """Yield a prediction a picture, from the answers to those that could be read.
+    """Yield a prediction an image, from the answers to those that could be read.
 
     Args:
         card: of the model that answered.
-        pictures: as `tinylens.inference.classifier.read` gave them, m of which could be.
+        images: as `tinylens.inference.classifier.read` gave them, m of which could be.
         probabilities: shape (m, classes).
         strange: shape (m,), or None where the model does not tell it.
         asked: what to say.
@@ -240,17 +242,17 @@ def tell(
     values = np.take_along_axis(probabilities, order, axis=1).tolist()
     strangest = [None] * len(values) if strange is None else strange.tolist()
     rows = zip(order.tolist(), values, strangest, strict=True)
-    for picture in pictures:
-        if picture.image is None:
-            yield Prediction(picture.path, error=picture.error, findings=picture.findings)
+    for image in images:
+        if image.image is None:
+            yield Prediction(image.path, error=image.error, findings=image.findings)
             continue
         columns, shares, stranger = next(rows)
         ranked = tuple(zip([card.class_names[at] for at in columns], shares, strict=True))
-        yield _told(card, picture, ranked, stranger, asked)
+        yield _told(card, image, ranked, stranger, asked)
 
 
 def _told(
-    card: ModelCard, picture: Read, ranked: Ranked, strange: float | None, asked: Asked
+    card: ModelCard, image: Read, ranked: Ranked, strange: float | None, asked: Asked
 ) -> Prediction:
     label, confidence = ranked[0]
     strangeness = None if strange is None else card.deciding.less_strange(strange)
@@ -258,7 +260,7 @@ def _told(
     if strange is not None and _too_strange(strange, asked.strangest):
         reason = _STRANGE.format(100 * (strangeness or 0.0))
     return Prediction(
-        picture.path,
+        image.path,
         label,
         confidence,
         ranked[: asked.top],
@@ -266,8 +268,8 @@ def _told(
         reason=reason,
         label_set=() if asked.set_level is None else _label_set(ranked, asked.set_level),
         strangeness=strangeness,
-        notes=picture.notes,
-        findings=picture.findings,
+        notes=image.notes,
+        findings=image.findings,
     )
 
 
@@ -290,7 +292,7 @@ def _label_set(ranked: Ranked, level: SetLevel) -> tuple[str, ...]:
     return tuple(inside or [ranked[0][0]])
 
 
-BATCH = 256  # pictures at once: larger batches were no faster and take more memory
+BATCH = 256  # images at once: larger batches were no faster and take more memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,7 +342,7 @@ class Classifier:
 
     @property
     def rule(self) -> ImageRule:
-        """How any picture becomes the network's input."""
+        """How any image becomes the network's input."""
         return self.card.rule
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -378,7 +380,7 @@ class Classifier:
 
     def predict(
         self,
-        items: Picture | Sequence[Picture],
+        items: ImageInput | Sequence[ImageInput],
         *,
         top: int = 5,
         max_error: float | None = None,
@@ -386,21 +388,21 @@ class Classifier:
         refused: float | None = None,
         fix: str | None = None,
     ) -> list[Prediction]:
-        """Return one prediction a picture; a broken picture's says what is wrong with it.
+        """Return one prediction an image; a broken image's says what is wrong with it.
 
         Args:
             items: a path, the content of a file, an array, or several of these. An array is uint8:
                 (height, width) or (height, width, channels) with 1, 3 or 4 channels for one
-                picture, otherwise (n, height, width) or (n, height, width, channels).
+                image, otherwise (n, height, width) or (n, height, width, channels).
             top: how many of the most probable classes to give.
             max_error: share of answers that may be wrong, such as 0.01; less sure ones are marked
                 unknown. None keeps what the model was trained to keep.
             coverage: how often the right class is to be in `label_set`, such as 0.95.
-            refused: share of ordinary pictures that may be marked unknown for being unlike those
+            refused: share of ordinary images that may be marked unknown for being unlike those
                 trained on, such as 0.01. None keeps what the model was trained to do.
-            fix: what the input doctor may put right before the picture is made small: "all", or
+            fix: what the input doctor may put right before the image is made small: "all", or
                 some of `tinylens.inference.input_checks.examine.KINDS`, parted by commas; "" says
-                what is unlike the training pictures and changes nothing, None does not look.
+                what is unlike the training images and changes nothing, None does not look.
 
         Raises:
             DataError: `items` is one array of another type or shape.
@@ -414,7 +416,7 @@ class Classifier:
 
     def stream(
         self,
-        items: Iterable[Picture],
+        items: Iterable[ImageInput],
         *,
         top: int = 5,
         workers: int = 1,
@@ -423,12 +425,12 @@ class Classifier:
         refused: float | None = None,
         fix: str | None = None,
     ) -> Iterator[Prediction]:
-        """Yield the predictions for any number of pictures, in their order, as they are ready.
+        """Yield the predictions for any number of images, in their order, as they are ready.
 
-        Only some hundred pictures are in memory at a time.
+        Only some hundred images are in memory at a time.
 
         Args:
-            items: as those of `predict`, one picture each.
+            items: as those of `predict`, one image each.
             top: how many of the most probable classes to give.
             workers: threads that read and decode.
             max_error: as for `predict`.
@@ -441,16 +443,16 @@ class Classifier:
         """
         doctor = self._doctor(fix)
         asked = self.asked(top, max_error=max_error, coverage=coverage, refused=refused)
-        pictures = map_ahead(lambda item: read(item, self.rule, doctor), items, workers, 2 * BATCH)
-        with contextlib.closing(pictures):
-            while batch := list(itertools.islice(pictures, BATCH)):
+        images = map_ahead(lambda item: read(item, self.rule, doctor), items, workers, 2 * BATCH)
+        with contextlib.closing(images):
+            while batch := list(itertools.islice(images, BATCH)):
                 yield from self._answer(batch, asked)
 
-    def read(self, item: Picture, fix: str | None = None) -> Read:
-        """Return a picture as the network sees it, or what is wrong with it.
+    def read(self, item: ImageInput, fix: str | None = None) -> Read:
+        """Return an image as the network sees it, or what is wrong with it.
 
         Args:
-            item: as those of `predict`, one picture.
+            item: as those of `predict`, one image.
             fix: as for `predict`.
 
         Raises:
@@ -480,20 +482,20 @@ class Classifier:
 
     def told(
         self,
-        pictures: Sequence[Read],
+        images: Sequence[Read],
         probabilities: NDArray[np.float32],
         strange: NDArray[np.float32] | None,
         asked: Asked,
     ) -> Iterator[Prediction]:
-        """Yield a prediction a picture; see `tinylens.inference.classifier.tell`."""
-        return tell(self.card, pictures, probabilities, strange, asked)
+        """Yield a prediction an image; see `tinylens.inference.classifier.tell`."""
+        return tell(self.card, images, probabilities, strange, asked)
 
-    def _answer(self, pictures: list[Read], asked: Asked) -> Iterator[Prediction]:
-        images = [picture.image for picture in pictures if picture.image is not None]
+    def _answer(self, samples: list[Read], asked: Asked) -> Iterator[Prediction]:
+        images = [image.image for image in samples if image.image is not None]
         none = np.zeros((0, len(self.class_names)), np.float32)
         answers = self._run(np.stack(images)) if images else [none]
         strange = answers[1] if len(answers) > 1 else None
-        yield from self.told(pictures, answers[0], strange, asked)
+        yield from self.told(samples, answers[0], strange, asked)
 
     def _run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Return the probabilities and, where the file tells it, the strangeness."""

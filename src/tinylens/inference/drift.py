@@ -1,9 +1,9 @@
-"""Whether the pictures that a model is asked about are still like those it was made on.
+"""Whether the images that a model is asked about are still like those it was made on.
 
-A model file keeps how confidence, brightness and contrast are spread over val's pictures, in
-tenths. The server counts its own pictures into the same bins and compares: the population stability
+A model file keeps how confidence, brightness and contrast are spread over val's images, in
+tenths. The server counts its own images into the same bins and compares: the population stability
 index (Siddiqi, Credit Risk Scorecards, 2006) is 0 where the shares are equal. Its usual reading,
-"over 0.25 it has moved", forgets that few pictures differ by luck alone, so the index that luck
+"over 0.25 it has moved", forgets that few images differ by luck alone, so the index that luck
 gives in one of 20 times is told with it (Yurdakul & Naranjo 2020, Journal of Risk Model Validation
 14: without a change, the index is distributed as χ² times the sum of both reciprocal counts).
 """
@@ -22,16 +22,16 @@ from tinylens.errors import DataError
 
 WATCHED = ("confidence", "brightness", "contrast")
 TENTHS = tuple(tenth / 10 for tenth in range(1, 10))
-MOST_PICTURES = 10_000  # that a reference is made of: its shares are then right to 0.003
+MOST_IMAGES = 10_000  # that a reference is made of: its shares are then right to 0.003
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How one figure is spread over the pictures of a reference.
+    """How one figure is spread over the images of a reference.
 
     Attributes:
         edges: between the bins, ascending; a value at an edge belongs above it.
-        shares: of the pictures, one a bin, one more than edges; they sum to 1.
+        shares: of the images, one a bin, one more than edges; they sum to 1.
     """
 
     edges: tuple[float, ...]
@@ -47,16 +47,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a model's pictures looked like when it was made.
+    """What a model's images looked like when it was made.
 
     Attributes:
         part: of the data, such as "val".
-        pictures: how many it was computed on.
+        images: how many it was computed on.
         spreads: by the name of what is watched.
     """
 
     part: str
-    pictures: int
+    images: int
     spreads: Mapping[str, Spread]
 
     def to_json(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Reference:
             name: {"edges": list(spread.edges), "shares": list(spread.shares)}
             for name, spread in self.spreads.items()
         }
-        return {"part": self.part, "pictures": self.pictures, "spreads": spreads}
+        return {"part": self.part, "images": self.images, "spreads": spreads}
 
     @staticmethod
     def from_json(tree: Mapping[str, Any]) -> Reference:
@@ -78,7 +78,7 @@ class Reference:
             str(name): Spread(tuple(map(float, row["edges"])), tuple(map(float, row["shares"])))
             for name, row in tree["spreads"].items()
         }
-        return Reference(str(tree["part"]), int(tree["pictures"]), spreads)
+        return Reference(str(tree["part"]), int(tree["images"]), spreads)
 
 
 def measure(
@@ -103,15 +103,15 @@ def reference(
     confidence: NDArray[np.floating[Any]],
     part: str,
 ) -> Reference:
-    """Return how what is watched is spread over pictures, by the tenths of each figure.
+    """Return how what is watched is spread over images, by the tenths of each figure.
 
     Args:
         images: uint8, shape (n, height, width, channels).
-        rows: the pictures that were answered, shape (m,); at most 10,000 are looked at.
+        rows: the images that were answered, shape (m,); at most 10,000 are looked at.
         confidence: of the calibrated answers to those, shape (m,).
         part: the part of the data that they are.
     """
-    chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_PICTURES)).astype(np.int64)
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_IMAGES)).astype(np.int64)
     figures = measure(np.asarray(images[rows[chosen]]), confidence[chosen])
     return Reference(part, len(chosen), {name: _spread(each) for name, each in figures.items()})
 
@@ -127,9 +127,9 @@ def count(values: NDArray[np.floating[Any]], edges: Sequence[float]) -> list[int
 
 
 def stability_index(counts: Sequence[int], shares: Sequence[float]) -> float:
-    """Return the population stability index of counted pictures against a reference's shares.
+    """Return the population stability index of counted images against a reference's shares.
 
-    Half a picture is added to each bin, so that an empty one does not make it infinite.
+    Half an image is added to each bin, so that an empty one does not make it infinite.
 
     >>> round(stability_index([100, 100], [0.5, 0.5]), 3)
     0.0
@@ -142,21 +142,21 @@ def stability_index(counts: Sequence[int], shares: Sequence[float]) -> float:
     return float(((found - expected) * np.log(found / expected)).sum())
 
 
-def by_luck(counts: Sequence[int], pictures: int) -> float:
+def by_luck(counts: Sequence[int], images: int) -> float:
     """Return the index that an unchanged source exceeds in one of 20 times.
 
     χ²'s quantile is that of Wilson & Hilferty (1931), good to 1 % here.
 
     Args:
-        counts: of the pictures that are compared, by bin.
-        pictures: of the reference.
+        counts: of the images that are compared, by bin.
+        images: of the reference.
     """
     freedom = len(counts) - 1
-    if not sum(counts) or not pictures or not freedom:
+    if not sum(counts) or not images or not freedom:
         return math.inf
     share = 2 / (9 * freedom)
     quantile = freedom * (1 - share + 1.6449 * math.sqrt(share)) ** 3
-    return float(quantile * (1 / sum(counts) + 1 / pictures))
+    return float(quantile * (1 / sum(counts) + 1 / images))
 
 
 def _spread(values: NDArray[np.floating[Any]]) -> Spread:

@@ -65,7 +65,7 @@ _EXTERNAL_DATA_FIELDS = (13, 14)  # of TensorProto: where the numbers are, if in
 
 @dataclass(frozen=True, eq=False)
 class GoldenSamples:
-    """A few pictures with the answers of the network that was exported.
+    """A few images with the answers of the network that was exported.
 
     Attributes:
         images: uint8, shape (n, height, width, channels).
@@ -82,21 +82,21 @@ class ModelCard:
 
     Attributes:
         class_names: one a column of the output.
-        rule: how any picture becomes the network's input.
+        rule: how any image becomes the network's input.
         network: name of the network in the recipe.
         dataset: what it was trained on, in words.
         fingerprint: SHA-256 of that data set.
         created: UTC, such as "2026-05-04T03:02:01Z".
         tinylens: the version that wrote the file.
         temperature: what the logits are divided by, already in the file (Guo et al. 2017).
-        doctor: what the training pictures are like, for the input doctor, or None.
+        doctor: what the training images are like, for the input doctor, or None.
         bend: how much more than a temperature was needed, likewise; see `metrics.fit_bend`.
         precision: what it computes in: "float32", or "int8" after calibration on train.
-        reference: what its pictures looked like, to notice when others come; see
+        reference: what its images looked like, to notice when others come; see
             `tinylens.inference.drift`. None where that is not known.
         chosen_on: the part of the data that the temperature was chosen on, or "" for none.
         deciding: when not to answer.
-        golden: pictures with their answers, or None before export.
+        golden: images with their answers, or None before export.
 
     Raises:
         DataError: fewer than two class names, an empty one, or one given twice.
@@ -191,7 +191,7 @@ class ModelCard:
                 else ANSWERS_ALWAYS,
                 doctor=DoctorReference.from_json(
                     tree.get("doctor")
-                ),  # likewise, they judge no picture
+                ),  # likewise, they judge no image
                 reference=known and DriftReference.from_json(known),
                 golden=golden
                 and GoldenSamples(
@@ -285,7 +285,7 @@ def _check_hash(content: bytes, name: str) -> None:
     elif _is_onnx(content):
         raise ModelError(
             f"{name} is an ONNX file, but not one that tinylens wrote: it has no class names and "
-            "no rule for pictures; expected the model.onnx of a run"
+            "no rule for images; expected the model.onnx of a run"
         )
     else:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Where a classifier sees a class, found by covering a picture bit by bit; no gradient is needed.
+"""Where a classifier sees a class, found by covering an image bit by bit; no gradient is needed.
 
 So it works on a bare model.onnx, or on whatever else answers with probabilities.
 """
@@ -17,39 +17,39 @@ from tinylens.heatmaps import Heatmaps
 Classify = Callable[[Images], NDArray[np.float32]]
 Progress = Callable[[int, int], None]
 
-SQUARES_A_SIDE = 4  # a square is a quarter of the picture's shorter side
-STEPS_A_SQUARE = 3  # by which it moves on: 100 to 170 squares a picture, whatever its size
+SQUARES_A_SIDE = 4  # a square is a quarter of the image's shorter side
+STEPS_A_SQUARE = 3  # by which it moves on: 100 to 170 squares an image, whatever its size
 SMALLEST = np.finfo(np.float32).tiny  # for a probability that has become 0
 
 
 def occlusion(
     classify: Classify, images: Images, labels: Labels, progress: Progress | None = None
 ) -> Heatmaps:
-    """Return by how much the log-odds of a class fall where a square covers the picture.
+    """Return by how much the log-odds of a class fall where a square covers the image.
 
-    A square is slid over the picture (Zeiler & Fergus 2014, arXiv:1311.2901), and each pixel gets
+    A square is slid over the image (Zeiler & Fergus 2014, arXiv:1311.2901), and each pixel gets
     the mean fall over the squares that cover it; below 0 the place speaks against the class. The
     paper has the fall of the probability. That of a sure answer hardly falls at all, though the
     evidence goes: from log-odds of 12 to 6 it falls by 0.0025. So here it is log-odds, in nats.
 
-    The square has the picture's own mean colour: it takes away what is drawn there and leaves the
+    The square has the image's own mean colour: it takes away what is drawn there and leaves the
     brightness as it was, where black or white would draw something new.
 
     Args:
-        classify: uint8 pictures → probabilities, float32, shape (n, classes).
+        classify: uint8 images → probabilities, float32, shape (n, classes).
         images: uint8, shape (n, height, width, channels).
-        labels: the class that is asked about, of each picture, int64, shape (n,).
-        progress: called with pictures done and pictures in all.
+        labels: the class that is asked about, of each image, int64, shape (n,).
+        progress: called with images done and images in all.
 
     Returns:
         float32, shape (n, height, width), in nats.
 
     Raises:
-        DataError: there is not one label a picture.
+        DataError: there is not one label an image.
     """
     if labels.shape != (len(images),):
         raise DataError(
-            f"{len(images)} pictures, and labels of shape {labels.shape}; expected one a picture"
+            f"{len(images)} images, and labels of shape {labels.shape}; expected one an image"
         )
     corners, side = _squares(images.shape[1], images.shape[2])
     maps = np.empty(images.shape[:3], np.float32)
@@ -73,7 +73,7 @@ def _squares(height: int, width: int) -> tuple[list[tuple[int, int]], int]:
 
 
 def _covered(image: NDArray[np.uint8], corners: list[tuple[int, int]], side: int) -> Images:
-    """Return a picture as often as there are squares, each time with one of them covered."""
+    """Return an image as often as there are squares, each time with one of them covered."""
     colour = image.mean(axis=(0, 1)).round().astype(np.uint8)
     covered = np.repeat(image[None], len(corners), axis=0)
     for number, (top, left) in enumerate(corners):

@@ -1,7 +1,7 @@
 """When not to answer: thresholds for a wanted rate of errors, sets for a wanted coverage.
 
-Both are computed on val, on calibrated probabilities, and hold for pictures like val's. Which
-pictures are not like those is told by their strangeness (see
+Both are computed on val, on calibrated probabilities, and hold for images like val's. Which
+images are not like those is told by their strangeness (see
 `tinylens.evaluation.out_of_distribution`).
 """
 
@@ -21,9 +21,9 @@ from tinylens.metrics import Labels, Probabilities
 MAX_ERRORS = (0.005, 0.01, 0.02, 0.05, 0.1)
 COVERAGES = (0.9, 0.95, 0.99)
 RISK = 0.1  # that more than the wanted share of all such answers is wrong
-LEAST_ANSWERED = 0.2  # of val: fewer pictures say too little about the errors among them
+LEAST_ANSWERED = 0.2  # of val: fewer images say too little about the errors among them
 STEP = 0.005  # of val, from one threshold that is tried to the next
-# of ordinary pictures are less strange than the quantiles that a model keeps: dense at the end
+# of ordinary images are less strange than the quantiles that a model keeps: dense at the end
 SHARES = (*(tenth / 10 for tenth in range(10)), 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
 
 
@@ -47,7 +47,7 @@ class SetLevel:
     """Which classes to name so that the right one is among them so often.
 
     Attributes:
-        coverage: share of pictures whose class is to be in the set.
+        coverage: share of images whose class is to be in the set.
         threshold: the lowest probability of a class in the set; the likeliest is always in it.
     """
 
@@ -63,9 +63,9 @@ class Deciding:
         levels: for some rates of errors, those that can be kept at all.
         sets: for some coverages.
         max_error: the rate that is kept where nobody asks for another; None answers always.
-        ordinary: how strange val's pictures are: quantiles of their strangeness at SHARES,
+        ordinary: how strange val's images are: quantiles of their strangeness at SHARES,
             ascending; empty where that is not known.
-        refused: share of ordinary pictures that may be refused as strangers, where nobody asks for
+        refused: share of ordinary images that may be refused as strangers, where nobody asks for
             another; None refuses none.
     """
 
@@ -110,10 +110,10 @@ class Deciding:
         )
 
     def strangest(self, refused: float | None = None) -> float | None:
-        """Return the strangeness above which pictures are refused; None where none are.
+        """Return the strangeness above which images are refused; None where none are.
 
         Args:
-            refused: share of ordinary pictures that may be; None takes the model's own.
+            refused: share of ordinary images that may be; None takes the model's own.
 
         Raises:
             RecipeError: the model cannot tell strangers.
@@ -129,7 +129,7 @@ class Deciding:
         return float(np.interp(1 - wanted, SHARES, self.ordinary))
 
     def less_strange(self, strangeness: float) -> float | None:
-        """Return the share of ordinary pictures that are less strange; None where not known.
+        """Return the share of ordinary images that are less strange; None where not known.
 
         >>> Deciding(ordinary=tuple(range(len(SHARES)))).less_strange(0.5)
         0.05
@@ -203,7 +203,7 @@ def error_level(probabilities: Probabilities, labels: Labels, max_error: float) 
 
 
 def _steps(count: int) -> NDArray[np.int64]:
-    """Return how many pictures are answered at each threshold that is tried, ascending."""
+    """Return how many images are answered at each threshold that is tried, ascending."""
     shares = np.arange(LEAST_ANSWERED, 1 + STEP / 2, STEP)
     return np.unique(np.clip(np.rint(shares * count), 1, count)).astype(np.int64)
 
@@ -221,7 +221,7 @@ def set_level(probabilities: Probabilities, labels: Labels, coverage: float) -> 
     """Return the probability from which on a class belongs to the set, by split conformal sets.
 
     On average the smallest sets that hold the right class so often (Sadinle, Lei & Wasserman 2019,
-    JASA 114), for pictures like those that the threshold was computed on.
+    JASA 114), for images like those that the threshold was computed on.
     """
     own = np.sort(probabilities[np.arange(len(labels)), labels])
     left_out = len(labels) - math.ceil((len(labels) + 1) * coverage)
@@ -229,7 +229,7 @@ def set_level(probabilities: Probabilities, labels: Labels, coverage: float) -> 
 
 
 def in_set(probabilities: Probabilities, level: SetLevel) -> NDArray[np.bool_]:
-    """Return which classes are in the set of each picture, shape (n, classes).
+    """Return which classes are in the set of each image, shape (n, classes).
 
     >>> in_set(np.array([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25]]), SetLevel(0.9, 0.3)).tolist()
     [[True, False, False], [True, True, False]]

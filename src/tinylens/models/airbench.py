@@ -16,8 +16,8 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 
 HEAD_STD = 1 / 256  # of the head's starting weights: probabilities start even, and stay so for long
 SMALLEST_VARIANCE = 5e-4  # added to each: directions that hold only noise are not blown up
-REFERENCE = 32  # height and width of the pictures that this shape of network was made for
-STRETCH = 250  # pictures whose patches are in memory at a time
+REFERENCE = 32  # height and width of the images that this shape of network was made for
+STRETCH = 250  # images whose patches are in memory at a time
 
 
 def whitened(
@@ -31,7 +31,7 @@ def whitened(
 ) -> keras.Model:
     """Return airbench94's kind of network (Jordan 2024, arXiv:2404.00498), cheaper on a processor.
 
-    A frozen convolution that whitens patches of the training pictures; groups of convolutions, the
+    A frozen convolution that whitens patches of the training images; groups of convolutions, the
     first of which is pooled before its norm, so that norm and ReLU touch a quarter of the values;
     the largest value of each channel; a dense layer. Kernels start as the identity on the channels
     that come in. The paper has GELU everywhere; here it is ReLU where the maps are large, since
@@ -40,7 +40,7 @@ def whitened(
     Args:
         shape: what it is built for.
         widths: channels of each group; every group halves height and width.
-        grey_widths: the same for pictures without colour, which need fewer: on Fashion-MNIST twice
+        grey_widths: the same for images without colour, which need fewer: on Fashion-MNIST twice
             as many add 0.8 points in 10 epochs, at 2.7 times the time. Empty takes `widths`.
         depth: convolutions a group.
         smooth_from: the first group that has SiLU for ReLU, counted from 0.
@@ -73,33 +73,33 @@ def whitened(
     return keras.Model(pixels, head(x), name="whitened")
 
 
-def whitening_kernel(pictures: NDArray[np.floating], side: int) -> NDArray[np.float32]:
-    """Return filters that make patches of `pictures` uncorrelated, each with its negative.
+def whitening_kernel(images: NDArray[np.floating], side: int) -> NDArray[np.float32]:
+    """Return filters that make patches of `images` uncorrelated, each with its negative.
 
     The eigenvectors of the patches' second moments, divided by the root of their eigenvalues
     (Page 2019, "How to train your ResNet 8"); the sign of each is set, so that it is the same on
     every machine.
 
     Args:
-        pictures: float, normalized, shape (n, height, width, channels).
+        images: float, normalized, shape (n, height, width, channels).
         side: of a patch in pixels.
 
     Returns:
         A kernel of shape (side, side, channels, 2 · side² · channels).
     """
-    values, vectors = np.linalg.eigh(_second_moments(pictures, side))
+    values, vectors = np.linalg.eigh(_second_moments(images, side))
     vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(values))])
     filters = (vectors / np.sqrt(values + SMALLEST_VARIANCE))[:, ::-1]
-    kernel = filters.reshape(side, side, pictures.shape[3], -1)
+    kernel = filters.reshape(side, side, images.shape[3], -1)
     return np.concatenate([kernel, -kernel], axis=-1).astype(np.float32)
 
 
-def _second_moments(pictures: NDArray[np.floating], side: int) -> NDArray[np.float64]:
+def _second_moments(images: NDArray[np.floating], side: int) -> NDArray[np.float64]:
     """Return the mean product of each two values of a patch, over all patches."""
-    size = side * side * pictures.shape[3]
+    size = side * side * images.shape[3]
     moments, count = np.zeros((size, size)), 0
-    for start in range(0, len(pictures), STRETCH):
-        stretch = pictures[start : start + STRETCH]
+    for start in range(0, len(images), STRETCH):
+        stretch = images[start : start + STRETCH]
         windows = np.lib.stride_tricks.sliding_window_view(stretch, (side, side), axis=(1, 2))
         patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size)
         moments += patches.T @ patches
@@ -108,9 +108,9 @@ def _second_moments(pictures: NDArray[np.floating], side: int) -> NDArray[np.flo
 
 
 def _whitening(x: Any, shape: NetworkShape) -> Any:
-    """Return the whitened pictures, about REFERENCE pixels wide whatever came in."""
+    """Return the whitened images, about REFERENCE pixels wide whatever came in."""
     if shape.sample is None:
-        raise ValueError("the network whitened needs NetworkShape.sample: some training pictures")
+        raise ValueError("the network whitened needs NetworkShape.sample: some training images")
     strides = max(min(shape.image_shape[:2]) // REFERENCE, 1)
     mean, std = np.asarray([shape.mean, shape.std], np.float32)
     sample = (shape.sample.astype(np.float32) - mean) / std

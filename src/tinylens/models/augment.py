@@ -1,4 +1,4 @@
-"""Random changes of training pictures, as pure functions of pictures and given random numbers.
+"""Random changes of training images, as pure functions of images and given random numbers.
 
 The numbers come from the host (`batches.draws`), so an augmented batch is the same on every backend
 and after every resume.
@@ -38,20 +38,20 @@ def augment(images: Any, draws: Any, spec: AugmentSection) -> Any:
 
 
 def shift_and_flip(images: Any, draws: Any, largest: int, flip: bool) -> Any:
-    """Move each picture by up to `largest` pixels, the border reflected, and mirror some."""
+    """Move each image by up to `largest` pixels, the border reflected, and mirror some."""
     height, width, channels = images.shape[1:]
     rows = _moved(draws[:, ROW], height, largest)
     columns = _moved(draws[:, COLUMN], width, largest)
     if flip:
         mirrored = (width - 1) - columns
         columns = ops.where(draws[:, FLIP, None] < 0.5, columns, mirrored)
-    picture = ops.arange(ops.shape(images)[0], dtype="int32")[:, None, None] * (height * width)
-    pixel = picture + rows[:, :, None] * width + columns[:, None, :]
+    image = ops.arange(ops.shape(images)[0], dtype="int32")[:, None, None] * (height * width)
+    pixel = image + rows[:, :, None] * width + columns[:, None, :]
     return ops.take(ops.reshape(images, (-1, channels)), pixel, axis=0)
 
 
 def change_light(images: Any, draws: Any, brightness: float, contrast: float) -> Any:
-    """Scale each picture around its mean by 1 ± contrast and add ± brightness · 255."""
+    """Scale each image around its mean by 1 ± contrast and add ± brightness · 255."""
     shape = (-1, 1, 1, 1)
     gain = ops.reshape(1 + contrast * (2 * draws[:, CONTRAST] - 1), shape)
     offset = ops.reshape(255 * brightness * (2 * draws[:, BRIGHTNESS] - 1), shape)
@@ -61,7 +61,7 @@ def change_light(images: Any, draws: Any, brightness: float, contrast: float) ->
 
 
 def cut_out(images: Any, draws: Any, side: int) -> Any:
-    """Set a square of `side` pixels, which may reach over the border, to the picture's mean."""
+    """Set a square of `side` pixels, which may reach over the border, to the image's mean."""
     height, width = images.shape[1:3]
     inside = _span(draws[:, CUTOUT_ROW], height, side)[:, :, None]
     inside = ops.logical_and(inside, _span(draws[:, CUTOUT_COLUMN], width, side)[:, None, :])
@@ -70,11 +70,11 @@ def cut_out(images: Any, draws: Any, side: int) -> Any:
 
 
 def shrink(images: Any, height: int, width: int) -> Any:
-    """Make pictures smaller with Pillow's bilinear filter: a triangle as wide as the reduction.
+    """Make images smaller with Pillow's bilinear filter: a triangle as wide as the reduction.
 
     Args:
         images: float tensor, shape (batch, height, width, channels).
-        height: of the result, at most that of the pictures.
+        height: of the result, at most that of the images.
         width: likewise.
     """
     rows = ops.convert_to_tensor(_triangles(images.shape[1], height), dtype=images.dtype)
@@ -97,7 +97,7 @@ def _moved(draw: Any, length: int, largest: int) -> Any:
     """Return int32 coordinates (batch, length), moved by -largest…largest and reflected."""
     offset = ops.cast(ops.floor(draw * (2 * largest + 1)), "int32") - largest
     place = ops.arange(length, dtype="int32")[None, :] + offset[:, None]
-    place = ops.mod(place, max(2 * (length - 1), 1))  # a small picture is reflected repeatedly
+    place = ops.mod(place, max(2 * (length - 1), 1))  # a small image is reflected repeatedly
     return (length - 1) - ops.abs((length - 1) - place)
 
 

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean answer for several views of a picture, as part of a network."""
+"""Test-time augmentation: the mean answer for several views of an image, as part of a network."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ def mean_logits(members: Sequence[keras.Model]) -> keras.Model:
     """Return a model that gives the logarithms of the members' mean probabilities.
 
     Args:
-        members: each from pictures of the same shape to probabilities of the same classes; their
+        members: each from images of the same shape to probabilities of the same classes; their
             layers are used, not copied.
     """
     first = members[0]
-    pictures = keras.Input(first.input_shape[1:], dtype=first.input.dtype, name="image")
+    images = keras.Input(first.input_shape[1:], dtype=first.input.dtype, name="image")
     answers = [
         # a model is a layer here, and layers need names of their own
-        keras.Model(member.input, member.output, name=f"member_{number}")(pictures)
+        keras.Model(member.input, member.output, name=f"member_{number}")(images)
         for number, member in enumerate(members, start=1)
     ]
     mean = keras.layers.Average(dtype="float32", name="mean")(answers)
     positive = keras.layers.Rescaling(1.0, offset=LEAST, dtype="float32", name="positive")(mean)
-    return keras.Model(pictures, keras.ops.log(positive), name="mean_logits")
+    return keras.Model(images, keras.ops.log(positive), name="mean_logits")
 
 
 MIRRORED, SHIFTED = 2, 6  # views that `averaged` knows
 
 
 def averaged(network: keras.Model, views: int) -> keras.Model:
-    """Return a model whose logits are the mean of `network`'s over views of each picture.
+    """Return a model whose logits are the mean of `network`'s over views of each image.
 
     Args:
         network: pixel values to logits; its layers are used, not copied.
-        views: 2 takes the picture and its mirror image. 6 adds both, moved by one pixel up and
+        views: 2 takes the image and its mirror image. 6 adds both, moved by one pixel up and
             left, and down and right; the four moved ones together weigh as much as the two unmoved
             (Jordan 2024, arXiv:2404.00498, section 3.5).
 
@@ -46,36 +46,36 @@ def averaged(network: keras.Model, views: int) -> keras.Model:
     """
     if views not in (MIRRORED, SHIFTED):
         raise ValueError(f"{views} views; there are {MIRRORED} or {SHIFTED}")
-    pictures = keras.Input(network.input_shape[1:], dtype=network.input.dtype, name="image")
-    mean = _with_mirrored(network, pictures)
+    images = keras.Input(network.input_shape[1:], dtype=network.input.dtype, name="image")
+    mean = _with_mirrored(network, images)
     if views == SHIFTED:
-        moved = [_with_mirrored(network, _moved(pictures, start=side)) for side in (True, False)]
+        moved = [_with_mirrored(network, _moved(images, start=side)) for side in (True, False)]
         mean = keras.layers.Average(dtype="float32")(
             [mean, keras.layers.Average(dtype="float32")(moved)]
         )
-    return keras.Model(pictures, mean, name=f"{network.name}_{views}_views")
+    return keras.Model(images, mean, name=f"{network.name}_{views}_views")
 
 
-def _with_mirrored(network: keras.Model, pictures: Any) -> Any:
-    """Return the mean of the logits for pictures and their mirror images."""
-    mirrored = network(keras.ops.flip(pictures, axis=2))
-    return keras.layers.Average(dtype="float32")([network(pictures), mirrored])
+def _with_mirrored(network: keras.Model, images: Any) -> Any:
+    """Return the mean of the logits for images and their mirror images."""
+    mirrored = network(keras.ops.flip(images, axis=2))
+    return keras.layers.Average(dtype="float32")([network(images), mirrored])
 
 
-def _moved(pictures: Any, *, start: bool) -> Any:
+def _moved(images: Any, *, start: bool) -> Any:
     """Move by one pixel along both axes, the border reflected; towards the start or the end."""
     for axis in (1, 2):
-        size = pictures.shape[axis]
+        size = images.shape[axis]
         if start:
-            parts = [_cut(pictures, axis, 1, 0), _cut(pictures, axis, size - 2, 1)]
+            parts = [_cut(images, axis, 1, 0), _cut(images, axis, size - 2, 1)]
         else:
-            parts = [_cut(pictures, axis, 1, size - 2), _cut(pictures, axis, 0, 1)]
-        pictures = keras.layers.Concatenate(axis=axis)(parts)
-    return pictures
+            parts = [_cut(images, axis, 1, size - 2), _cut(images, axis, 0, 1)]
+        images = keras.layers.Concatenate(axis=axis)(parts)
+    return images
 
 
-def _cut(pictures: Any, axis: int, before: int, after: int) -> Any:
+def _cut(images: Any, axis: int, before: int, after: int) -> Any:
     """Take off `before` and `after` rows (axis 1) or columns (axis 2)."""
     off = [(0, 0), (0, 0)]
     off[axis - 1] = (before, after)
-    return keras.layers.Cropping2D(tuple(off))(pictures)
+    return keras.layers.Cropping2D(tuple(off))(images)

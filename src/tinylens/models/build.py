@@ -95,19 +95,19 @@ def defaults(name: str) -> dict[str, Any]:
 def ship(
     network: keras.Model, temperature: float = 1.0, views: int = 1, bend: float = 0.0
 ) -> keras.Model:
-    """Return what ships: plain Keras layers in float32, from uint8 pictures to probabilities.
+    """Return what ships: plain Keras layers in float32, from uint8 images to probabilities.
 
     Args:
         network: a trained network from `build`.
         temperature: what the logits are divided by (Guo et al. 2017); it goes into the weights of
             the last dense layer, so no reader of the model can leave it out.
-        views: of each picture whose logits are averaged; see `tinylens.models.averaging`.
+        views: of each image whose logits are averaged; see `tinylens.models.averaging`.
         bend: how much more than a temperature is needed; see `tinylens.metrics.fit_bend`. Where it
             is not 0, it and the temperature go behind the logits instead of into the weights.
     """
-    pictures = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
+    images = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     # clone_model would build anew in the policy that is set: `plain` says float32 for each layer
-    copy = keras.models.clone_model(network, input_tensors=pictures, clone_function=plain)
+    copy = keras.models.clone_model(network, input_tensors=images, clone_function=plain)
     for source, target in zip(network.layers, copy.layers, strict=True):
         weights = {variable.name: variable.numpy() for variable in source.weights}
         target.set_weights([weights[variable.name] for variable in target.weights])
@@ -127,7 +127,7 @@ def ship_ensemble(
     """Return one model whose probabilities are the calibrated mean of those of several.
 
     Args:
-        members: what `ship` gave for each, of the same classes and size of pictures; their layers
+        members: what `ship` gave for each, of the same classes and size of images; their layers
             are used, not copied.
         temperature: what the logarithms of the mean are divided by.
         bend: as for `ship`.

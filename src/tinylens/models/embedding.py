@@ -1,4 +1,4 @@
-"""What a trained network sees in a picture: the input of its last layer."""
+"""What a trained network sees in an image: the input of its last layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_VALUES = 2**26  # of one layer for one batch: 256 MiB of float32
 
 
 class Embedding:
-    """Features of pictures.
+    """Features of images.
 
     Args:
         path: a model.keras that tinylens wrote.
@@ -38,7 +38,7 @@ class Embedding:
         self._batch = batch_for(self._features)
 
     def __call__(self, images: Images) -> NDArray[np.float32]:
-        """Return the features of uint8 pictures, float32, shape (n, features)."""
+        """Return the features of uint8 images, float32, shape (n, features)."""
         parts = [
             np.asarray(
                 keras.ops.convert_to_numpy(
@@ -52,7 +52,7 @@ class Embedding:
 
 
 def batch_for(network: keras.Model, most: int = BATCH) -> int:
-    """Return how many pictures a network is to answer at once, so that no layer fills the memory.
+    """Return how many images a network is to answer at once, so that no layer fills the memory.
 
     >>> pixels = keras.Input((256, 256, 3))
     >>> batch_for(keras.Model(pixels, keras.layers.Conv2D(64, 3, padding="same")(pixels)))

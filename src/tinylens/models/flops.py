@@ -25,7 +25,7 @@ _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
 
 def forward_flops(network: keras.Model) -> int:
-    """Return the operations of one inference for one picture.
+    """Return the operations of one inference for one image.
 
     Args:
         network: Functional, all sizes known.
@@ -41,7 +41,7 @@ def forward_flops(network: keras.Model) -> int:
 
 
 def training_flops(network: keras.Model) -> int:
-    """Return the operations of one training step for one picture.
+    """Return the operations of one training step for one image.
 
     A layer costs as much again for the gradient of its weights, unless they are frozen, and once
     more for the gradient of its input, unless nothing before it is trained.

@@ -59,9 +59,9 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
 class SmallMapConv2D(keras.layers.Conv2D):
     """A convolution that learns faster on small maps, with TensorFlow on a processor.
 
-    There the gradient of a kernel is a convolution itself, of pictures and gradients with channels
-    and pictures in each other's place; TensorFlow's own kernel takes twice as long for it on maps
-    of 7×7 pixels and three times on 3×3 (256 channels, 500 pictures, bfloat16). Elsewhere, and on
+    There the gradient of a kernel is a convolution itself, of images and gradients with channels
+    and images in each other's place; TensorFlow's own kernel takes twice as long for it on maps
+    of 7×7 pixels and three times on 3×3 (256 channels, 500 images, bfloat16). Elsewhere, and on
     larger maps, this is Keras's layer.
     """
 
@@ -233,7 +233,7 @@ def rows_on_host(array: NDArray[Any]) -> Callable[[Any], Any] | None:
     """Return what gathers rows of `array` within a compiled step and without a copy of the array.
 
     A variable of TensorFlow is a copy, and its making takes another one. PyTorch and JAX have a way
-    of their own to share memory with NumPy, and a GPU wants the pictures in its own memory: None.
+    of their own to share memory with NumPy, and a GPU wants the images in its own memory: None.
 
     Args:
         array: of any type, shape (n, ...).

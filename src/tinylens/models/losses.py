@@ -41,7 +41,7 @@ class LabelsAndTeacher(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, targets: Any, logits: Any) -> Any:
-        """Return the loss of each picture, shape (batch,).
+        """Return the loss of each image, shape (batch,).
 
         Args:
             targets: shape (batch, 2 · classes): one-hot labels, then the teacher's softened

@@ -1,4 +1,4 @@
-"""Networks of keras.applications, whose weights others have trained, for pictures of any size."""
+"""Networks of keras.applications, whose weights others have trained, for images of any size."""
 
 from __future__ import annotations
 
@@ -132,16 +132,16 @@ def backbone(
 ) -> keras.Model:
     """Return a network of keras.applications under a new head, with weights drawn from the seed.
 
-    Pictures are scaled as its authors did, whatever their mean; grey ones become three channels.
+    Images are scaled as its authors did, whatever their mean; grey ones become three channels.
 
     Args:
         shape: what it is built for.
         architecture: a name in keras.applications.
-        times: how many times as high and wide pictures are made; 0 brings them to 96 pixels or
+        times: how many times as high and wide images are made; 0 brings them to 96 pixels or
             more.
 
     Raises:
-        RecipeError: pictures too small for it.
+        RecipeError: images too small for it.
     """
     pixels = keras.Input(shape.image_shape, name="image")
     x = pixels if shape.image_shape[2] == 3 else keras.layers.Concatenate()([pixels] * 3)
@@ -158,7 +158,7 @@ def backbone(
 
 
 def times_of(image_shape: tuple[int, ...]) -> int:
-    """Return how many times as high and wide pictures of a shape are to be made.
+    """Return how many times as high and wide images of a shape are to be made.
 
     >>> times_of((28, 28, 1)), times_of((32, 32, 3)), times_of((128, 128, 3))
     (4, 3, 1)
@@ -174,7 +174,7 @@ def application(architecture: str, **options: Any) -> keras.Model:
         options: of its function in keras.applications.
 
     Raises:
-        RecipeError: pictures too small for it.
+        RecipeError: images too small for it.
     """
     chosen = {"include_top": False, "weights": None, "pooling": "avg"}
     try:
@@ -198,13 +198,13 @@ def preprocessing(architecture: str) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def takes_blue_first(architecture: str) -> bool:
-    """Return whether an architecture was trained on pictures with blue as the first channel."""
+    """Return whether an architecture was trained on images with blue as the first channel."""
     answers = _preprocessed(architecture)
     return bool(answers[1, 2] != answers[0, 2])  # red lit, and it is the last one that changes
 
 
 def first_kernel(network: keras.Model) -> Any:
-    """Return the kernel that looks at the channels of the pictures."""
+    """Return the kernel that looks at the channels of the images."""
     layers = (layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
     return next(layers).kernel
 

@@ -1,4 +1,4 @@
-"""Residual networks for 32×32 pictures (He et al. 2016, arXiv:1512.03385, section 4.2)."""
+"""Residual networks for 32×32 images (He et al. 2016, arXiv:1512.03385, section 4.2)."""
 
 from __future__ import annotations
 

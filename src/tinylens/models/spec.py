@@ -23,7 +23,7 @@ class NetworkShape:
         mean: of each channel's pixel values, 0 to 255.
         std: of each channel's pixel values.
         seed: of the starting weights and of dropout.
-        sample: some training pictures, uint8, shape (n, height, width, channels), for networks
+        sample: some training images, uint8, shape (n, height, width, channels), for networks
             whose starting weights are computed from them.
     """
 
@@ -43,7 +43,7 @@ class NetworkShape:
 
 
 def normalized_input(shape: NetworkShape) -> tuple[Any, Any]:
-    """Return the input and the pictures scaled to mean 0 and standard deviation 1 a channel."""
+    """Return the input and the images scaled to mean 0 and standard deviation 1 a channel."""
     pixels = keras.Input(shape.image_shape, name="image")
     scale = [1 / std for std in shape.std]
     offset = [-mean / std for mean, std in zip(shape.mean, shape.std, strict=True)]

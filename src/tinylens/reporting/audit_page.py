@@ -1,4 +1,4 @@
-"""audit.html: what was found, and a page to go through it, picture by picture, by key or click."""
+"""audit.html: what was found, and a page to go through it, image by image, by key or click."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinylens.data.corrections import COLUMNS, picture_mark
+from tinylens.data.corrections import COLUMNS, image_mark
 from tinylens.data.dataset import Dataset
 from tinylens.reporting.document import document
 from tinylens.results import Audit, LabelIssue, Oddity, Twin
@@ -21,7 +21,7 @@ SHOWN = 300  # of each kind: at 32×32 pixels in colour the page stays under 5 M
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A picture on the page.
+    """An image on the page.
 
     Attributes:
         image: uint8, shape (height, width, channels).
@@ -36,24 +36,24 @@ class Shown:
 
 @dataclass(frozen=True, eq=False)
 class Card:
-    """A picture to decide about; the attributes up to `given` go into fixes.csv.
+    """An image to decide about; the attributes up to `given` go into fixes.csv.
 
     Attributes:
         proposed: the class to change to, or "".
         advice: "change", "drop" or "keep".
         why: what is wrong with it, in words.
-        pictures: it, and the one that it is compared with.
+        images: it, and the one that it is compared with.
     """
 
     split: str
     index: int
-    picture: str
+    image: str
     path: str
     given: str
     proposed: str
     advice: str
     why: str
-    pictures: tuple[Shown, ...]
+    images: tuple[Shown, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ def _decks(audit: Audit, parts: Mapping[str, Dataset]) -> Iterator[Deck]:
     repeated = [twin for twin in audit.duplicates if not twin.leaks]
     yield _deck(
         "leaks",
-        "Test pictures that are trained on",
+        "Test images that are trained on",
         "Each flatters the figure. Dropped from train, the test part stays what it was.",
         audit.leaks,
         lambda twin: _twin_card(twin, parts),
@@ -96,27 +96,27 @@ def _decks(audit: Audit, parts: Mapping[str, Dataset]) -> Iterator[Deck]:
     yield _deck(
         "labels",
         "Labels that are probably wrong",
-        "Networks that never saw the picture answer another class, and are sure of it.",
+        "Networks that never saw the image answer another class, and are sure of it.",
         audit.label_issues,
         lambda issue: _label_card(issue, parts),
     )
     yield _deck(
         "repeats",
-        "Pictures that occur twice",
+        "Images that occur twice",
         "Within one part they count twice; with two labels, one of these is wrong.",
         sorted(repeated, key=lambda twin: (twin.labels[0] == twin.labels[1], twin.distance)),
         lambda twin: _twin_card(twin, parts),
     )
     yield _deck(
         "outliers",
-        "Pictures unlike all others",
+        "Images unlike all others",
         "Rare ones worth more of their kind, or ones that do not belong here.",
         audit.outliers,
         lambda oddity: _odd_card(oddity, parts),
     )
     yield _deck(
         "odd",
-        "Odd pictures",
+        "Odd images",
         "There is nothing in them to learn from, or something else is wrong with them.",
         audit.odd,
         lambda oddity: _odd_card(oddity, parts),
@@ -135,12 +135,12 @@ def _label_card(issue: LabelIssue, parts: Mapping[str, Dataset]) -> Card:
         proposed=issue.proposed,
         advice="change",
         why=f"{issue.given} has a probability of {1 - issue.score:.3f}",
-        pictures=(_shown(issue.split, issue.index, parts),),
+        images=(_shown(issue.split, issue.index, parts),),
     )
 
 
 def _twin_card(twin: Twin, parts: Mapping[str, Dataset]) -> Card:
-    """Return a card about the picture of a pair that is not in test, or else about the second."""
+    """Return a card about the image of a pair that is not in test, or else about the second."""
     a, b = (twin.splits[0], twin.a), (twin.splits[1], twin.b)
     own, other = (a, b) if b[0] == "test" and a[0] != "test" else (b, a)
     alike = (
@@ -152,7 +152,7 @@ def _twin_card(twin: Twin, parts: Mapping[str, Dataset]) -> Card:
         proposed="",
         advice="drop",
         why=f"{alike}{contradicts}",
-        pictures=(_shown(*own, parts), _shown(*other, parts)),
+        images=(_shown(*own, parts), _shown(*other, parts)),
     )
 
 
@@ -162,7 +162,7 @@ def _odd_card(oddity: Oddity, parts: Mapping[str, Dataset]) -> Card:
         proposed="",
         advice="keep",
         why=oddity.reason,
-        pictures=(_shown(oddity.split, oddity.index, parts),),
+        images=(_shown(oddity.split, oddity.index, parts),),
     )
 
 
@@ -171,7 +171,7 @@ def _place(split: str, index: int, parts: Mapping[str, Dataset]) -> dict[str, An
     return {
         "split": split,
         "index": index,
-        "picture": picture_mark(part.images[index]),
+        "image": image_mark(part.images[index]),
         "path": part.paths[index] if part.paths else "",
         "given": part.class_names[part.labels[index]],
     }

@@ -287,9 +287,9 @@ def reliability(contents: Contents) -> Figure:
         color=[GREEN, VERMILION],
         label=["right", "wrong"],
     )
-    lower.set_yscale("symlog", linthresh=10)  # nearly all pictures are in the last bar
+    lower.set_yscale("symlog", linthresh=10)  # nearly all images are in the last bar
     lower.yaxis.set_major_formatter("{x:,.0f}")
-    lower.set_ylabel("pictures")
+    lower.set_ylabel("images")
     lower.set_xlabel("confidence, %")
     lower.legend(loc="upper left", ncols=2)
     return figure
@@ -332,28 +332,28 @@ def learning_curve(curve: LearningCurve) -> Figure:
     """Error by training images on two logarithmic scales: a power law is straight there."""
     figure = new_figure(6.4, 4)
     axes = figure.subplots()
-    measured = [(point.pictures, point.error) for point in curve.points]
-    expected = [(point.pictures, point.error) for point in curve.fitted]
+    measured = [(point.images, point.error) for point in curve.points]
+    expected = [(point.images, point.error) for point in curve.fitted]
     for rows, name, colour in ((expected, "power law", GREY), (measured, "val", ORANGE)):
-        pictures = [n for n, _ in rows]
+        images = [n for n, _ in rows]
         middle = np.array([100 * (error.value or 0) for _, error in rows])
         ends = 100 * np.array([error.ci95 or (0, 0) for _, error in rows]).reshape(-1, 2)
         if name == "val":
             reach = np.abs(ends - middle[:, None]).T
-            axes.errorbar(pictures, middle, reach, fmt="s", capsize=3, color=colour, label=name)
+            axes.errorbar(images, middle, reach, fmt="s", capsize=3, color=colour, label=name)
         elif rows:
-            axes.plot(pictures, middle, color=colour, label=name)
-            axes.fill_between(pictures, ends[:, 0], ends[:, 1], color=colour, alpha=0.2)
+            axes.plot(images, middle, color=colour, label=name)
+            axes.fill_between(images, ends[:, 0], ends[:, 1], color=colour, alpha=0.2)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(ScalarFormatter())  # errors seldom span a power of ten
-    most = curve.points[-1].pictures
-    places = [*(point.pictures for point in curve.points), 2 * most]
+    most = curve.points[-1].images
+    places = [*(point.images for point in curve.points), 2 * most]
     axes.set_xticks(places, [f"{place:,}" for place in places])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_title("Wrong by training pictures")
-    axes.set_xlabel("training pictures")
+    axes.set_title("Wrong by training images")
+    axes.set_xlabel("training images")
     axes.set_ylabel("wrong, %")
     axes.legend()
     return figure
@@ -372,8 +372,8 @@ def worst_mistakes(contents: Contents) -> Figure:
         axes.set_axis_off()
     for axes, mistake in zip(panels, mistakes, strict=False):  # the last line may be short
         grey = mistake.image.shape[2] == 1
-        picture = mistake.image[..., 0] if grey else mistake.image
-        axes.imshow(picture, cmap="gray" if grey else None, vmin=0, vmax=255)
+        image = mistake.image[..., 0] if grey else mistake.image
+        axes.imshow(image, cmap="gray" if grey else None, vmin=0, vmax=255)
         words = f"{shortened(mistake.label, 16)} →\n{shortened(mistake.answer, 16)}"
         axes.set_title(
             f"{words}\n{percent(mistake.confidence)} %", fontsize=8, weight="normal", loc="center"
@@ -409,8 +409,8 @@ def formats(scorecard: Scorecard) -> Figure:
     titles = {
         "Apart from Keras, at most": "probability",
         "Size": "MB",
-        "One picture, p50 to p95": "ms",
-        f"{scorecard.batch} at once": "pictures a second",
+        "One image, p50 to p95": "ms",
+        f"{scorecard.batch} at once": "images a second",
     }
     for axes, (title, unit) in zip(panels, titles.items(), strict=True):
         axes.set_title(title)
@@ -502,9 +502,9 @@ def _short_verdict(pair: Pair) -> str:
 
 
 def overlay(image: NDArray[np.uint8], heat: Heatmaps) -> NDArray[np.uint8]:
-    """Return a picture in grey with its heatmap over it, uint8, shape (h, w, 3).
+    """Return an image in grey with its heatmap over it, uint8, shape (h, w, 3).
 
-    It is as many times as large as the picture as makes it at least SIDE pixels wide.
+    It is as many times as large as the image as makes it at least SIDE pixels wide.
 
     Args:
         image: uint8, shape (height, width, channels).
@@ -527,33 +527,33 @@ def explained(sheet: Sheet, method: str) -> Figure:
         sheet: to draw.
         method: of the heatmaps, "grad-cam" or "occlusion".
     """
-    lines = len(sheet.pictures)
-    first = sheet.pictures[0]
+    lines = len(sheet.images)
+    first = sheet.images[0]
     columns = 1 + len(first.heats) + len(first.neighbours)
     figure = new_figure(max(1.35 * columns, 4), 1.62 * lines + 0.5)
     figure.suptitle(f"{sheet.title}: {METHODS[method]}", fontsize=11, weight="bold")
     panels = figure.subplots(lines, columns, squeeze=False)
-    for axes, picture in zip(panels, sheet.pictures, strict=True):
-        _line(axes, picture, method)
+    for axes, image in zip(panels, sheet.images, strict=True):
+        _line(axes, image, method)
     return figure
 
 
-def _line(panels: NDArray[np.object_], picture: Explained, method: str) -> None:
-    name = shortened(Path(picture.name).name, 18)
-    answer = f"{shortened(picture.answer, 12)}, {percent(picture.confidence)} %"
-    shown = [(picture.image, f"{name}\n{answer}")]
-    for heat in picture.heats:
+def _line(panels: NDArray[np.object_], sample: Explained, method: str) -> None:
+    name = shortened(Path(sample.name).name, 18)
+    answer = f"{shortened(sample.answer, 12)}, {percent(sample.confidence)} %"
+    shown = [(sample.image, f"{name}\n{answer}")]
+    for heat in sample.heats:
         words = f"for {shortened(heat.class_name, 14)}\n{percent(heat.probability)} %"
         words += f", −{heat.largest:.2f}" if method == "occlusion" else ""
-        shown.append((overlay(picture.image, heat.map), words))
-    for each in picture.neighbours:
+        shown.append((overlay(sample.image, heat.map), words))
+    for each in sample.neighbours:
         words = f"{shortened(each.label, 16)}\nat {each.distance:.2f}"
         shown.append((each.image, words))
     for axes, (image, words) in zip(panels, shown, strict=True):
-        _picture(axes, image, words)
+        _image(axes, image, words)
 
 
-def _picture(axes: Axes, image: NDArray[np.uint8], words: str) -> None:
+def _image(axes: Axes, image: NDArray[np.uint8], words: str) -> None:
     grey = image.shape[2] == 1
     axes.set_axis_off()
     axes.imshow(image[..., 0] if grey else image, cmap="gray" if grey else None, vmin=0, vmax=255)

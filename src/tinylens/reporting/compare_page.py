@@ -1,4 +1,4 @@
-"""comparison.html and its plot: which run is better, class by class, and on which pictures."""
+"""comparison.html and its plot: which run is better, class by class, and on which images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinylens.reporting import charts
 from tinylens.reporting.document import document
 from tinylens.run import Run
 
-SHOWN = 24  # pictures that one run alone answers right
+SHOWN = 24  # images that one run alone answers right
 LEAST_REACH = 0.01  # of the axis of differences, on either side of zero
 
 
@@ -65,7 +65,7 @@ def write(
         folder: made if it is missing.
         comparison: of the runs.
         sides: the runs, in the order of the comparison.
-        test: the pictures that they were judged on; None shows none.
+        test: the images that they were judged on; None shows none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = {"report": folder / "comparison.html"}
@@ -126,7 +126,7 @@ def _p_text(p_value: float) -> str:
 
 
 def _sides(pair: Pair, judged: Mapping[str, Judged], test: Dataset) -> list[dict[str, Any]]:
-    """Return for each run the pictures that it alone answers right, the surest mistakes first."""
+    """Return for each run the images that it alone answers right, the surest mistakes first."""
     order = (
         (pair.first, pair.second, pair.only_first),
         (pair.second, pair.first, pair.only_second),
@@ -136,13 +136,13 @@ def _sides(pair: Pair, judged: Mapping[str, Judged], test: Dataset) -> list[dict
             "right": right,
             "wrong": wrong,
             "count": len(rows),
-            "pictures": _pictures(np.array(rows, np.int64), judged[wrong].probabilities, test),
+            "images": _images(np.array(rows, np.int64), judged[wrong].probabilities, test),
         }
         for right, wrong, rows in order
     ]
 
 
-def _pictures(rows: NDArray[np.int64], wrong: Probabilities, test: Dataset) -> list[dict[str, Any]]:
+def _images(rows: NDArray[np.int64], wrong: Probabilities, test: Dataset) -> list[dict[str, Any]]:
     confidence = wrong[rows].max(axis=1) if len(rows) else np.zeros(0)
     chosen = rows[np.argsort(-confidence, kind="stable")[:SHOWN]]
     return [

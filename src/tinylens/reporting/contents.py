@@ -29,7 +29,7 @@ from tinylens.run import Arrays, Run, RunInfo
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """A test picture that was answered wrongly.
+    """A test image that was answered wrongly.
 
     Attributes:
         image: uint8, shape (height, width, channels).
@@ -78,9 +78,9 @@ class Contents:
         confused: some mistakes of every confusion on test; none in a run of an earlier version.
         hashes: SHA-256 of the shipped files by name, of those that are there.
         model: what model.onnx says of itself, where it is there.
-        robustness: accuracy on changed pictures, where that was measured.
+        robustness: accuracy on changed images, where that was measured.
         audit: faults of the data set, where they were looked for.
-        learning_curve: what more pictures would give, where that was measured.
+        learning_curve: what more images would give, where that was measured.
         predictions: the arrays that `Run.predictions` gives.
     """
 
@@ -118,7 +118,7 @@ class Contents:
             )
         if probabilities.shape != (test.n, len(test.per_class)):
             raise RunError(
-                f"{run.path}: evaluation.json speaks of {test.n} test pictures and "
+                f"{run.path}: evaluation.json speaks of {test.n} test images and "
                 f"{len(test.per_class)} classes, predictions.npz has the shape "
                 f"{probabilities.shape}; they are of two trainings: train again into a new folder"
             )

@@ -1,4 +1,4 @@
-"""One HTML file that holds all it shows, style, script and pictures, and needs no network."""
+"""One HTML file that holds all it shows, style, script and images, and needs no network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinylens.reporting.wording import share_text, span_text
 from tinylens.results import percent
 
 PACKAGE = "tinylens.reporting"
-PICTURE_SIDE = 128  # pixels; larger pictures are shown smaller
+IMAGE_SIDE = 128  # pixels; larger images are shown smaller
 
 
 def document(
@@ -62,10 +62,10 @@ def _source(name: str) -> str:
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:
-    """Return a picture, uint8, shape (height, width, channels), as a PNG inside an address."""
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    if max(picture.size) > PICTURE_SIDE:
-        picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    """Return an image, uint8, shape (height, width, channels), as a PNG inside an address."""
+    sample = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    if max(sample.size) > IMAGE_SIDE:
+        sample.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    sample.save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

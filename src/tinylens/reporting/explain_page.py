@@ -49,7 +49,7 @@ def render(explanations: Explanations) -> str:
 
 
 def _scale() -> NDArray[np.uint8]:
-    """Return the colours from 0 to 1 as a picture of one row, uint8, shape (1, 64, 3)."""
+    """Return the colours from 0 to 1 as an image of one row, uint8, shape (1, 64, 3)."""
     colours = mpl.colormaps[charts.COLOURS](np.linspace(0, 1, 64))[None, :, :3]
     return (255 * colours).round().astype(np.uint8)
 

@@ -158,14 +158,14 @@ def _accuracy(right: NDArray[np.bool_], of: int) -> dict[str, Any]:
     """Return how many images there are, their share, and the accuracy on them."""
     count, correct = len(right), int(right.sum())
     found = Score(correct / count, wilson_interval(correct, count)) if count else NOTHING
-    return {"pictures": count, "share": count / of, "accuracy": found}
+    return {"images": count, "share": count / of, "accuracy": found}
 
 
 # --- robustness
 
 
 def _robustness(found: Robustness | None) -> dict[str, Any] | None:
-    """Return rows of accuracies; a cell is coloured by its share of what clean pictures reach."""
+    """Return rows of accuracies; a cell is coloured by its share of what clean images reach."""
     if found is None:
         return None
     clean = found.clean.value or 1.0
@@ -188,14 +188,14 @@ def _robustness(found: Robustness | None) -> dict[str, Any] | None:
 
 
 def _audited(contents: Contents) -> dict[str, Any] | None:
-    """Return the accuracy on test with and without the pictures that an audit found at fault."""
+    """Return the accuracy on test with and without the images that an audit found at fault."""
     audit = contents.audit
     if audit is None:
         return None
     right = contents.probabilities.argmax(axis=1) == contents.labels
     doubted = "test" in audit.doubted
     without = [("the whole test part", frozenset[int]())]
-    without.append(("without pictures that are trained on", audit.leaked))
+    without.append(("without images that are trained on", audit.leaked))
     if doubted:
         without.append(("without labels that are probably wrong", audit.suspected))
         without.append(("without both", audit.leaked | audit.suspected))
@@ -234,7 +234,7 @@ def _curves(contents: Contents) -> str:
 def _learning_curve(curve: LearningCurve | None) -> str:
     if curve is None:
         return ""
-    description = f"Error on val by the number of training pictures. {curve.words}"
+    description = f"Error on val by the number of training images. {curve.words}"
     return charts.as_svg(charts.learning_curve(curve), "learning", description)
 
 

@@ -68,7 +68,7 @@ def overview(evaluation: Evaluation) -> Table:
     for name in parts:
         table.add_column(name, justify="right", no_wrap=True)
     splits = [evaluation.splits[name] for name in parts]
-    table.add_row("Pictures", *(f"{scores.n:,}" for scores in splits))
+    table.add_row("Images", *(f"{scores.n:,}" for scores in splits))
     for figure in shown_figures(max((len(scores.per_class) for scores in splits), default=0)):
         if figure.short:
             cells = [_cell(figure, getattr(scores, figure.field)) for scores in splits]
@@ -90,7 +90,7 @@ def per_class(evaluation: Evaluation, split: str = "test") -> Table:
     table.add_column(Text(f"Class ({split})"))  # the one that gives way where 80 columns are few
     for title in ("Precision %", "Recall %", "F1 %"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("Pictures", justify="right", no_wrap=True)
+    table.add_column("Images", justify="right", no_wrap=True)
     for row in evaluation.splits[split].per_class:
         cells = [_cell(_SHARE, score) for score in (row.precision, row.recall, row.f1)]
         table.add_row(Text(shortened(row.name, _NAME_LENGTH)), *cells, f"{row.support:,}")
@@ -104,7 +104,7 @@ def differences(pair: Pair) -> Table:
     table.add_column(Text("Class"))
     table.add_column("Points", justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
-    table.add_column("Pictures", justify="right", no_wrap=True)
+    table.add_column("Images", justify="right", no_wrap=True)
     rows = [("all classes", pair.accuracy, pair.p_value, pair.n)]
     rows += [(each.name, each.recall, each.p_value, each.support) for each in pair.classes]
     for name, found, p_value, support in rows:
@@ -144,8 +144,8 @@ def _suspects(found: Audit) -> list[tuple[str, list[tuple[str, str]]]]:
 
     repeats = [twin for twin in found.duplicates if not twin.leaks]
     kinds = [
-        ("leaks: test pictures trained on", twins(found.leaks)),
-        ("pictures that occur twice", twins(repeats)),
+        ("leaks: test images trained on", twins(found.leaks)),
+        ("images that occur twice", twins(repeats)),
         ("… with two labels", twins(found.contradictions)),
     ]
     if found.doubted:
@@ -154,9 +154,9 @@ def _suspects(found: Audit) -> list[tuple[str, list[tuple[str, str]]]]:
             for each in found.label_issues
         ]
         kinds.append(("labels that are probably wrong", words))
-    oddities = [("odd pictures", found.odd)]
+    oddities = [("odd images", found.odd)]
     if found.compared:
-        oddities.insert(0, ("pictures unlike all others", found.outliers))
+        oddities.insert(0, ("images unlike all others", found.outliers))
     for title, rows in oddities:
         words = [(row.split, f"{row.split} {row.index}: {row.given}, {row.reason}") for row in rows]
         kinds.append((title, words))
@@ -174,7 +174,7 @@ def _audit_caption(found: Audit) -> str:
     rest = [name for name in found.counts if name not in found.doubted]
     if rest:
         return f"labels of {', '.join(rest)} were not looked at: --folds 5 does"
-    return "labels: confident learning on answers of networks that never saw the picture"
+    return "labels: confident learning on answers of networks that never saw the image"
 
 
 def corruptions(found: Robustness) -> Table:
@@ -182,7 +182,7 @@ def corruptions(found: Robustness) -> Table:
     error = found.mean_corruption_error
     low, high = (percent(end) for end in error.ci95 or (0, 1))
     caption = (
-        f"accuracy on {found.pictures:,} test pictures, %; as they are {share_text(found.clean)}; "
+        f"accuracy on {found.images:,} test images, %; as they are {share_text(found.clean)}; "
         f"mean corruption error {share_text(error)} ({low}–{high})"
     )
     table = plain_table(caption=caption)
@@ -196,7 +196,7 @@ def corruptions(found: Robustness) -> Table:
 
 
 def small_changes(found: Robustness) -> Table:
-    """Return the accuracy on pictures that were moved, turned, mirrored or compressed."""
+    """Return the accuracy on images that were moved, turned, mirrored or compressed."""
     table = plain_table()
     table.add_column("Small changes", no_wrap=True)
     table.add_column("Accuracy %", justify="right", no_wrap=True)
@@ -206,13 +206,13 @@ def small_changes(found: Robustness) -> Table:
 
 
 def explanations(found: Explanations) -> Table:
-    """Return each explained picture with its answer and what the nearest training pictures are."""
+    """Return each explained image with its answer and what the nearest training images are."""
     table = plain_table()
-    for name in ("Picture", "Class", "Answer", "Nearest training pictures"):
+    for name in ("Image", "Class", "Answer", "Nearest training images"):
         table.add_column(name, overflow="fold")
     table.add_column("Sure %", justify="right", no_wrap=True)
     for sheet in found.sheets:
-        for each in sheet.pictures:
+        for each in sheet.images:
             near = Counter(neighbour.label for neighbour in each.neighbours)
             table.add_row(
                 Text(each.name),
@@ -246,7 +246,7 @@ def spread(summary: Summary) -> Table:
 
 def sizes(found: Sequence[NetworkSize]) -> Table:
     """Return how large, right and fast networks are, a row each."""
-    table = plain_table(caption="on test; (…) 95 % interval; ms: one picture, one core, median")
+    table = plain_table(caption="on test; (…) 95 % interval; ms: one image, one core, median")
     table.add_column("Network")
     for title in ("Weights", "ONNX kB", "Accuracy %", "ms"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -260,7 +260,7 @@ def sizes(found: Sequence[NetworkSize]) -> Table:
 def gap_parts(parts: GapParts) -> Table:
     """Return the error on test and the gap, with the parts that add up to them."""
     leaks = leak_words(parts)
-    table = plain_table(caption=f"points of all pictures; (…) 95 % interval. {leaks}".rstrip())
+    table = plain_table(caption=f"points of all images; (…) 95 % interval. {leaks}".rstrip())
     table.add_column("In parts")
     table.add_column("Points", justify="right", no_wrap=True)
     table.add_column("Share %", justify="right", no_wrap=True)
@@ -275,13 +275,13 @@ def gap_parts(parts: GapParts) -> Table:
 
 def learning_curve(curve: LearningCurve) -> Table:
     """Return the error of networks trained on parts of train, a row a size."""
-    table = plain_table(caption=f"recipe {curve.recipe}, on {curve.judged:,} pictures of val")
-    for title in ("Pictures", "Passes", "Wrong %", "by seed"):
+    table = plain_table(caption=f"recipe {curve.recipe}, on {curve.judged:,} images of val")
+    for title in ("Images", "Passes", "Wrong %", "by seed"):
         table.add_column(title, justify="right", no_wrap=True)
     for point in curve.points:
         by_seed = " ".join(f"{100 * error:.2f}" for error in point.by_seed)
         wrong = _cell(_SHARE, point.error)
-        table.add_row(f"{point.pictures:,}", f"{point.epochs:.1f}", wrong, by_seed)
+        table.add_row(f"{point.images:,}", f"{point.epochs:.1f}", wrong, by_seed)
     return table
 
 
@@ -302,12 +302,12 @@ def _cell(figure: Figure, score: Score) -> Text:
 
 def formats(scorecard: Scorecard) -> Table:
     """Return a line a file."""
-    parts = {(row.part, row.pictures) for row in scorecard.rows}
-    judged = " and ".join(f"{count:,} pictures of {part}" for part, count in sorted(parts))
+    parts = {(row.part, row.images) for row in scorecard.rows}
+    judged = " and ".join(f"{count:,} images of {part}" for part, count in sorted(parts))
     found = plain_table(
         caption=f"against Keras on {judged}: same answers, largest difference between "
-        "probabilities, points of accuracy with 95 % interval; milliseconds for one picture, "
-        "median and 95th percentile; pictures a second, "
+        "probabilities, points of accuracy with 95 % interval; milliseconds for one image, "
+        "median and 95th percentile; images a second, "
         f"{scorecard.batch} at once, {scorecard.threads} threads"
     )
     found.add_column("Format", no_wrap=True)

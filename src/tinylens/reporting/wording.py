@@ -34,7 +34,7 @@ class Figure:
 
 
 FIGURES = (
-    Figure("accuracy", "Accuracy", "Accuracy", "share of pictures answered right"),
+    Figure("accuracy", "Accuracy", "Accuracy", "share of images answered right"),
     Figure("top5", "Top-5", "Top-5 accuracy", "the right class is among the five most probable"),
     Figure(
         "log_loss", "Log loss", "Log loss", "mean −log of the true class's probability", 3, False
@@ -42,15 +42,13 @@ FIGURES = (
     Figure("brier", "Brier", "Brier score", "squared distance from the right answer", 3, False),
     Figure("ece", "ECE", "Calibration error", "how far confidence is from accuracy, on average"),
     Figure("precision_macro", "Precision", "Precision, macro", "right among a class's answers"),
-    Figure("recall_macro", "Recall", "Recall, macro", "right among a class's pictures"),
+    Figure("recall_macro", "Recall", "Recall, macro", "right among a class's images"),
     Figure("f1_macro", "F1", "F1, macro", "harmonic mean of precision and recall"),
-    Figure("precision_weighted", "", "Precision, weighted", "classes weighed by their pictures"),
+    Figure("precision_weighted", "", "Precision, weighted", "classes weighed by their images"),
     Figure("recall_weighted", "", "Recall, weighted", "the same as accuracy"),
-    Figure("f1_weighted", "", "F1, weighted", "classes weighed by their pictures"),
+    Figure("f1_weighted", "", "F1, weighted", "classes weighed by their images"),
     Figure("mcc", "MCC", "Matthews correlation", "0 is guessing, 1 is perfect", 3, False),
-    Figure(
-        "roc_auc_macro", "ROC AUC", "ROC AUC, macro", "own pictures rank above others", 3, False
-    ),
+    Figure("roc_auc_macro", "ROC AUC", "ROC AUC, macro", "own images rank above others", 3, False),
 )
 
 
@@ -83,7 +81,7 @@ def interval_text(figure: Figure, score: Score) -> str:
 
 
 def small_change_rows(found: Robustness) -> list[tuple[str, Score]]:
-    """Return small changes in words, each with the accuracy on pictures changed so."""
+    """Return small changes in words, each with the accuracy on images changed so."""
     rows = [(f"moved by {n} pixel{'s' * (n > 1)}", score) for n, score in found.shifts.items()]
     rows += [(f"turned by {n}°", score) for n, score in found.turns.items()]
     rows += [("mirrored", found.mirrored)]
@@ -145,12 +143,12 @@ def leak_words(parts: GapParts) -> str:
     leaks = parts.leaks
     if leaks is None:
         return ""
-    if not leaks.pictures:
-        return "No picture of test occurs in train or val."
+    if not leaks.images:
+        return "No image of test occurs in train or val."
     low, high = leaks.lift.ci95 or (0.0, 0.0)
-    number = "picture of test occurs" if leaks.pictures == 1 else "pictures of test occur"
+    number = "image of test occurs" if leaks.images == 1 else "images of test occur"
     return (
-        f"{leaks.pictures:,} {number} in train or val, too; they lift the accuracy on test by "
+        f"{leaks.images:,} {number} in train or val, too; they lift the accuracy on test by "
         f"{points(leaks.lift.value or 0.0)} points ({points(low)} to {points(high)})."
     )
 
@@ -167,7 +165,7 @@ def _group(title: str, found: Sum) -> Group:
 
 
 def _texts(score: Score, decimals: int = 1) -> tuple[str, str]:
-    """Return a share of pictures as points or as percent, and its interval."""
+    """Return a share of images as points or as percent, and its interval."""
     if score.value is None or score.ci95 is None:
         return "–", ""
 

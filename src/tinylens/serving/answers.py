@@ -37,11 +37,11 @@ def render_slowly(question: Question) -> Render:
 
     def slowly(hosted: Hosted, ticket: Ticket, predictions: Sequence[Prediction]) -> Reply:
         rows = []
-        pictures = ticket.pictures or []
-        for part, picture, found in zip(ticket.parts, pictures, predictions, strict=True):
+        images = ticket.images or []
+        for part, image, found in zip(ticket.parts, images, predictions, strict=True):
             row = _row(ticket, part.name, found)
-            row["seen"] = _seen(picture) if question.seen else None
-            row["look"] = _look(hosted, picture, found) if question.look else None
+            row["seen"] = _seen(image) if question.seen else None
+            row["look"] = _look(hosted, image, found) if question.look else None
             rows.append(row)
         return _reply(hosted, ticket, rows)
 
@@ -49,7 +49,7 @@ def render_slowly(question: Question) -> Render:
 
 
 def _reply(hosted: Hosted, ticket: Ticket, rows: list[dict[str, Any]]) -> Reply:
-    """Return 200 where any picture could be read; else 413 or 422, and the first one's error."""
+    """Return 200 where any image could be read; else 413 or 422, and the first one's error."""
     tree: dict[str, Any] = {
         "model": {"name": hosted.name, "sha256": hosted.sha256},
         "request_id": ticket.request_id,
@@ -60,7 +60,7 @@ def _reply(hosted: Hosted, ticket: Ticket, rows: list[dict[str, Any]]) -> Reply:
     errors = [row["error"] for row in rows]
     if None not in errors:
         status = 413 if all(error.startswith(TOO_LARGE) for error in errors) else 422
-        tree["error"] = f"no picture could be read: {errors[0]}"
+        tree["error"] = f"no image could be read: {errors[0]}"
     # 10 of some 250 µs a request; a compiled writer would take 1, and be one more dependency
     return Reply(status, json.dumps(tree).encode())
 
@@ -86,22 +86,22 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _seen(picture: Read) -> str | None:
-    """Return the picture that the network saw, as a data URI."""
-    if picture.image is None:
+def _seen(sample: Read) -> str | None:
+    """Return the image that the network saw, as a data URI."""
+    if sample.image is None:
         return None
     file = io.BytesIO()
-    image: NDArray[np.uint8] = picture.image
+    image: NDArray[np.uint8] = sample.image
     Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _look(hosted: Hosted, picture: Read, found: Prediction) -> dict[str, Any] | None:
+def _look(hosted: Hosted, image: Read, found: Prediction) -> dict[str, Any] | None:
     """Return where the model saw its answer, in nats of log-odds."""
-    if picture.image is None or found.label is None:
+    if image.image is None or found.label is None:
         return None
     label = np.array([hosted.classifier.class_names.index(found.label)])
-    [values] = occlusion(hosted.classifier.probabilities, picture.image[None], label)
+    [values] = occlusion(hosted.classifier.probabilities, image.image[None], label)
     rows = np.round(values.astype(np.float64), LOOK_DIGITS).tolist()
     height, width = values.shape
     aspect = hosted.classifier.rule.aspect

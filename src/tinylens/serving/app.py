@@ -20,7 +20,7 @@ from tinylens.system import tinylens_version
 
 STATIC = Path(__file__).parent / "static"
 DESCRIPTION = (
-    "Pictures in, labels with calibrated probabilities out. A request is a picture, or a form with "
+    "Images in, labels with calibrated probabilities out. A request is an image, or a form with "
     "several; /v2 is the Open Inference Protocol."
 )
 NOT_READY = Refused(503, "the server is about to end", ((b"retry-after", b"1"),))
@@ -71,10 +71,10 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
             422: {"model": shapes.NoAnswer},
             **_errors(404, 503, 504),
         },
-        openapi_extra={"parameters": shapes.PARAMETERS, "requestBody": shapes.PICTURES},
+        openapi_extra={"parameters": shapes.PARAMETERS, "requestBody": shapes.IMAGES},
     )
-    async def predict_pictures(request: Request) -> Response:
-        """Say what is in pictures; one that cannot be read says why, the others are answered."""
+    async def predict_images(request: Request) -> Response:
+        """Say what is in images; one that cannot be read says why, the others are answered."""
         body = await request.body()
         query: bytes = request.scope["query_string"]
         kind = request.headers.get("content-type", "").encode("latin-1")
@@ -85,7 +85,7 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
 def _add_models(app: FastAPI, service: Service, reload: Reload) -> None:
     @app.get("/models", response_model=shapes.Models)
     async def models() -> Any:
-        """Name the models, their classes and the size that they want pictures in."""
+        """Name the models, their classes and the size that they want images in."""
         return {"models": [_served(model) for model in service.models]}
 
     @app.post(
@@ -164,13 +164,13 @@ def _add_inference(app: FastAPI, service: Service) -> None:
         openapi_extra={"requestBody": shapes.TENSORS},
     )
     async def infer(name: Name, request: Request) -> Response:
-        """Answer tensors: pictures of the network's own size, uint8, NHWC."""
+        """Answer tensors: images of the network's own size, uint8, NHWC."""
         model = service.model(name)
         body = await request.body()
         if service.is_full:
-            raise Refused(503, "too many pictures are waiting", ((b"retry-after", b"1"),))
+            raise Refused(503, "too many images are waiting", ((b"retry-after", b"1"),))
         # 10 MiB of numbers take a tenth of a second, in which other requests are to be answered
-        asked = await asyncio.to_thread(inference.Inference, body, model, service.limits.pictures)
+        asked = await asyncio.to_thread(inference.Inference, body, model, service.limits.images)
         ticket = Ticket(
             model.name,
             (),
@@ -178,7 +178,7 @@ def _add_inference(app: FastAPI, service: Service) -> None:
             request.state.request_id,
             render=asked.render,
             reply_to=_nobody,
-            pictures=asked.reads(),
+            images=asked.reads(),
         )
         return await _ask(service, ticket)
 
@@ -186,7 +186,7 @@ def _add_inference(app: FastAPI, service: Service) -> None:
 def _add_pages(app: FastAPI, service: Service, collect: Collect) -> None:
     @app.get("/metrics", response_class=Response, responses=_text("text/plain"))
     async def metrics() -> Response:
-        """Count everything, for Prometheus; with the drift of confidence and pictures."""
+        """Count everything, for Prometheus; with the drift of confidence and images."""
         text = exposition.expose(await collect(), service.models)
         return Response(text, media_type=exposition.CONTENT_TYPE.decode())
 

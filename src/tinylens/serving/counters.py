@@ -41,8 +41,8 @@ class Counters:
     Attributes:
         counts: by name and label values.
         seconds: from a request's last byte to its answer, of /predict.
-        batches: pictures in each call of the network.
-        waited: seconds that pictures lay in the queue.
+        batches: images in each call of the network.
+        waited: seconds that images lay in the queue.
     """
 
     def __init__(self) -> None:

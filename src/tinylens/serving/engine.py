@@ -1,8 +1,8 @@
 """The thread that answers: it takes what waits, decodes it, and asks the network once for all.
 
-There is no timer. A lone picture is answered at once; what comes while the network computes waits
+There is no timer. A lone image is answered at once; what comes while the network computes waits
 for nothing else and forms the next batch, so batches grow with the load and only with it. One
-thread decodes and computes: a small picture takes 40 µs to decode, most of them with the
+thread decodes and computes: a small image takes 40 µs to decode, most of them with the
 interpreter's lock, and handing it to another thread and back takes 15.
 """
 
@@ -25,7 +25,7 @@ from tinylens.serving.tickets import Refused, Reply, Ticket
 FAILED = Refused(500, "the model failed to answer; the log of the server says why")
 REPLACED = Refused(
     503,
-    "the model was replaced by one for pictures of another size; ask for its size and try again",
+    "the model was replaced by one for images of another size; ask for its size and try again",
     ((b"retry-after", b"0"),),
 )
 
@@ -38,18 +38,18 @@ class Batch(NamedTuple):
         answered: tickets with their answers; None where nobody waits for it.
         slow: tickets that want more than an answer, with what was predicted.
         hosted: the model that answered.
-        pictures: in the call of the network.
+        images: in the call of the network.
         waited: seconds that each ticket lay in the queue.
         decode_seconds: spent on decoding.
         model_seconds: spent in the network.
-        outcomes: pictures answered, unknown and unreadable.
+        outcomes: images answered, unknown and unreadable.
     """
 
     model: str
     answered: list[tuple[Ticket, Reply | None]]
     slow: list[tuple[Ticket, list[Prediction]]]
     hosted: Hosted
-    pictures: int
+    images: int
     waited: list[float]
     decode_seconds: float
     model_seconds: float
@@ -106,13 +106,13 @@ class Engine:
         """Return the tickets of a batch, decoded, and what is to be done after it."""
         begun = time.monotonic()
         item: Ticket | Callable[[], None] = first
-        tickets, pictures = [], 0
+        tickets, images = [], 0
         while isinstance(item, Ticket):
             tickets.append(item)
             if not item.over:
                 decode(item, hosted)
-                pictures += len(item)
-            if pictures >= self._limits.batch:
+                images += len(item)
+            if images >= self._limits.batch:
                 return tickets, None, time.monotonic() - begun
             if time.monotonic() - begun > self._limits.batch_seconds:
                 return tickets, None, time.monotonic() - begun
@@ -123,7 +123,7 @@ class Engine:
         return tickets, item, time.monotonic() - begun
 
     def _answer(self, hosted: Hosted, tickets: list[Ticket], decode_seconds: float) -> None:
-        left = [ticket for ticket in tickets if ticket.over or ticket.pictures is None]
+        left = [ticket for ticket in tickets if ticket.over or ticket.images is None]
         wanted = [ticket for ticket in tickets if ticket not in left]
         try:
             batch = _batch(hosted, wanted, decode_seconds)
@@ -140,16 +140,14 @@ class Engine:
 
 
 def decode(ticket: Ticket, hosted: Hosted) -> None:
-    """Decode a ticket's pictures for a model, unless they are already as it wants them."""
+    """Decode a ticket's images for a model, unless they are already as it wants them."""
     shape = hosted.classifier.rule.shape
-    if ticket.pictures is None or (ticket.parts and not _fit(ticket.pictures, shape)):
-        ticket.pictures = [
-            hosted.classifier.read(part.content, ticket.fix) for part in ticket.parts
-        ]
+    if ticket.images is None or (ticket.parts and not _fit(ticket.images, shape)):
+        ticket.images = [hosted.classifier.read(part.content, ticket.fix) for part in ticket.parts]
 
 
-def _fit(pictures: list[Read], shape: tuple[int, int, int]) -> bool:
-    return all(picture.image is None or picture.image.shape == shape for picture in pictures)
+def _fit(images: list[Read], shape: tuple[int, int, int]) -> bool:
+    return all(image.image is None or image.image.shape == shape for image in images)
 
 
 def _batch(hosted: Hosted, tickets: list[Ticket], decode_seconds: float) -> Batch:
@@ -158,10 +156,10 @@ def _batch(hosted: Hosted, tickets: list[Ticket], decode_seconds: float) -> Batc
     waited = [begun - decode_seconds - ticket.arrived for ticket in tickets]
     answered: list[tuple[Ticket, Reply | None]] = []
     shape = hosted.classifier.rule.shape
-    fitting = [ticket for ticket in tickets if _fit(ticket.pictures or [], shape)]
+    fitting = [ticket for ticket in tickets if _fit(ticket.images or [], shape)]
     answered += [(t, REPLACED.reply(t.request_id)) for t in tickets if t not in fitting]
-    reads = [picture for ticket in fitting for picture in ticket.pictures or []]
-    images = [picture.image for picture in reads if picture.image is not None]
+    reads = [image for ticket in fitting for image in ticket.images or []]
+    images = [image.image for image in reads if image.image is not None]
     stacked = np.stack(images) if images else np.zeros((0, *shape), np.uint8)
     probabilities, strange = hosted.classifier.judged(stacked)
     model_seconds = time.monotonic() - begun

@@ -18,29 +18,29 @@ from tinylens.serving.counters import BATCH, SECONDS, Counts
 from tinylens.serving.hosted import CONFIDENCE_STEPS, Hosted
 
 CONTENT_TYPE = b"text/plain; version=1.0.0; charset=utf-8"
-LEAST_RECENT = 100  # pictures; an index of fewer says nothing
+LEAST_RECENT = 100  # images; an index of fewer says nothing
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily | InfoMetricFamily
 
 _COUNTERS = {
     "requests": ("requests by path and status", ("path", "status")),
     "refused": ("requests refused before they were computed", ("reason",)),
-    "pictures": ("pictures by what became of them", ("model", "outcome")),
+    "images": ("images by what became of them", ("model", "outcome")),
     "model_seconds": ("seconds spent in the network", ("model",)),
-    "decode_seconds": ("seconds spent on decoding small pictures", ()),
+    "decode_seconds": ("seconds spent on decoding small images", ()),
     "left": ("requests whose client did not wait for the answer", ()),
     "reloads": ("models that were to be replaced", ("model", "outcome")),
     "restarts": ("workers that ended and were started again", ()),
 }
 _GAUGES = {
-    "waiting": "pictures whose answers are being made",
+    "waiting": "images whose answers are being made",
     "slow_waiting": "requests that wait for a map or for what the model saw",
     "workers": "processes that answer",
 }
 _HISTOGRAMS = {
     "seconds": ("from the last byte of a request to its answer, of /predict", SECONDS),
     "waited": ("that requests lay in the queue, in seconds", SECONDS),
-    "batches": ("pictures in each call of the network", BATCH),
+    "batches": ("images in each call of the network", BATCH),
 }
 
 
@@ -101,35 +101,35 @@ def _of_models(counts: Counts, models: Sequence[Hosted]) -> Iterator[Family]:
 def _of_drift(counts: Counts, models: Sequence[Hosted]) -> Iterator[Family]:
     has = GaugeMetricFamily(
         "tinylens_drift_reference",
-        "pictures that the model file's reference is made of; 0: it has none, and no drift is told",
+        "images that the model file's reference is made of; 0: it has none, and no drift is told",
         labels=("model",),
     )
-    pictures = GaugeMetricFamily(
-        "tinylens_drift_pictures", "recent pictures that are compared", labels=("model",)
+    images = GaugeMetricFamily(
+        "tinylens_drift_images", "recent images that are compared", labels=("model",)
     )
     index = GaugeMetricFamily(
         "tinylens_drift_psi",
-        "population stability index of recent pictures against the reference (Siddiqi 2006)",
+        "population stability index of recent images against the reference (Siddiqi 2006)",
         labels=("model", "what"),
     )
     luck = GaugeMetricFamily(
         "tinylens_drift_psi_by_luck",
-        "the index that pictures without drift exceed in one of 20 times (Yurdakul & Naranjo 2020)",
+        "the index that images without drift exceed in one of 20 times (Yurdakul & Naranjo 2020)",
         labels=("model", "what"),
     )
     for model in models:
         known = model.watch.reference
-        has.add_metric((model.name,), known.pictures if known else 0)
+        has.add_metric((model.name,), known.images if known else 0)
         if known is None:
             continue
         recent = {name: _recent(counts, model.name, name, known) for name in known.spreads}
-        pictures.add_metric((model.name,), max(map(sum, recent.values()), default=0))
+        images.add_metric((model.name,), max(map(sum, recent.values()), default=0))
         for name, bins in recent.items():
             if sum(bins) >= LEAST_RECENT:
                 psi = drift.stability_index(bins, known.spreads[name].shares)
                 index.add_metric((model.name, name), psi)
-                luck.add_metric((model.name, name), drift.by_luck(bins, known.pictures))
-    yield from (has, pictures, index, luck)
+                luck.add_metric((model.name, name), drift.by_luck(bins, known.images))
+    yield from (has, images, index, luck)
 
 
 def _recent(counts: Counts, model: str, name: str, known: drift.Reference) -> list[int]:

@@ -13,7 +13,7 @@ from tinylens.inference import drift
 from tinylens.inference.classifier import Asked, Classifier
 from tinylens.inference.model_file import read_model
 
-RECENT = 1000  # pictures that a comparison with the reference is made of, and up to twice as many
+RECENT = 1000  # images that a comparison with the reference is made of, and up to twice as many
 CONFIDENCE_STEPS = tuple(step / 20 for step in range(1, 20))
 
 
@@ -23,7 +23,7 @@ class Watch:
 
     Attributes:
         reference: the model's, or None where its file has none.
-        confidence: pictures since the start by confidence, in steps of 0.05.
+        confidence: images since the start by confidence, in steps of 0.05.
         total: the sum of their confidences.
     """
 
@@ -34,7 +34,7 @@ class Watch:
     _newer: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, images: NDArray[np.uint8], confidence: NDArray[np.float32]) -> None:
-        """Count pictures as the network saw them, uint8 (n, …), and how sure it was, (n,)."""
+        """Count images as the network saw them, uint8 (n, …), and how sure it was, (n,)."""
         _add(self.confidence, drift.count(confidence, CONFIDENCE_STEPS))
         self.total += float(confidence.sum())
         if self.reference is None:
@@ -47,7 +47,7 @@ class Watch:
             self._older, self._newer = self._newer, {}
 
     def recent(self) -> dict[str, list[int]]:
-        """Return the counts of the last 1,000 to 2,000 pictures, by what is watched."""
+        """Return the counts of the last 1,000 to 2,000 images, by what is watched."""
         found = {name: list(counts) for name, counts in self._older.items()}
         for name, counts in self._newer.items():
             _add(found.setdefault(name, [0] * len(counts)), counts)
@@ -71,12 +71,12 @@ class Hosted:
     watch: Watch
 
     def asked(self, top: int) -> Asked:
-        """Return what to say of a picture: what the model was trained to say."""
+        """Return what to say of an image: what the model was trained to say."""
         return self.classifier.asked(top)
 
 
 def load(name: str, path: str, shown: str, threads: int) -> Hosted:
-    """Open a model, check that it gives its recorded answers, and run it once for a lone picture.
+    """Open a model, check that it gives its recorded answers, and run it once for a lone image.
 
     Args:
         name: that requests call it by.

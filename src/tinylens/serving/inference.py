@@ -46,7 +46,7 @@ class Inference:
     Args:
         content: its body.
         hosted: the model that is asked.
-        most: pictures in a request.
+        most: images in a request.
 
     Attributes:
         images: uint8, shape (n, height, width, channels).
@@ -69,7 +69,7 @@ class Inference:
         self._outputs = _wanted(tree.get("outputs"), known)
 
     def reads(self) -> list[Read]:
-        """Return the pictures one by one."""
+        """Return the images one by one."""
         return [Read(None, image) for image in self.images]
 
     def render(self, hosted: Hosted, ticket: Ticket, predictions: Sequence[Prediction]) -> Reply:
@@ -137,9 +137,9 @@ def _tensor(given: Any, hosted: Hosted, most: int) -> NDArray[np.uint8]:
     if not isinstance(shape, list) or not all(type(side) is int for side in shape):
         raise Refused(422, "shape: expected a list of whole numbers")
     if len(shape) != 4 or shape[1:] != expected or shape[0] < 1:
-        raise Refused(422, f"shape is {str(shape)[:60]}, expected n pictures of {expected}")
+        raise Refused(422, f"shape is {str(shape)[:60]}, expected n images of {expected}")
     if shape[0] > most:
-        raise Refused(422, f"{str(shape[0])[:20]} pictures, expected up to {most}")
+        raise Refused(422, f"{str(shape[0])[:20]} images, expected up to {most}")
     flat = _flat(tensor.get("data"), shape)
     values = np.array(flat, np.int64)
     return values.astype(np.uint8).reshape(shape)

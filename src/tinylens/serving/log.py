@@ -13,7 +13,7 @@ LONGEST_PATH = 200
 class RequestLog:
     """Writes a line a request: time, id, method, path, status and milliseconds.
 
-    Neither query nor headers nor bodies are written, so no picture and no token can be in it; JSON
+    Neither query nor headers nor bodies are written, so no image and no token can be in it; JSON
     escapes what could forge a line.
     """
 

@@ -1,7 +1,7 @@
 """multipart/form-data with files in it (RFC 7578), taken apart in a few calls of bytes.
 
 A body is in memory whole and within its limit when it comes here, so there is nothing to stream: a
-picture of 1 kB is found in 7 µs, where python-multipart's parser with no more than empty callbacks
+image of 1 kB is found in 7 µs, where python-multipart's parser with no more than empty callbacks
 takes 15.
 """
 
@@ -91,7 +91,7 @@ def _part(piece: bytes) -> Part:
     kind = _TYPE.search(head)
     if kind is None or not kind[1].strip().lower().startswith((b"image/", b"application/octet")):
         raise BadForm(
-            "a part of the form is no file: it has neither a filename nor the type of a picture; "
+            "a part of the form is no file: it has neither a filename nor the type of an image; "
             "options go into the address, such as /predict?top=3"
         )
     return Part("", content)

@@ -23,12 +23,12 @@ class Limits:
 
     Attributes:
         body: bytes of a request.
-        pictures: in a request.
+        images: in a request.
         queue: requests that stand in line at a time; where more do, those who have waited longest
-            are refused. No more pictures than these are worked on at a time.
+            are refused. No more images than these are worked on at a time.
         patience: seconds that a request stands in line before it is refused. It is short on
             purpose: what waits longer is answered later, not more often.
-        batch: pictures in one call of the network.
+        batch: images in one call of the network.
         batch_seconds: how long a batch is filled while others are decoded, at the longest.
         deadline: seconds from a request's arrival to its answer.
         read_seconds: for a request's head, and for its body beside the time that 50 kB/s give.
@@ -39,7 +39,7 @@ class Limits:
     """
 
     body: int = 10 * 2**20
-    pictures: int = 32
+    images: int = 32
     queue: int = 256
     patience: float = 0.05
     batch: int = 32

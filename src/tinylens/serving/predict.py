@@ -28,9 +28,9 @@ def ticket(
     except question.BadQuestion as error:
         raise Refused(422, str(error)) from None
     model = service.model(asked.model)
-    parts = _parts(content_type, body, service.limits.pictures)
+    parts = _parts(content_type, body, service.limits.images)
     if asked.look and len(parts) > 1:
-        raise Refused(422, f"look=true with {len(parts)} pictures; expected one, as it takes long")
+        raise Refused(422, f"look=true with {len(parts)} images; expected one, as it takes long")
     slow = answers.render_slowly(asked) if asked.look or asked.seen else None
     made = Ticket(
         model.name,
@@ -49,10 +49,10 @@ def _parts(content_type: bytes, body: bytes, most: int) -> list[Part]:
     if not multipart.is_form(content_type):
         if content_type[:16].lower() == b"application/json":
             raise Refused(
-                415, "JSON; expected a picture's bytes, or a form with files; /v2 takes JSON"
+                415, "JSON; expected an image's bytes, or a form with files; /v2 takes JSON"
             )
         if not body:
-            raise Refused(422, "an empty body, expected a picture or a form with pictures")
+            raise Refused(422, "an empty body, expected an image or a form with images")
         return [Part("", body)]
     try:
         parts = multipart.parse(content_type, body, most)
@@ -61,5 +61,5 @@ def _parts(content_type: bytes, body: bytes, most: int) -> list[Part]:
     except multipart.TooManyParts as error:
         raise Refused(422, str(error)) from None
     if not parts:
-        raise Refused(422, "a form without parts, expected one or more pictures")
+        raise Refused(422, "a form without parts, expected one or more images")
     return parts

@@ -26,7 +26,7 @@ class Question:
     Attributes:
         top: how many of the likeliest classes.
         look: whether to say where the model looked.
-        seen: whether to give the small picture back that the model saw.
+        seen: whether to give the small image back that the model saw.
         fix: which findings of the input doctor may be put right: "all", kinds of them, or "" for
             none; None where it is not to look at all.
         model: the name of one, or "" for the first.

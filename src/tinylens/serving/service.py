@@ -18,19 +18,17 @@ from tinylens.serving.line import Line
 from tinylens.serving.options import Options
 from tinylens.serving.tickets import BUSY, Refused, Reply, Ticket
 
-DECODERS = 2  # threads, for large pictures
-# Pictures that are worked on or next: as many as keep the network busy. All that one more would do
+DECODERS = 2  # threads, for large images
+# Images that are worked on or next: as many as keep the network busy. All that one more would do
 # is to wait behind the others, and those who are answered under overload would wait as long.
 PLACES, LEAST_PLACES = 16, 8  # of all workers, of each
 LEAST_LINE = 4  # requests in a worker's line, however many workers share it
-MOST_SLOW = 8  # requests that wait for a map or a picture at a time
+MOST_SLOW = 8  # requests that wait for a map or an image at a time
 SMALL_FILE = 65_536  # bytes; what is larger is decoded beside the queue
 SMALL_JPEG = 8_192  # bytes: it can't hold more than some 2 million pixels
 SMALL_PIXELS = 65_536
 SWEEP_SECONDS = 0.05
-LATE = Refused(
-    504, "the answer took longer than the server's deadline; send fewer pictures at once"
-)
+LATE = Refused(504, "the answer took longer than the server's deadline; send fewer images at once")
 
 
 class Service:
@@ -42,7 +40,7 @@ class Service:
 
     Attributes:
         counters: of what was asked.
-        waiting: pictures whose answers are being made.
+        waiting: images whose answers are being made.
         buffered: bytes of bodies that are being received.
         draining: whether the server is about to end; what still comes is answered.
         line: who waits for a place.
@@ -88,7 +86,7 @@ class Service:
 
     @property
     def has_place(self) -> bool:
-        """Whether nobody has to wait; one of many pictures is taken while any place is free."""
+        """Whether nobody has to wait; one of many images is taken while any place is free."""
         return self.waiting < self._places
 
     @property
@@ -118,7 +116,7 @@ class Service:
         self._sweep_later()
         engine = self._engines[ticket.model]
         quick = ticket.fix is None and all(is_small(part.content) for part in ticket.parts)
-        if ticket.pictures is None and not quick:  # to treat a photo takes 20 ms
+        if ticket.images is None and not quick:  # to treat a photo takes 20 ms
             self._decoders.submit(self._decode, ticket, engine)
         else:
             engine.put(ticket)
@@ -189,15 +187,15 @@ class Service:
         for ticket, reply in batch.answered:
             self._answer(ticket, reply)
         counters = self.counters
-        if batch.pictures:
-            counters.batches.add(batch.pictures)
+        if batch.images:
+            counters.batches.add(batch.images)
         for seconds in batch.waited:
             counters.waited.add(seconds)
         counters.add("decode_seconds", batch.decode_seconds)
         counters.add(f"model_seconds|{batch.model}", batch.model_seconds)
         for outcome, number in zip(("answered", "unknown", "error"), batch.outcomes, strict=True):
             if number:
-                counters.add(f"pictures|{batch.model}|{outcome}", number)
+                counters.add(f"images|{batch.model}|{outcome}", number)
 
     def _answer(self, ticket: Ticket, reply: Reply | None) -> None:
         self.waiting -= len(ticket)
@@ -251,7 +249,7 @@ class _InLine(NamedTuple):
 
 
 def is_small(content: bytes) -> bool:
-    """Whether a picture surely takes less than some milliseconds to decode, going by its head.
+    """Whether an image surely takes less than some milliseconds to decode, going by its head.
 
     A PNG says its size in front. Other formats can hold 25 million pixels in 100 bytes, so they
     count as large, but for short JPEGs.

@@ -35,7 +35,7 @@ class Chance(_Shape):
 
 
 class Finding(_Shape):
-    """Something that is odd about a picture."""
+    """Something that is odd about an image."""
 
     kind: str
     message: str
@@ -45,7 +45,7 @@ class Finding(_Shape):
 class Look(_Shape):
     """Where the model saw its answer: by how much its log-odds fall where the place is covered.
 
-    It lies over the picture as the network saw it, which its aspect says how it came about.
+    It lies over the image as the network saw it, which its aspect says how it came about.
     """
 
     height: int
@@ -55,7 +55,7 @@ class Look(_Shape):
 
 
 class Result(_Shape):
-    """The answer for one picture, or its error."""
+    """The answer for one image, or its error."""
 
     name: str | None
     label: str | None
@@ -70,7 +70,7 @@ class Result(_Shape):
 
 
 class Answer(_Shape):
-    """The answers for the pictures of a request, in their order."""
+    """The answers for the images of a request, in their order."""
 
     model: Model
     request_id: str
@@ -79,7 +79,7 @@ class Answer(_Shape):
 
 
 class NoAnswer(_Shape):
-    """Why there is no answer; with the error of each picture where it was the pictures' fault."""
+    """Why there is no answer; with the error of each image where it was the images' fault."""
 
     error: str
     request_id: str
@@ -89,7 +89,7 @@ class NoAnswer(_Shape):
 
 
 class Size(_Shape):
-    """The pictures that a network sees, and what becomes of those of another ratio."""
+    """The images that a network sees, and what becomes of those of another ratio."""
 
     height: int
     width: int
@@ -192,13 +192,13 @@ PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "look",
         "in": "query",
-        "description": "whether to say where the model looked; of one picture, and takes long",
+        "description": "whether to say where the model looked; of one image, and takes long",
         "schema": {"type": "boolean", "default": False},
     },
     {
         "name": "seen",
         "in": "query",
-        "description": "whether to give back the small picture that the model saw",
+        "description": "whether to give back the small image that the model saw",
         "schema": {"type": "boolean", "default": False},
     },
     {
@@ -215,7 +215,7 @@ PARAMETERS: list[dict[str, Any]] = [
         "schema": {"type": "string", "default": ""},
     },
 ]
-PICTURE = {"schema": {"type": "string", "format": "binary"}}
+IMAGE = {"schema": {"type": "string", "format": "binary"}}
 FORM = {
     "schema": {
         "type": "object",
@@ -223,12 +223,12 @@ FORM = {
         "required": ["file"],
     }
 }
-PICTURES = {
+IMAGES = {
     "required": True,
     "content": {
         "multipart/form-data": FORM,
-        **{f"image/{kind}": PICTURE for kind in ("png", "jpeg", "webp", "bmp", "gif")},
-        "application/octet-stream": PICTURE,
+        **{f"image/{kind}": IMAGE for kind in ("png", "jpeg", "webp", "bmp", "gif")},
+        "application/octet-stream": IMAGE,
     },
 }
 TENSORS = {

@@ -44,18 +44,18 @@ class Refused(Exception):
         return Reply(self.status, json.dumps(tree).encode(), self.headers)
 
 
-BUSY = Refused(503, "too many pictures are waiting; try again soon", ((b"retry-after", b"1"),))
+BUSY = Refused(503, "too many images are waiting; try again soon", ((b"retry-after", b"1"),))
 
 
 class Ticket:
-    """Pictures of one request, from their arrival to their answer.
+    """Images of one request, from their arrival to their answer.
 
     Attributes:
         model: the name of the one that is to answer.
-        parts: pictures as they came; empty where they came as arrays.
+        parts: images as they came; empty where they came as arrays.
         top: how many of the likeliest classes are wanted.
         fix: what the input doctor may put right, as `Classifier.read` takes it; None: not look.
-        pictures: as the network sees them, or why not; None until they are decoded.
+        images: as the network sees them, or why not; None until they are decoded.
         request_id: that is echoed.
         render: makes the answer; called in the thread that computed it.
         slow: makes an answer that takes long instead, in a thread of its own; or None.
@@ -67,10 +67,10 @@ class Ticket:
     __slots__ = (
         "arrived",
         "fix",
+        "images",
         "model",
         "over",
         "parts",
-        "pictures",
         "render",
         "reply_to",
         "request_id",
@@ -88,17 +88,17 @@ class Ticket:
         render: Render,
         reply_to: Callable[[Reply], None],
         slow: Render | None = None,
-        pictures: list[Read] | None = None,
+        images: list[Read] | None = None,
     ) -> None:
         self.model, self.parts, self.top, self.request_id = model, parts, top, request_id
         self.render, self.slow, self.reply_to = render, slow, reply_to
-        self.pictures = pictures
+        self.images = images
         self.fix: str | None = None
         self.arrived = time.monotonic()
         self.over = False
 
     def __len__(self) -> int:
-        return len(self.parts) if self.pictures is None else len(self.pictures)
+        return len(self.parts) if self.images is None else len(self.images)
 
     def milliseconds(self) -> float:
         """Return how long ago it arrived."""

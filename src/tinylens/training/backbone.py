@@ -28,18 +28,18 @@ UNREACHABLE = "URL fetch failure on "  # how Keras says that a download failed
 def pretrained_source(
     architecture: str, weights: str | Path | None, data: Splits, options: dict[str, Any]
 ) -> Source:
-    """Return a network of keras.applications as a source for pictures of the size of `data`.
+    """Return a network of keras.applications as a source for images of the size of `data`.
 
     It is kept in the cache as a model.keras, under what its weights hold.
 
     Args:
         architecture: such as "MobileNetV2".
         weights: a file of them, as Keras saves them; None for those of ImageNet, downloaded.
-        data: whose pictures it is to look at.
+        data: whose images it is to look at.
         options: of the network `backbone`.
 
     Raises:
-        RecipeError: no such architecture, pictures too small for it, or options it does not take.
+        RecipeError: no such architecture, images too small for it, or options it does not take.
         ModelError: the weights cannot be had, or belong to another network.
     """
     chosen = {**options, "architecture": architecture}
@@ -147,7 +147,7 @@ def _write(
     image_shape: tuple[int, int, int],
     options: dict[str, Any],
 ) -> None:
-    """Write the network for pictures of a shape, under a head of one class that nobody asks."""
+    """Write the network for images of a shape, under a head of one class that nobody asks."""
     unused = (0.0,) * image_shape[2]
     network = build_network("backbone", NetworkShape(image_shape, 1, unused, unused), options)
     _copy(trained, network)

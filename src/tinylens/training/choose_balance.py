@@ -1,7 +1,7 @@
 """`--balance auto`: which way to make up for uneven classes, tried out in short trainings.
 
-Every way trains on two thirds of the training pictures, for half of the epochs, and is judged on
-the third that was set aside and on val: of a class of 60 pictures that is 20 and more, where val
+Every way trains on two thirds of the training images, for half of the epochs, and is judged on
+the third that was set aside and on val: of a class of 60 images that is 20 and more, where val
 alone has 6. The test part is not touched. Those that are within a standard error of the best are
 taken as equals; of these the first in CANDIDATES is chosen.
 """
@@ -47,7 +47,7 @@ class Trial:
         balance: which one.
         macro_f1: of `tinylens.training.imbalance.even_macro_f1`, on what was set aside and on val.
         error: its standard error.
-        accuracy: on the same pictures, as uneven as they are.
+        accuracy: on the same images, as uneven as they are.
         seconds: that it took.
     """
 
@@ -64,15 +64,15 @@ class Choice:
 
     Attributes:
         chosen: a value of `train.balance`.
-        imbalance: the largest class's pictures over the smallest's.
-        pictures: that every trial was judged on.
+        imbalance: the largest class's images over the smallest's.
+        images: that every trial was judged on.
         trials: none where the classes are even.
         seconds: that all trials took.
     """
 
     chosen: str
     imbalance: float
-    pictures: int = 0
+    images: int = 0
     trials: tuple[Trial, ...] = ()
     seconds: float = 0.0
 
@@ -87,14 +87,14 @@ class Choice:
         if not self.trials:
             return (
                 f"balance: {self.chosen}; the largest class has {self.imbalance:.2g} times as many "
-                "pictures as the smallest, which is even enough"
+                "images as the smallest, which is even enough"
             )
         found = ", ".join(
             f"{each.balance} {each.macro_f1:.3f} ± {each.error:.3f}" for each in self.trials
         )
         return (
             f"balance: {self.chosen}, chosen among short trainings by their macro-F1, every class "
-            f"counted alike, on {self.pictures:,} pictures of train and val: {found} (± a standard "
+            f"counted alike, on {self.images:,} images of train and val: {found} (± a standard "
             f"error; within the best one's, the first counts as best); {self.seconds:.0f} s"
         )
 
@@ -110,7 +110,7 @@ def hint(data: Splits) -> str:
     if ratio < HINTED:
         return ""
     return (
-        f"the classes are uneven: the largest has {ratio:,.0f} times as many pictures as the "
+        f"the classes are uneven: the largest has {ratio:,.0f} times as many images as the "
         "smallest; --balance auto tries out what helps the rare ones"
     )
 
@@ -151,7 +151,7 @@ def choose(
     return Choice(
         chosen=_best(trials),
         imbalance=ratio,
-        pictures=sum(map(len, unseen)),
+        images=sum(map(len, unseen)),
         trials=tuple(trials),
         seconds=round(time.monotonic() - begun, 3),
     )
@@ -165,7 +165,7 @@ def _best(trials: list[Trial]) -> str:
 
 
 def _parted(train: Dataset, seed: int) -> tuple[Rows, Rows]:
-    """Return the rows to train on and those set aside; a class's only picture is trained on."""
+    """Return the rows to train on and those set aside; a class's only image is trained on."""
     if train.groups:
         return carve(train.labels, train.groups, SET_ASIDE, seed)
     several = np.flatnonzero(train.counts[train.labels] > 1)

@@ -9,7 +9,7 @@ from tinylens.recipe import TrainSection
 
 Paces = Mapping[str, Sequence[float]]
 
-STAGES_DIFFER = 0.15  # small pictures take so much longer for their pixels than whole ones, at most
+STAGES_DIFFER = 0.15  # small images take so much longer for their pixels than whole ones, at most
 SMALLEST_EARLY = 24  # pixels: at 21 for 28 Fashion-MNIST lost more than the time saved brought back
 
 
@@ -19,7 +19,7 @@ class Course:
 
     Attributes:
         spec: the recipe's train section.
-        size: height and width of the pictures.
+        size: height and width of the images.
 
     >>> course = Course(TrainSection(epochs=4, early_scale=0.75, hard_share=0.5), (32, 32))
     >>> course.early_size
@@ -35,7 +35,7 @@ class Course:
 
     @property
     def early_size(self) -> tuple[int, int] | None:
-        """Height and width of the first epochs' pictures; None where they stay as they are.
+        """Height and width of the first epochs' images; None where they stay as they are.
 
         What is small already is not made smaller than SMALLEST_EARLY.
         """
@@ -46,12 +46,12 @@ class Course:
         return None if (height, width) == self.size else (height, width)
 
     def is_early(self, place: int) -> bool:
-        """Return whether an epoch sees smaller pictures."""
+        """Return whether an epoch sees smaller images."""
         early = round(self.spec.early_share * self.spec.epochs)
         return self.early_size is not None and place < early
 
     def is_hard(self, place: int) -> bool:
-        """Return whether an epoch sees only the pictures with the largest losses.
+        """Return whether an epoch sees only the images with the largest losses.
 
         The first one sees all: before it there are no losses.
         """
@@ -59,18 +59,18 @@ class Course:
         return self.spec.hard_share < 1 and place >= first
 
     def share(self, place: int) -> float:
-        """Return the share of the training pictures that an epoch sees."""
+        """Return the share of the training images that an epoch sees."""
         return self.spec.epoch_share * (self.spec.hard_share if self.is_hard(place) else 1.0)
 
     def work(self, place: int) -> float:
-        """Return the pixels that an epoch sees as a share of all pixels of all pictures."""
+        """Return the pixels that an epoch sees as a share of all pixels of all images."""
         if self.early_size is None or not self.is_early(place):
             return self.share(place)
         height, width = self.size
         return self.share(place) * self.early_size[0] * self.early_size[1] / (height * width)
 
     def stage(self, place: int) -> str:
-        """Return "early" for an epoch of smaller pictures, else "whole"."""
+        """Return "early" for an epoch of smaller images, else "whole"."""
         return "early" if self.is_early(place) else "whole"
 
     def without_room(self, place: int, paces: Paces, seconds: float) -> int:
@@ -78,7 +78,7 @@ class Course:
 
         Args:
             place: of the next epoch.
-            paces: seconds that a pass over all whole pictures would have taken, by stage, going by
+            paces: seconds that a pass over all whole images would have taken, by stage, going by
                 epochs that are done; by their mean, since one may have met other work.
             seconds: that are left.
         """

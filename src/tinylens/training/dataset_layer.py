@@ -1,6 +1,6 @@
-"""Which pictures a step sees, and the data as layers.
+"""Which images a step sees, and the data as layers.
 
-The order is a pure function of (seed, epoch, step), and of the losses that hard pictures are chosen
+The order is a pure function of (seed, epoch, step), and of the losses that hard images are chosen
 by.
 """
 
@@ -21,22 +21,22 @@ from tinylens.models.layers import asked_of_host, rows_on_host
 from tinylens.recipe import AugmentSection
 from tinylens.training import imbalance
 
-UNSEEN = 1e9  # the loss of a picture that was not seen yet: it comes before all others
+UNSEEN = 1e9  # the loss of an image that was not seen yet: it comes before all others
 
 
 @dataclass(frozen=True)
 class Order:
-    """The order in which pictures are seen.
+    """The order in which images are seen.
 
-    Batch k of epoch e depends on (seed, e, k), the share of pictures and their losses alone.
+    Batch k of epoch e depends on (seed, e, k), the share of images and their losses alone.
 
     Attributes:
-        count: pictures to choose from.
-        batch_size: pictures a step; fewer than `count` are left over each epoch, others each time.
+        count: images to choose from.
+        batch_size: images a step; fewer than `count` are left over each epoch, others each time.
         seed: of the order and of the draws.
         flip: whether the draws that mirror alternate from epoch to epoch.
         labels: int64, shape (count,), where rare classes are shown more often than they occur, as
-            `tinylens.training.imbalance.quotas` says; None shows pictures as they come.
+            `tinylens.training.imbalance.quotas` says; None shows images as they come.
 
     >>> order = Order(count=10, batch_size=4, seed=0)
     >>> order.steps(), order.indices(epoch=0).shape
@@ -50,7 +50,7 @@ class Order:
     labels: NDArray[np.int64] | None = field(default=None, compare=False)
 
     def steps(self, share: float = 1.0) -> int:
-        """Return the steps of an epoch that takes a share of the pictures.
+        """Return the steps of an epoch that takes a share of the images.
 
         Full batches only, or one smaller batch where that is all there is.
         """
@@ -59,11 +59,11 @@ class Order:
     def indices(
         self, epoch: int, share: float = 1.0, losses: NDArray[np.float32] | None = None
     ) -> NDArray[np.int32]:
-        """Return the pictures of an epoch in order, int32, shape (steps · batch_size,).
+        """Return the images of an epoch in order, int32, shape (steps · batch_size,).
 
         Args:
             epoch: counted from 0.
-            share: of the pictures that the epoch takes.
+            share: of the images that the epoch takes.
             losses: float32, shape (count,): those with the largest ones are taken. None takes
                 others each time.
         """
@@ -83,9 +83,9 @@ class Order:
         size: int,
         losses: NDArray[np.float32] | None,
     ) -> NDArray[np.int32]:
-        """Return as many pictures of each class as its quota says, all of them in any order.
+        """Return as many images of each class as its quota says, all of them in any order.
 
-        A class with fewer pictures than that shows each of them equally often, or once more; those
+        A class with fewer images than that shows each of them equally often, or once more; those
         with the largest losses are the ones that a class shows, or shows once more.
         """
         random = self._random(epoch, 0)
@@ -98,7 +98,7 @@ class Order:
         return random.permutation(np.concatenate(chosen)).astype(np.int32)
 
     def draws(self, epoch: int, indices: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return random numbers for augmentation, float32 in [0, 1), a row a picture."""
+        """Return random numbers for augmentation, float32 in [0, 1), a row an image."""
         draws = self._random(epoch, 1).random((len(indices), augment.NUM_DRAWS), np.float32)
         if self.flip == "alternating":
             first_side = self._random(0, 2).random(self.count, np.float32)[indices]
@@ -111,10 +111,10 @@ class Order:
 
 @keras.saving.register_keras_serializable(package="tinylens")
 class ResidentImages(keras.layers.Layer):
-    """A data set as a layer: takes indices, gives pictures.
+    """A data set as a layer: takes indices, gives images.
 
-    A small set fits in the device's memory whole, so a step receives 4 bytes a picture. Where the
-    device is the processor the pictures stay in the array that they came in, memory-mapped or not.
+    A small set fits in the device's memory whole, so a step receives 4 bytes an image. Where the
+    device is the processor the images stay in the array that they came in, memory-mapped or not.
     A stream's are brought batch by batch on every device.
 
     Args:
@@ -125,10 +125,10 @@ class ResidentImages(keras.layers.Layer):
         super().__init__(dtype="float32", autocast=False, trainable=False, **options)
         self.rows_on_host: Callable[[Any], Any] | None
         if isinstance(images, Stream):
-            self.picture_shape = images.picture_shape
-            self.rows_on_host = asked_of_host(images.rows, images.picture_shape, np.uint8)
+            self.image_shape = images.image_shape
+            self.rows_on_host = asked_of_host(images.rows, images.image_shape, np.uint8)
             return
-        self.picture_shape = images.shape[1:]
+        self.image_shape = images.shape[1:]
         self.rows_on_host = rows_on_host(images)
         if self.rows_on_host is not None:
             return
@@ -141,21 +141,21 @@ class ResidentImages(keras.layers.Layer):
         )
 
     def call(self, indices: Any) -> Any:
-        """Return uint8 pictures, shape (batch, height, width, channels), for int32 `indices`."""
+        """Return uint8 images, shape (batch, height, width, channels), for int32 `indices`."""
         if self.rows_on_host is not None:
             return self.rows_on_host(indices)
         return ops.take(self.images, indices, axis=0)
 
     def compute_output_spec(self, indices: Any) -> keras.KerasTensor:
-        """Return the shape and type of the pictures."""
-        return keras.KerasTensor((*indices.shape, *self.picture_shape), dtype="uint8")
+        """Return the shape and type of the images."""
+        return keras.KerasTensor((*indices.shape, *self.image_shape), dtype="uint8")
 
 
 class LossMemory(keras.layers.Layer):
-    """Remembers the loss of every training picture, as it was when the picture was last seen.
+    """Remembers the loss of every training image, as it was when the image was last seen.
 
     Args:
-        labels: int, shape (n,), of the training pictures, which come first in the data.
+        labels: int, shape (n,), of the training images, which come first in the data.
     """
 
     def __init__(self, labels: NDArray[np.int64], **options: Any) -> None:
@@ -226,11 +226,11 @@ class PriorLogits(keras.layers.Layer):
 
 
 class Augment(keras.layers.Layer):
-    """Random changes in training, driven by given draws; the pictures as they are otherwise.
+    """Random changes in training, driven by given draws; the images as they are otherwise.
 
     Args:
         spec: which changes, and how large.
-        size: height and width to which the pictures are made smaller in the end; None leaves them.
+        size: height and width to which the images are made smaller in the end; None leaves them.
     """
 
     def __init__(
@@ -242,13 +242,13 @@ class Augment(keras.layers.Layer):
         self.size = size
 
     def call(self, images: Any, draws: Any, training: bool | None = None) -> Any:
-        """Return float pictures, pixel values 0 to 255, from uint8 `images`."""
+        """Return float images, pixel values 0 to 255, from uint8 `images`."""
         images = ops.cast(images, self.compute_dtype)
         images = augment.augment(images, draws, self.spec) if training else images
         return images if self.size is None else augment.shrink(images, *self.size)
 
     def compute_output_spec(self, images: Any, draws: Any, training: Any = None) -> Any:
-        """Return the shape of the pictures and the type of the arithmetic."""
+        """Return the shape of the images and the type of the arithmetic."""
         height, width = self.size or images.shape[1:3]
         shape = (images.shape[0], height, width, images.shape[3])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)

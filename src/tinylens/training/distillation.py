@@ -1,7 +1,7 @@
-"""Distillation: a network learns from what a larger one, or an ensemble, answers on its pictures.
+"""Distillation: a network learns from what a larger one, or an ensemble, answers on its images.
 
-A teacher's probabilities say more of a picture than its label does: which other classes it is like
-(Hinton et al. 2015, arXiv:1503.02531). The teacher is a model.onnx, asked once for each picture of
+A teacher's probabilities say more of an image than its label does: which other classes it is like
+(Hinton et al. 2015, arXiv:1503.02531). The teacher is a model.onnx, asked once for each image of
 train as it is, without augmentation; what it answered is kept beside the decoded data sets.
 """
 
@@ -23,7 +23,7 @@ from tinylens.errors import RecipeError
 from tinylens.inference.classifier import Classifier
 from tinylens.inference.model_file import model_file, read_model
 
-STRETCH = 2_000  # pictures from one word of progress to the next
+STRETCH = 2_000  # images from one word of progress to the next
 LEAST = 1e-30  # probability: its logarithm is a number
 
 
@@ -52,7 +52,7 @@ class Teacher:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What a teacher has to say of the pictures of train.
+    """What a teacher has to say of the images of train.
 
     Attributes:
         teacher: who said it.
@@ -64,7 +64,7 @@ class Lesson:
 
 
 def lesson(path: str | Path, data: Splits, tell: Callable[[str], object]) -> Lesson:
-    """Ask a teacher about the pictures of train, or take what it said of them before.
+    """Ask a teacher about the images of train, or take what it said of them before.
 
     Args:
         path: of a run, or of a model.onnx.
@@ -111,7 +111,7 @@ def notes(teacher: Teacher, data: Splits) -> list[str]:
     if teacher.fingerprint != data.fingerprint:
         found.append(
             "the teacher was trained on other data or other parts of it: where it has seen "
-            "pictures of val or test, the figures on these flatter the student, too"
+            "images of val or test, the figures on these flatter the student, too"
         )
     return found
 
@@ -150,6 +150,6 @@ def _asked(
     """Return the classifier's probabilities, float32, shape (n, classes), asking bit by bit."""
     answers = []
     for start in range(0, len(train), STRETCH):
-        tell(f"asking the teacher: {start:,} of {len(train):,} pictures")
+        tell(f"asking the teacher: {start:,} of {len(train):,} images")
         answers.append(classifier.probabilities(train.images[start : start + STRETCH]))
     return np.concatenate(answers)

@@ -36,8 +36,8 @@ except ImportError:
         "pip install 'tinylens[train]'"
     ) from None
 
-LONGEST_ROW = 64  # numbers that are taken as a picture one pixel high where they make no square
-SOURCE = "arrays"  # what the run says of where its pictures came from
+LONGEST_ROW = 64  # numbers that are taken as an image one pixel high where they make no square
+SOURCE = "arrays"  # what the run says of where its images came from
 
 Shape = tuple[int, int, int]
 
@@ -47,30 +47,30 @@ class UnfitArray(DataError, ValueError):
 
 
 class SmallImageClassifier(ClassifierMixin, BaseEstimator):
-    """A network for small pictures that scikit-learn can train, ask, search and cross-validate.
+    """A network for small images that scikit-learn can train, ask, search and cross-validate.
 
-    Pictures are arrays of one of three forms: (n, height, width) grey, (n, height, width, channels)
+    Images are arrays of one of three forms: (n, height, width) grey, (n, height, width, channels)
     with 1, 3 or 4 (RGBA) channels, or flat, (n, pixels), pixel by pixel with the channels of each
     together. The shape of flat ones is `image_shape`, else a square where their length is a square
-    number (grey) or three times one (RGB), else, up to 64 numbers, a picture one pixel high.
+    number (grey) or three times one (RGB), else, up to 64 numbers, an image one pixel high.
 
     Networks see uint8. Whole numbers from 0 to 255 are taken as they are, numbers from 0 to 1 times
     255. Of anything else, such as 16-bit or standardized pixels, the range in `fit` becomes 0 to
     255, and what lies outside it later is cut off. The rule is chosen in `fit` and kept for
     `predict`.
 
-    `fit` sets a share of its pictures aside to choose on (`val`) and, if asked, to judge on
+    `fit` sets a share of its images aside to choose on (`val`) and, if asked, to judge on
     (`test`). Without a test share, what its run calls test is val, or train where there is no val
-    either, as a note in the run says: judge then by `score`, on pictures that `fit` did not see.
+    either, as a note in the run says: judge then by `score`, on images that `fit` did not see.
 
     Args:
         recipe: a built-in recipe's name, a path to a TOML file, or a Recipe.
         epochs: passes over the training part; None as the recipe says.
         seed: of weights, order and augmentation; None as the recipe says.
-        val: share of the pictures to choose on, in [0, 1); None as the recipe says.
+        val: share of the images to choose on, in [0, 1); None as the recipe says.
         test: share of them to judge the run on, in [0, 1).
-        size: height and width that pictures are brought to; None as the recipe says, else theirs.
-        image_shape: of flat pictures, (height, width) or (height, width, channels).
+        size: height and width that images are brought to; None as the recipe says, else theirs.
+        image_shape: of flat images, (height, width) or (height, width, channels).
         overrides: other changes to the recipe, such as {"optimizer.learning_rate": 0.01}.
         backend: "tensorflow", "jax" or "torch"; None as `tinylens.backend.choose` says.
         budget: seconds for a fit; the network's widths and the epochs are chosen to keep it.
@@ -81,7 +81,7 @@ class SmallImageClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes:
         classes_: the labels, sorted, shape (classes,), of their own dtype.
-        n_features_in_: height · width · channels of the pictures given to `fit`.
+        n_features_in_: height · width · channels of the images given to `fit`.
         image_shape_: their height, width and channels.
         pixel_range_: what becomes 0 and 255.
         run_: what `fit` leaves; the folder of a copy goes with the original.
@@ -129,10 +129,10 @@ class SmallImageClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> SmallImageClassifier:  # noqa: N803
-        """Train on pictures and their labels.
+        """Train on images and their labels.
 
         Args:
-            X: pictures, in one of the forms above.
+            X: images, in one of the forms above.
             y: labels of any dtype that can be sorted, shape (n,).
 
         Raises:
@@ -167,10 +167,10 @@ class SmallImageClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
-        """Return the most probable label of each picture, shape (n,), of the dtype of `classes_`.
+        """Return the most probable label of each image, shape (n,), of the dtype of `classes_`.
 
         Args:
-            X: pictures, of the size of those in `fit`, in any of the forms above.
+            X: images, of the size of those in `fit`, in any of the forms above.
         """
         best = self.predict_proba(X).argmax(axis=1)
         labels: NDArray[Any] = self.classes_[best]
@@ -184,14 +184,14 @@ class SmallImageClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             NotFittedError: before `fit`.
-            ValueError: as for `fit`; also where pictures are of another size or range than there.
+            ValueError: as for `fit`; also where images are of another size or range than there.
         """
         check_is_fitted(self, "classifier_")
         checked = validate_data(self, X, reset=False, **_rules(X))
         if checked[0].size != self.n_features_in_:
             raise UnfitArray(
                 f"X has {checked[0].size} features, but SmallImageClassifier is expecting "
-                f"{self.n_features_in_} features as input, pictures of shape {self.image_shape_}"
+                f"{self.n_features_in_} features as input, images of shape {self.image_shape_}"
             )
         _check_range(checked, self.pixel_range_)
         return self.classifier_.probabilities(self._pixels(checked))
@@ -232,25 +232,25 @@ class SmallImageClassifier(ClassifierMixin, BaseEstimator):
         return folder
 
     def _pixels(self, checked: NDArray[Any]) -> Images:
-        """Return checked pictures as uint8, shape (n, height, width, channels)."""
-        pictures = checked.reshape(len(checked), *self.image_shape_)
-        if pictures.dtype == np.uint8 and self.pixel_range_ == (0.0, 255.0):
-            return pictures
+        """Return checked images as uint8, shape (n, height, width, channels)."""
+        images = checked.reshape(len(checked), *self.image_shape_)
+        if images.dtype == np.uint8 and self.pixel_range_ == (0.0, 255.0):
+            return images
         low, high = self.pixel_range_
         scale = 255 / ((high - low) or 1.0)
-        pixels: Images = np.clip(np.rint((pictures - low) * scale), 0, 255).astype(np.uint8)
+        pixels: Images = np.clip(np.rint((images - low) * scale), 0, 255).astype(np.uint8)
         return pixels
 
 
 def _rules(X: ArrayLike) -> dict[str, Any]:  # noqa: N803
-    """Return what scikit-learn is to check of pictures in one of the forms that there are."""
+    """Return what scikit-learn is to check of images in one of the forms that there are."""
     axes = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim  # a sparse matrix has two
-    # it counts features of flat pictures only: of others the second axis is the height
+    # it counts features of flat images only: of others the second axis is the height
     return {"allow_nd": True, "ensure_2d": axes <= 2, "dtype": "numeric"}
 
 
 def _image_shape(shape: tuple[int, ...], given: Sequence[int] | None) -> Shape:
-    """Return height, width and channels of the pictures in an array of `shape`.
+    """Return height, width and channels of the images in an array of `shape`.
 
     >>> _image_shape((5, 28, 28), None), _image_shape((5, 3072), None), _image_shape((5, 7), None)
     ((28, 28, 1), (32, 32, 3), (1, 7, 1))
@@ -260,12 +260,12 @@ def _image_shape(shape: tuple[int, ...], given: Sequence[int] | None) -> Shape:
         found = _shape_of_flat(shape[1]) if given is None else (*given, 1)[:3]
     if len(found) != 3 or found[2] not in (1, 3, 4) or min(found) < 1:
         raise UnfitArray(
-            f"pictures of shape {found}; expected (n, height, width), (n, height, width, channels) "
+            f"images of shape {found}; expected (n, height, width), (n, height, width, channels) "
             "with 1, 3 or 4 channels, or flat ones and image_shape=(height, width, channels)"
         )
     if math.prod(found) != math.prod(shape[1:]):
         raise UnfitArray(
-            f"pictures have {math.prod(shape[1:])} numbers each, and image_shape={given} "
+            f"images have {math.prod(shape[1:])} numbers each, and image_shape={given} "
             f"has {math.prod(found)}; expected as many"
         )
     height, width, channels = map(int, found)
@@ -279,33 +279,33 @@ def _shape_of_flat(length: int) -> tuple[int, ...]:
             return side, side, channels
     if length > LONGEST_ROW:
         raise UnfitArray(
-            f"flat pictures of {length} numbers are neither square grey nor square RGB ones; say "
+            f"flat images of {length} numbers are neither square grey nor square RGB ones; say "
             "what they are: image_shape=(height, width) or (height, width, channels)"
         )
     return 1, length, 1
 
 
-def _pixel_range(pictures: NDArray[Any]) -> tuple[float, float]:
+def _pixel_range(images: NDArray[Any]) -> tuple[float, float]:
     """Return which numbers become 0 and 255.
 
     >>> _pixel_range(np.array([0, 16.0])), _pixel_range(np.array([0.5, 1])), _pixel_range([-2, 2.5])
     ((0.0, 255.0), (0.0, 1.0), (-2.0, 2.5))
     """
-    low, high = float(np.min(pictures)), float(np.max(pictures))
-    if low >= 0 and high <= 255 and _whole(pictures):
+    low, high = float(np.min(images)), float(np.max(images))
+    if low >= 0 and high <= 255 and _whole(images):
         return 0.0, 255.0
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 
-def _whole(pictures: ArrayLike) -> bool:
-    array = np.asarray(pictures)
+def _whole(images: ArrayLike) -> bool:
+    array = np.asarray(images)
     return array.dtype.kind in "bui" or bool((array == np.rint(array)).all())
 
 
-def _check_range(pictures: NDArray[Any], expected: tuple[float, float]) -> None:
-    """Refuse pictures from 0 to 1 where 0 to 255 was learnt, and the other way round."""
-    high = float(pictures.max())
-    if expected == (0.0, 255.0) and high <= 1 and not _whole(pictures):
+def _check_range(images: NDArray[Any], expected: tuple[float, float]) -> None:
+    """Refuse images from 0 to 1 where 0 to 255 was learnt, and the other way round."""
+    high = float(images.max())
+    if expected == (0.0, 255.0) and high <= 1 and not _whole(images):
         raise UnfitArray(
             f"pixels are fractions up to {high:g}, and those in fit were whole numbers from 0 to "
             "255; multiply them by 255"
@@ -317,7 +317,7 @@ def _check_range(pictures: NDArray[Any], expected: tuple[float, float]) -> None:
 
 
 def _sized(images: Images, size: int | None) -> Images:
-    """Return pictures as a network is to see them: square where a size is given, grey or RGB."""
+    """Return images as a network is to see them: square where a size is given, grey or RGB."""
     height, width, channels = images.shape[1:]
     rule = ImageRule(size or height, size or width, 1 if channels == 1 else 3)
     return convert(images, rule)
@@ -338,14 +338,14 @@ def _splits(images: Images, labels: Labels, classes: NDArray[Any], recipe: Recip
             _check_two_each(labels, names, f"{name}={share:g}")
             kept, part = stratified_split(labels[rows["train"]], share, recipe.data.split_seed)
             rows["train"], rows[name] = rows["train"][kept], rows["train"][part]
-            notes.append(f"{name}: {share:.0%} of the pictures left, stratified ({len(part):,})")
+            notes.append(f"{name}: {share:.0%} of the images left, stratified ({len(part):,})")
     order = ("train", "val", "test")  # train beside val: training holds these two together
     parts = whole.split({name: rows[name] for name in order if name in rows})
     if "test" not in parts:
         instead = "val" if "val" in parts else "train"
         notes.append(
             f"fit was given no share to judge on (test=0): what is called test here is {instead}, "
-            "so its figures flatter; judge on other pictures, by score"
+            "so its figures flatter; judge on other images, by score"
         )
         parts["test"] = parts[instead]
     return Splits(parts["train"], parts.get("val"), parts["test"], tuple(notes))
@@ -356,6 +356,6 @@ def _check_two_each(labels: Labels, names: Sequence[str], share: str) -> None:
     single = [name for name, count in zip(names, counts, strict=True) if count == 1]
     if single:
         raise UnfitArray(
-            f"one picture alone of class {', '.join(single[:5])}, and {share} of each is to be set "
-            "aside; expected at least 2: add pictures, leave the class out, or set it to 0"
+            f"one image alone of class {', '.join(single[:5])}, and {share} of each is to be set "
+            "aside; expected at least 2: add images, leave the class out, or set it to 0"
         )

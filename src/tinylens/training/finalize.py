@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 Probabilities = NDArray[np.float32]
 
 LIKELIHOOD_RATIO = 3.84  # the 95 % quantile of chi squared with one degree of freedom
-PREDICT_BATCH = 500  # pictures a step
-STRETCH_BYTES = 512 * 2**20  # of pictures a call: Keras copies them all, in float32
-MOST_STRETCHED = 20 * PREDICT_BATCH  # pictures a call
+PREDICT_BATCH = 500  # images a step
+STRETCH_BYTES = 512 * 2**20  # of images a call: Keras copies them all, in float32
+MOST_STRETCHED = 20 * PREDICT_BATCH  # images a call
 
 
 def finish(
@@ -84,7 +84,7 @@ def deliver(
     Args:
         run: locked.
         data: what it was trained on.
-        calibrated: uint8 pictures to probabilities, and how that was calibrated.
+        calibrated: uint8 images to probabilities, and how that was calibrated.
         recipe: resolved.
         info: of the run.
         watcher: told of each phase.
@@ -107,14 +107,14 @@ def deliver(
     )
     info.seconds["evaluate"] = round(time.monotonic() - begun, 3)
 
-    watcher.phase("showing it pictures from elsewhere")
+    watcher.phase("showing it images from elsewhere")
     begun = time.monotonic()
     told = _tell_strangers(answering, data.test, answers)
     if told is not None:
         known = replace(known, ordinary=told.ordinary, refused=recipe.answer.refused or None)
     info.seconds["strangers"] = round(time.monotonic() - begun, 3)
 
-    watcher.phase("exporting, and checking the file on every test picture")
+    watcher.phase("exporting, and checking the file on every test image")
     begun = time.monotonic()
     check = onnx.export_onnx(
         shipped,
@@ -154,7 +154,7 @@ def _answer_all(answering: keras.Model, data: Splits, recipe: Recipe) -> _Answer
 
 @dataclass(frozen=True, eq=False)
 class _Told:
-    """How pictures from elsewhere are told, how strange val and test are, and how well it goes."""
+    """How images from elsewhere are told, how strange val and test are, and how well it goes."""
 
     strangeness: Strangeness
     ordinary: tuple[float, ...]
@@ -174,8 +174,8 @@ def _tell_strangers(answering: keras.Model, test: Dataset, answers: _Answers) ->
     ordinary = out_of_distribution.quantiles(strangeness.of(answers.logits["val"]))
     of_test = strangeness.of(answers.logits["test"])
     scores = []
-    for name, pictures in out_of_distribution.strangers(test.images, test.class_names):
-        _, logits = answer(answering, pictures, np.arange(len(pictures)))
+    for name, images in out_of_distribution.strangers(test.images, test.class_names):
+        _, logits = answer(answering, images, np.arange(len(images)))
         scores.append(out_of_distribution.judge(name, strangeness.of(logits), of_test, ordinary))
     return _Told(strangeness, ordinary, of_test, tuple(scores))
 
@@ -194,7 +194,7 @@ def _say_that_strangers_are_not_told(
 
 
 def _judged_rows(name: str, count: int, recipe: Recipe) -> NDArray[np.int64]:
-    """Return the pictures of a part to judge, in order: all, or of train as many as asked for."""
+    """Return the images of a part to judge, in order: all, or of train as many as asked for."""
     wanted = recipe.train.score_train
     if name != "train" or not 0 < wanted < count:
         return np.arange(count, dtype=np.int64)
@@ -207,12 +207,12 @@ def _notes(data: Splits, recipe: Recipe) -> list[str]:
     notes = []
     if 0 < recipe.train.score_train < len(data.train):
         notes.append(
-            f"train is judged on {recipe.train.score_train:,} of its {len(data.train):,} pictures, "
+            f"train is judged on {recipe.train.score_train:,} of its {len(data.train):,} images, "
             "drawn by data.split_seed"
         )
     if recipe.model.views > 1:
         notes.append(
-            f"every answer is the mean over {recipe.model.views} views of the picture "
+            f"every answer is the mean over {recipe.model.views} views of the image "
             "(test-time augmentation)"
         )
     return notes
@@ -253,10 +253,10 @@ def calibration_of(before: Probabilities, val: Dataset) -> Calibration:
 
 
 def predict(shipped: keras.Model, images: Images) -> Probabilities:
-    """Return Keras's probabilities, float32, shape (n, classes), for uint8 pictures.
+    """Return Keras's probabilities, float32, shape (n, classes), for uint8 images.
 
     Args:
-        shipped: from uint8 pictures to probabilities.
+        shipped: from uint8 images to probabilities.
         images: uint8, shape (n, height, width, channels).
     """
     stretch, batch = _stretch(images), batch_for(shipped, PREDICT_BATCH)
@@ -268,7 +268,7 @@ def predict(shipped: keras.Model, images: Images) -> Probabilities:
 
 
 def _stretch(images: Images) -> int:
-    """Return how many pictures go into a call: whole batches, as many as STRETCH_BYTES allow."""
+    """Return how many images go into a call: whole batches, as many as STRETCH_BYTES allow."""
     affordable = STRETCH_BYTES // (4 * math.prod(images.shape[1:]))
     return max(min(affordable, MOST_STRETCHED) // PREDICT_BATCH, 1) * PREDICT_BATCH
 
@@ -302,7 +302,7 @@ def answer(
 
 
 def open_shipped(run: Run) -> keras.Model:
-    """Return what a finished run ships, as Keras has it: uint8 pictures to probabilities.
+    """Return what a finished run ships, as Keras has it: uint8 images to probabilities.
 
     Raises:
         ModelError: it cannot be opened.
@@ -326,7 +326,7 @@ def _decide(
         note = (
             f"no confidence was found that keeps the error at {100 * wanted:g} %: among the "
             f"{LEAST_ANSWERED:.0%} of val that the network is surest of too many are wrong to "
-            f"promise that, or val, {len(labels):,} pictures, is too small to tell; the "
+            f"promise that, or val, {len(labels):,} images, is too small to tell; the "
             "model answers always"
         )
         info.notes.append(note)
@@ -335,7 +335,7 @@ def _decide(
 
 
 def _reference(data: Splits, answers: _Answers) -> drift.Reference:
-    """Return what pictures of val look like, of train where there is no val: what is ordinary."""
+    """Return what images of val look like, of train where there is no val: what is ordinary."""
     part = data.val if data.val is not None else data.train
     name = "train" if data.val is None else "val"
     confidence = answers.probabilities[name].max(axis=1)

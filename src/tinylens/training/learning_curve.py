@@ -1,4 +1,4 @@
-"""The learning curve of a run's data set: what twice as many training pictures would give.
+"""The learning curve of a run's data set: what twice as many training images would give.
 
 Networks of one recipe are trained for few steps on an eighth, a quarter, a half and all of train,
 with three seeds each, and judged on val; the test part stays sealed. The passes over a part are in
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Wrong = NDArray[np.bool_]
 
 EXPONENTS = np.linspace(0.01, 1.0, 100)
-FLOORS = np.linspace(0.0, 0.98, 50)  # c as a share of the error at the most pictures
+FLOORS = np.linspace(0.0, 0.98, 50)  # c as a share of the error at the most images
 CONFIDENCE = 0.95
 IMPLAUSIBLE = 0.01  # a power law would miss the errors so far less often than this
 
@@ -47,7 +47,7 @@ class Noise:
 
     Attributes:
         errors: the mean over seeds, float64, shape (sizes,).
-        covariance: of that, over seeds and over pictures to judge on, shape (sizes, sizes).
+        covariance: of that, over seeds and over images to judge on, shape (sizes, sizes).
         freedom: degrees of freedom of the seeds' part of it.
     """
 
@@ -61,7 +61,7 @@ class PowerLaw:
     """The curves that explain the measured errors not much worse than the nearest one does.
 
     Attributes:
-        most: the largest number of pictures that was measured.
+        most: the largest number of images that was measured.
         exponents: b, float64, shape (curves,); the nearest curve comes first.
         floors: c as a share of the error at `most`, shape (curves,).
         errors: at `most`, the middle of what explains the errors, shape (curves,).
@@ -81,22 +81,22 @@ class PowerLaw:
         """Whether what was measured may lie on a power law."""
         return self.p_value >= IMPLAUSIBLE
 
-    def error(self, pictures: float) -> Score:
-        """Return the error that is to be expected from so many training pictures."""
-        return self._range(self._relative(pictures))
+    def error(self, images: float) -> Score:
+        """Return the error that is to be expected from so many training images."""
+        return self._range(self._relative(images))
 
-    def gain(self, pictures: float) -> Score:
+    def gain(self, images: float) -> Score:
         """Return by how much more accurate so many would make it than `most` do.
 
-        The interval is of the mean over seeds on pictures like those judged, and holds the noise of
-        seeds and pictures and that the shape is not known. The value is its middle.
+        The interval is of the mean over seeds on images like those judged, and holds the noise of
+        seeds and images and that the shape is not known. The value is its middle.
         """
-        low, high = self._range(1 - self._relative(pictures)).ci95 or (0.0, 0.0)
+        low, high = self._range(1 - self._relative(images)).ci95 or (0.0, 0.0)
         return Score((low + high) / 2, (low, high))
 
-    def _relative(self, pictures: float) -> Floats:
-        """Return the error at `pictures` as a share of that at `most`, of every curve."""
-        falling: Floats = (1 - self.floors) * (pictures / self.most) ** -self.exponents
+    def _relative(self, images: float) -> Floats:
+        """Return the error at `images` as a share of that at `most`, of every curve."""
+        falling: Floats = (1 - self.floors) * (images / self.most) ** -self.exponents
         return falling + self.floors
 
     def _range(self, factors: Floats) -> Score:
@@ -105,24 +105,24 @@ class PowerLaw:
         return Score(float(self.errors[0] * factors[0]), (max(low, 0.0), min(high, 1.0)))
 
 
-def fit(pictures: Sequence[int], wrong: Wrong) -> PowerLaw:
+def fit(images: Sequence[int], wrong: Wrong) -> PowerLaw:
     """Return the power laws that explain what several sizes of training sets led to.
 
     A curve belongs to them unless its distance from the errors, squared in units of their noise,
     exceeds the nearest one's by more than noise does 19 times of 20: the profile likelihood.
 
     Simulated 200 times from each of 24 power laws (b from 0.1 to 0.5, c none, 30 % or 60 % of the
-    error; 8 % errors on 6,000 pictures and 20 % on 1,000) the interval of the gain from twice the
-    pictures held the true one 97 times of 100, in every case at least 94 times; a power law was
+    error; 8 % errors on 6,000 images and 20 % on 1,000) the interval of the gain from twice the
+    images held the true one 97 times of 100, in every case at least 94 times; a power law was
     rejected less than once in 100 times.
 
     Args:
-        pictures: trained on, rising, shape (sizes,).
-        wrong: whether each judged picture was answered wrong, bool, shape (sizes, seeds, judged);
-            at least 2 seeds, and the same pictures everywhere.
+        images: trained on, rising, shape (sizes,).
+        wrong: whether each judged image was answered wrong, bool, shape (sizes, seeds, judged);
+            at least 2 seeds, and the same images everywhere.
     """
     noise = measure_noise(wrong)
-    sizes = np.array(pictures, np.float64) / pictures[-1]
+    sizes = np.array(images, np.float64) / images[-1]
     exponents, floors = (grid.ravel() for grid in np.meshgrid(EXPONENTS, FLOORS))
     shapes = (1 - floors[:, None]) * sizes ** -exponents[:, None] + floors[:, None]
     inverse = np.linalg.inv(noise.covariance)
@@ -135,7 +135,7 @@ def fit(pictures: Sequence[int], wrong: Wrong) -> PowerLaw:
     near = np.argsort(distances)[: int((spare >= 0).sum())]
     freedom = max(len(sizes) - 2, 1)
     return PowerLaw(
-        most=int(pictures[-1]),
+        most=int(images[-1]),
         exponents=exponents[near],
         floors=floors[near],
         errors=(projected / precision)[near],
@@ -145,23 +145,23 @@ def fit(pictures: Sequence[int], wrong: Wrong) -> PowerLaw:
 
 
 def measure_noise(wrong: Wrong) -> Noise:
-    """Return mean errors and how they vary with seeds and with the pictures judged.
+    """Return mean errors and how they vary with seeds and with the images judged.
 
-    All sizes are judged on the same pictures, and hard ones are hard for all: what the choice of
-    pictures adds to one size's error, it adds to the others', too, and little to their differences.
+    All sizes are judged on the same images, and hard ones are hard for all: what the choice of
+    images adds to one size's error, it adds to the others', too, and little to their differences.
 
     Args:
         wrong: bool, shape (sizes, seeds, judged).
     """
     sizes, count, judged = wrong.shape
-    by_seed, by_picture = wrong.mean(axis=2), wrong.mean(axis=1)
+    by_seed, by_image = wrong.mean(axis=2), wrong.mean(axis=1)
     errors = by_seed.mean(axis=1)
     relative = by_seed.var(axis=1, ddof=1) / np.maximum(errors, 1 / judged) ** 2
-    # seeds differ at least by what their mistakes, made on so many pictures, differ by
-    own = (by_picture * (1 - by_picture)).mean(axis=1) * count / (count - 1) / judged
+    # seeds differ at least by what their mistakes, made on so many images, differ by
+    own = (by_image * (1 - by_image)).mean(axis=1) * count / (count - 1) / judged
     by_seeds = np.maximum(relative.mean() * errors**2, own)
-    # that part is in the covariance over pictures already
-    covariance = np.cov(by_picture) / judged + np.diag((by_seeds - own) / count)
+    # that part is in the covariance over images already
+    covariance = np.cov(by_image) / judged + np.diag((by_seeds - own) / count)
     one_mistake = np.eye(sizes) / judged**2  # more or less is always possible
     return Noise(errors, covariance + one_mistake, freedom=sizes * (count - 1))
 
@@ -170,9 +170,9 @@ RECIPE = "fast"
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 SEEDS = 3
 PASSES = 3.0  # over all of train, and more over less of it
-LEAST_STEPS = 100  # over all of train, however few pictures it has
-FEWEST_PICTURES = 10  # a class in the smallest part; with fewer the error is near guessing
-SMALL_VAL = 1_000  # pictures, below which the interval is mostly val's
+LEAST_STEPS = 100  # over all of train, however few images it has
+FEWEST_IMAGES = 10  # a class in the smallest part; with fewer the error is near guessing
+SMALL_VAL = 1_000  # images, below which the interval is mostly val's
 FITTED_POINTS = 17  # a fourth of a doubling apart
 
 Settings = Mapping[str, Any]
@@ -181,9 +181,9 @@ TrainOne = Callable[[Dataset, Recipe, Run], NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Size:
-    """How many pictures are trained on, in how many passes over them."""
+    """How many images are trained on, in how many passes over them."""
 
-    pictures: int
+    images: int
     share: float
     passes: float
 
@@ -199,7 +199,7 @@ class Place:
 def measure(
     run: Run, data: Splits, *, backend: str | None = None, watcher: ProgressReporter | None = None
 ) -> LearningCurve:
-    """Train on parts of a run's training pictures, and write what that tells into the run.
+    """Train on parts of a run's training images, and write what that tells into the run.
 
     One that was stopped goes on where it was.
 
@@ -210,7 +210,7 @@ def measure(
         watcher: told of every training, step and epoch.
 
     Raises:
-        DataError: there is no val part to judge on, or too few pictures to take parts of.
+        DataError: there is no val part to judge on, or too few images to take parts of.
         RunError: a live process is writing the run.
         KeyboardInterrupt: Ctrl-C came; the step was finished and the state saved before.
     """
@@ -245,21 +245,21 @@ def check(data: Splits) -> None:
 
 
 def choose_sizes(labels: Labels, batch_size: int) -> list[Size]:
-    """Return the numbers of pictures to train on, and the passes over them.
+    """Return the numbers of images to train on, and the passes over them.
 
     Raises:
-        DataError: the smallest part would have too few pictures of a class.
+        DataError: the smallest part would have too few images of a class.
 
     >>> sizes = choose_sizes(np.repeat([0, 1], 4000), batch_size=500)
-    >>> [(size.pictures, round(size.passes, 2)) for size in sizes]
+    >>> [(size.images, round(size.passes, 2)) for size in sizes]
     [(1000, 17.68), (2000, 12.5), (4000, 8.84), (8000, 6.25)]
     """
     support = np.bincount(labels)
     fewest = int(support[support > 0].min())
-    if fewest * SHARES[0] < FEWEST_PICTURES:
+    if fewest * SHARES[0] < FEWEST_IMAGES:
         raise DataError(
-            f"train has a class of {fewest} pictures, and the smallest part of a learning curve "
-            f"is an eighth; expected at least {math.ceil(FEWEST_PICTURES / SHARES[0])} of every "
+            f"train has a class of {fewest} images, and the smallest part of a learning curve "
+            f"is an eighth; expected at least {math.ceil(FEWEST_IMAGES / SHARES[0])} of every "
             "class: collect some first"
         )
     steps_a_pass = max(len(labels) // batch_size, 1)
@@ -296,11 +296,11 @@ def assemble(sizes: list[Size], wrong: Wrong) -> LearningCurve:
         wrong: bool, shape (sizes, seeds, judged).
     """
     noise, judged = measure_noise(wrong), wrong.shape[2]
-    law = fit([size.pictures for size in sizes], wrong)
+    law = fit([size.images for size in sizes], wrong)
     halves = NORMAL_975 * np.sqrt(np.diag(noise.covariance))
     points = tuple(
         CurvePoint(
-            pictures=size.pictures,
+            images=size.images,
             epochs=round(size.passes, 2),
             error=Score(float(error), (max(float(error - half), 0.0), float(error + half))),
             by_seed=tuple(map(float, by_seed)),
@@ -324,20 +324,20 @@ def assemble(sizes: list[Size], wrong: Wrong) -> LearningCurve:
 def _words(law: PowerLaw, doubled: Score, judged: int) -> str:
     """Say what twice the data would give, or that it cannot be told."""
     small = (
-        f" Val, {judged:,} pictures, is small: a larger one would say it more exactly."
+        f" Val, {judged:,} images, is small: a larger one would say it more exactly."
         if judged < SMALL_VAL
         else ""
     )
     if doubled.value is None or doubled.ci95 is None:
         return (
             "The errors do not fall along a power law "
-            f"(p = {law.p_value:.3f}), so what more pictures would give cannot be told.{small}"
+            f"(p = {law.p_value:.3f}), so what more images would give cannot be told.{small}"
         )
     half = 100 * (doubled.ci95[1] - doubled.ci95[0]) / 2
     return (
         f"Twice the data: {100 * doubled.value:+.1f} ± {half:.1f} points, trained 1.4 times as "
         f"long; by a power law through the errors on val of short trainings on {law.most:,} "
-        f"pictures and on an eighth, a quarter and a half of them.{small}"
+        f"images and on an eighth, a quarter and a half of them.{small}"
     )
 
 
@@ -369,12 +369,12 @@ def train_sizes(
     count = len(sizes) * SEEDS
     for size in sizes:
         for seed in range(SEEDS):
-            name = f"training {len(rows) + 1} of {count}: {size.pictures:,} pictures, seed {seed}"
+            name = f"training {len(rows) + 1} of {count}: {size.images:,} images, seed {seed}"
             watcher.phase(name)
             epochs = math.ceil(size.passes - 1e-9)
             length = {"train.epochs": epochs, "train.epoch_share": size.passes / epochs}
             spec = recipe.override({**length, "train.seed": seed})
-            folder = Run(run.curve_runs / f"{size.pictures}-pictures-seed-{seed}")
+            folder = Run(run.curve_runs / f"{size.images}-images-seed-{seed}")
             _claim(folder, {**settings, "recipe": spec.model_dump(mode="json")})
             wrong = _kept(folder)
             if wrong is None:
@@ -394,7 +394,7 @@ def _wrong_on_val(
     place: Place,
     watcher: ProgressReporter,
 ) -> NDArray[np.bool_]:
-    """Train on a part, or go on with that; return which pictures of val are answered wrong."""
+    """Train on a part, or go on with that; return which images of val are answered wrong."""
     from tinylens.models.build import ship
     from tinylens.training import finalize, loop
     from tinylens.training import trainer as compiling

@@ -27,7 +27,7 @@ from tinylens.run import Arrays, Run
 from tinylens.training import imbalance
 from tinylens.training.trainer import Trainer
 
-VAL_BATCH = 500  # pictures a step when nothing is kept for a gradient
+VAL_BATCH = 500  # images a step when nothing is kept for a gradient
 
 
 def judge_on_val(trainer: Trainer) -> dict[str, float]:
@@ -106,7 +106,7 @@ class State:
         best_loss: the lowest val loss so far, for early stopping.
         stale: epochs since the val loss was lowest.
         dropped: epochs that are left out, so that a deadline is kept.
-        paces: seconds for a pass over whole pictures, epoch by epoch, by stage.
+        paces: seconds for a pass over whole images, epoch by epoch, by stage.
         finished: whether the last epoch is done or early stopping has struck.
         seconds: that `fit` has taken so far, over all resumes.
     """
@@ -186,7 +186,7 @@ def fit(
 def _is_best(row: dict[str, float], state: State) -> bool:
     """Return whether the epoch of that row is the one to keep, and note its score in the state.
 
-    With a few val pictures of the rare classes the highest macro-F1 is a matter of luck: a later
+    With a few val images of the rare classes the highest macro-F1 is a matter of luck: a later
     epoch, at a lower learning rate, is kept unless it is worse by more than a standard error.
     """
     if "val_macro_f1" in row:
@@ -294,7 +294,7 @@ def _in_few_calls(
 
 
 def _losses(trainer: Trainer, state: State) -> NDArray[np.float32] | None:
-    """Return the losses that the pictures of the epoch in hand are chosen by, if they are."""
+    """Return the losses that the images of the epoch in hand are chosen by, if they are."""
     if trainer.memory is None:
         return None
     if state.step == 0:

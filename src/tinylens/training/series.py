@@ -1,6 +1,6 @@
 """One recipe trained several times: with other seeds, or each time on other folds.
 
-What one training reaches is partly luck: of its seed, and of the pictures that it was judged on. A
+What one training reaches is partly luck: of its seed, and of the images that it was judged on. A
 series is a folder of runs and a summary of what they have in common.
 """
 
@@ -62,20 +62,20 @@ def train_folds(
     folder: Path,
     train: Train,
 ) -> Summary:
-    """Cross-validate: every picture is held out of one training, and judged by it.
+    """Cross-validate: every image is held out of one training, and judged by it.
 
     Each training carves a val part out of its folds, as the recipe says. The answers on the
-    pictures held out are kept in out_of_fold.npz.
+    images held out are kept in out_of_fold.npz.
 
     Args:
-        pool: the pictures, such as train and val together: `pool_of`.
+        pool: the images, such as train and val together: `pool_of`.
         recipe: for every fold.
         count: how many folds.
         folder: of the series; finished runs in it are kept, so a stopped series goes on.
         train: trains one run into a folder, as `tinylens.train` does.
 
     Raises:
-        RecipeError: fewer than 2 folds, more than 100, or more than a class has pictures.
+        RecipeError: fewer than 2 folds, more than 100, or more than a class has images.
         RunError: the folder holds a series of something else.
         MissingExtra: scikit-learn is not installed.
     """
@@ -105,12 +105,12 @@ def pool_of(*parts: Dataset | None) -> Dataset:
 
 
 def fold_numbers(pool: Dataset, count: int, seed: int) -> NDArray[np.int64]:
-    """Return the fold of each picture, from 0, every class spread evenly; int64, shape (n,).
+    """Return the fold of each image, from 0, every class spread evenly; int64, shape (n,).
 
-    Pictures of one group stay in one fold.
+    Images of one group stay in one fold.
 
     Raises:
-        RecipeError: a class has fewer pictures than folds.
+        RecipeError: a class has fewer images than folds.
         DataError: there are fewer groups than folds.
         MissingExtra: scikit-learn is not installed.
     """
@@ -125,7 +125,7 @@ def fold_numbers(pool: Dataset, count: int, seed: int) -> NDArray[np.int64]:
     fewest = int(present[present > 0].min())
     if fewest < count:
         raise RecipeError(
-            f"--folds {count}: a class has {fewest} pictures, expected at least {count}, one for "
+            f"--folds {count}: a class has {fewest} images, expected at least {count}, one for "
             "each fold: take fewer folds"
         )
     if pool.groups:
@@ -141,9 +141,9 @@ def summarize(kind: Kind, scores: Sequence[Score]) -> Spread:
     """Return mean, standard deviation and 95 % interval of a figure over trainings.
 
     Of seeds the interval holds both kinds of luck: that of k seeds, Student's t times sd / √k, and
-    that of the test pictures, half the width of one run's own interval, which no number of seeds
+    that of the test images, half the width of one run's own interval, which no number of seeds
     makes smaller; the root of their squares' sum. Of folds it is the corrected t interval, since
-    trainings that share pictures are alike: the variance is taken (1/k + 1/(k - 1)) times, not 1/k
+    trainings that share images are alike: the variance is taken (1/k + 1/(k - 1)) times, not 1/k
     times (Nadeau & Bengio 2003, Machine Learning 52).
 
     >>> spread = summarize("folds", [Score(x, (0, 1)) for x in (0.90, 0.92, 0.91)])
@@ -193,7 +193,7 @@ def _val_of(
 def _keep_out_of_fold(
     folder: Path, runs: Sequence[Run], numbers: NDArray[np.int64], pool: Dataset
 ) -> None:
-    """Write out_of_fold.npz: every picture's probabilities by the run that had not seen it."""
+    """Write out_of_fold.npz: every image's probabilities by the run that had not seen it."""
     probabilities = np.empty((len(pool), len(pool.class_names)), np.float32)
     for number, run in enumerate(runs):
         rows = np.flatnonzero(numbers == number)
@@ -204,11 +204,11 @@ def _keep_out_of_fold(
 
 
 def out_of_fold(folder: Path) -> Arrays:
-    """Return what a series of folds answered on pictures that it had not seen.
+    """Return what a series of folds answered on images that it had not seen.
 
     Returns:
         "probabilities" float32 (n, classes), "labels" and "fold" int64 (n,), in the order of
-        the pictures.
+        the images.
 
     Raises:
         RunError: the series is not finished.
@@ -281,7 +281,7 @@ def _claim(folder: Path, kind: Kind, count: int, recipe: Recipe, fingerprint: st
     claim(folder / "series.json", told, "series of trainings")
 
 
-def _summarized(kind: Kind, runs: Sequence[Run], pictures: int, folder: Path) -> Summary:
+def _summarized(kind: Kind, runs: Sequence[Run], images: int, folder: Path) -> Summary:
     tested = [run.evaluation.splits["test"] for run in runs]
     figures = {
         name: summarize(kind, [getattr(scores, name) for scores in tested])
@@ -291,23 +291,23 @@ def _summarized(kind: Kind, runs: Sequence[Run], pictures: int, folder: Path) ->
     found = Summary(
         kind=kind,
         runs=tuple(run.path.name for run in runs),
-        pictures=pictures,
+        images=images,
         figures=figures,
-        words=_words(kind, len(runs), pictures, figures["accuracy"]),
+        words=_words(kind, len(runs), images, figures["accuracy"]),
     )
     text = json.dumps(found.to_json(), indent=1, ensure_ascii=False)
     files.write_text(folder / "summary.json", text + "\n")
     return found
 
 
-def _words(kind: Kind, count: int, pictures: int, accuracy: Spread) -> str:
+def _words(kind: Kind, count: int, images: int, accuracy: Spread) -> str:
     low, high = (100 * end for end in accuracy.ci95)
     judged = (
-        f"{count} seeds, each judged on the same {pictures:,} test pictures"
+        f"{count} seeds, each judged on the same {images:,} test images"
         if kind == "seeds"
-        else f"{count} folds of {pictures:,} pictures in all"
+        else f"{count} folds of {images:,} images in all"
     )
     return (
         f"accuracy {100 * accuracy.mean:.2f} ± {100 * accuracy.sd:.2f} % over {judged}; expect "
-        f"{low:.1f} to {high:.1f} % of another training on pictures like these"
+        f"{low:.1f} to {high:.1f} % of another training on images like these"
     )

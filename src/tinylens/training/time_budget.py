@@ -34,7 +34,7 @@ CUTOUT_FROM = 18.0  # epochs, from which on cutting out squares gained 0.2 to 0.
 CUTOUT_SHARE = 0.3  # of the shorter side
 MOST_EPOCHS = 40.0  # after as many the gap from train to test only grows
 FEWEST_PASSES = 0.1
-PROBE_PICTURES = 4_000
+PROBE_IMAGES = 4_000
 TIMED_STEPS = 3
 RESERVE = 0.06  # of the budget, for a machine that others use too
 REPORT_SECONDS = 10.0  # figures with intervals, the doctor's study, export, plots, report: one core
@@ -45,8 +45,8 @@ class Pace:
     """What a network was seen to need on this machine, in seconds.
 
     Attributes:
-        train: a picture, in a training step on whole pictures.
-        answer: a picture, for the float32 network that ships.
+        train: an image, in a training step on whole images.
+        answer: an image, for the float32 network that ships.
         start: for the first step: tracing and compiling.
         busy: seconds that pass in one second of this process's own work; 1 on an idle machine.
     """
@@ -62,11 +62,11 @@ class Plan:
     """What will be trained within the budget.
 
     Attributes:
-        recipe: with widths, epochs and the share of pictures an epoch set.
+        recipe: with widths, epochs and the share of images an epoch set.
         seconds: predicted, from now to the end of the report.
         fit_seconds: predicted, of training alone.
         finish_seconds: set aside for calibration, judging, export and report.
-        passes: epochs in whole passes over the training pictures.
+        passes: epochs in whole passes over the training images.
     """
 
     recipe: Recipe
@@ -94,7 +94,7 @@ class Plan:
         cutout = self.recipe.augment.cutout
         cut = f", squares of {cutout} pixels cut out" if cutout else ""
         return (
-            f"plan: widths {widths} · {self.passes:.1f} passes over the pictures{cut} · "
+            f"plan: widths {widths} · {self.passes:.1f} passes over the images{cut} · "
             f"{self.fit_seconds:.0f} s of training, {self.finish_seconds:.0f} s to judge and write"
         )
 
@@ -131,10 +131,10 @@ def plan(
             break
         best = fitting
         if best is None or best.passes < 2 * _enough(2 * share):
-            break  # the next one takes more than twice as long a picture
+            break  # the next one takes more than twice as long an image
     if best is None:
         raise RecipeError(
-            f"--budget: {seconds:.0f} s are too few for {len(data.train):,} pictures of "
+            f"--budget: {seconds:.0f} s are too few for {len(data.train):,} images of "
             f"{data.train.image_shape[0]}×{data.train.image_shape[1]} pixels; loading, a probe, "
             "judging and the report take most of it: give more time"
         )
@@ -148,7 +148,7 @@ def _enough(share: float) -> float:
 
 def probe(data: Splits, recipe: Recipe, precision: str) -> Pace:
     """Time the first steps of a training, and the answers of what it would ship."""
-    few = data.train.subset(np.arange(min(PROBE_PICTURES, len(data.train))))
+    few = data.train.subset(np.arange(min(PROBE_IMAGES, len(data.train))))
     spec = recipe.override({"train.early_scale": 1.0, "train.epochs": 1, "train.epoch_share": 1.0})
     begun, worked = time.perf_counter(), time.thread_time()
     trainer = compiling.build(Splits(few, None, few), spec, precision)
@@ -171,9 +171,9 @@ def probe(data: Splits, recipe: Recipe, precision: str) -> Pace:
     )
 
 
-def _answer_seconds(trainer: compiling.Trainer, pictures: Any) -> float:
+def _answer_seconds(trainer: compiling.Trainer, images: Any) -> float:
     shipped = ship(trainer.network, views=trainer.recipe.model.views)
-    few = keras.ops.convert_to_tensor(pictures[:250])
+    few = keras.ops.convert_to_tensor(images[:250])
     shipped.predict_on_batch(few)
     begun = time.perf_counter()
     shipped.predict_on_batch(few)
@@ -195,7 +195,7 @@ def _scaled(recipe: Recipe, channels: int, share: float) -> Recipe:
 def _fitted(recipe: Recipe, data: Splits, pace: Pace, seconds: float) -> Plan | None:
     """Return as many epochs as fit into `seconds`; None where not even a tenth of one does."""
     finish = finish_seconds(recipe, data, pace)
-    left = seconds - finish - 2 * pace.start  # two sizes of pictures are compiled
+    left = seconds - finish - 2 * pace.start  # two sizes of images are compiled
     per_pass = _seconds_a_pass(recipe, data, pace)
     passes = min(left / per_pass, MOST_EPOCHS)
     if passes < FEWEST_PASSES:
@@ -236,7 +236,7 @@ def lengthened(recipe: Recipe, data: Splits, pace: Pace, seconds: float, fewest:
 
 
 def _seconds_a_pass(recipe: Recipe, data: Splits, pace: Pace) -> float:
-    """Return what a pass over the training pictures takes, with its share of looks at val."""
+    """Return what a pass over the training images takes, with its share of looks at val."""
     looks = 1 / recipe.train.val_every if data.val else 0.0
     n_val = len(data.val) if data.val else 0
     train_seconds = len(data.train) * pace.train * _relative_work(recipe, data)
@@ -244,6 +244,6 @@ def _seconds_a_pass(recipe: Recipe, data: Splits, pace: Pace) -> float:
 
 
 def _relative_work(recipe: Recipe, data: Splits) -> float:
-    """Return the work of an epoch of the recipe as a share of that on whole pictures."""
+    """Return the work of an epoch of the recipe as a share of that on whole images."""
     course = Course(recipe.train, data.train.image_shape[:2])
     return course.total_work() / recipe.train.epochs

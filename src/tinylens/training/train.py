@@ -203,7 +203,7 @@ def train(
         watcher: told of every phase, step and epoch.
 
     Raises:
-        DataError: all pictures are the same, or there are too many classes.
+        DataError: all images are the same, or there are too many classes.
         RecipeError: the recipe says something impossible.
         RunError: `out` holds another run, or a live process is writing it.
         TrainingDiverged: the loss stopped being a number.
@@ -280,7 +280,7 @@ def _check_possible(recipe: Recipe, data: Splits, budget: float | None) -> None:
         )
     if recipe.answer.refused and data.val is None:
         raise RecipeError(
-            f"answer.refused {recipe.answer.refused:g}: which pictures are ordinary is learned "
+            f"answer.refused {recipe.answer.refused:g}: which images are ordinary is learned "
             "from val, and there is no val part; train with --val 0.1, or without "
             "--refuse-strangers"
         )

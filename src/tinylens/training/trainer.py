@@ -34,7 +34,7 @@ from tinylens.training.transfer import Head
 if TYPE_CHECKING:
     from tinylens.training.many_steps import ManySteps
 
-SAMPLE = 5_000  # training pictures that starting weights may be computed from
+SAMPLE = 5_000  # training images that starting weights may be computed from
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class Trainer:
     Attributes:
         network: pixels to logits; what is wanted in the end.
         model: indices and draws to logits, around the network; what `fit` is called on.
-        early_model: the same on smaller pictures, for the first epochs; None without such epochs.
+        early_model: the same on smaller images, for the first epochs; None without such epochs.
         course: what each epoch sees.
-        order: of the pictures within an epoch.
+        order: of the images within an epoch.
         labels: one-hot, float32, shape (n_train + n_val, classes), train first. With a teacher they
             have twice as many columns: see `tinylens.models.losses.LabelsAndTeacher`.
         weights: of the loss, float32, shape (n_train,), or None for all 1.
-        memory: of every picture's loss, where hard ones are chosen by it.
-        stream: of the pictures, where they do not fit into memory.
-        loops: what trains in calls of many steps, by whether pictures are small; empty where
+        memory: of every image's loss, where hard ones are chosen by it.
+        stream: of the images, where they do not fit into memory.
+        loops: what trains in calls of many steps, by whether images are small; empty where
             `fit` is to be called.
     """
 
@@ -138,9 +138,9 @@ def build(
     )
     course = Course(spec, train.image_shape[:2])
     loss_memory = LossMemory(train.labels) if spec.hard_share < 1 else None
-    pictures = _pictures(parts)
+    images = _images(parts)
     network, model, early_model = _build_models(
-        train, pictures, recipe, policy, course, loss_memory, start
+        train, images, recipe, policy, course, loss_memory, start
     )
     steps = sum(order.steps(course.share(place)) for place in range(spec.epochs))
     optimizer = optimizers.build(recipe.optimizer, steps, spec.ema, precision)
@@ -172,7 +172,7 @@ def build(
         ),
         n_val=0 if splits.val is None else len(splits.val),
         memory=loss_memory,
-        stream=pictures if isinstance(pictures, Stream) else None,
+        stream=images if isinstance(images, Stream) else None,
         loops=_loops(trained),
     )
 
@@ -209,8 +209,8 @@ def _loops(models_by_size: Mapping[bool, keras.Model]) -> Mapping[bool, ManyStep
     return {small: many_steps.ManySteps(model) for small, model in models_by_size.items()}
 
 
-def _pictures(parts: list[Dataset]) -> Images | Stream:
-    """Return the pictures of all parts, one after the other; a stream where memory is short."""
+def _images(parts: list[Dataset]) -> Images | Stream:
+    """Return the images of all parts, one after the other; a stream where memory is short."""
     images = [part.images for part in parts]
     if system.fits(sum(each.nbytes for each in images)):
         return joined(images)
@@ -219,14 +219,14 @@ def _pictures(parts: list[Dataset]) -> Images | Stream:
 
 def _build_models(
     train: Dataset,
-    pictures: Images | Stream,
+    images: Images | Stream,
     recipe: Recipe,
     policy: str,
     course: Course,
     loss_memory: LossMemory | None,
     start: Start | None,
 ) -> tuple[keras.Model, keras.Model, keras.Model | None]:
-    """Return the network, and what trains it on whole and on smaller pictures."""
+    """Return the network, and what trains it on whole and on smaller images."""
     origin = None if start is None else open_network(start.source)
     mean, std = channel_statistics(train.images) if origin is None else statistics(origin)
     shape = NetworkShape(
@@ -245,7 +245,7 @@ def _build_models(
             take(network, origin, start.head.kernel, start.head.bias)
         indices = keras.Input((), dtype="int32", name="indices")
         draws = keras.Input((augment.NUM_DRAWS,), dtype="float32", name="draws")
-        shown = ResidentImages(pictures)(indices)
+        shown = ResidentImages(images)(indices)
 
         def around(answering: keras.Model, size: tuple[int, int] | None) -> keras.Model:
             logits = answering(Augment(recipe.augment, size)(shown, draws))
@@ -262,18 +262,18 @@ def _build_models(
 
 
 def _on_smaller(network: keras.Model, size: tuple[int, int]) -> keras.Model:
-    """Return the network's own layers on pictures of another size.
+    """Return the network's own layers on images of another size.
 
     Raises:
-        RecipeError: a layer's weights depend on the size of the pictures.
+        RecipeError: a layer's weights depend on the size of the images.
     """
-    pictures = keras.Input((*size, network.input_shape[3]))
+    images = keras.Input((*size, network.input_shape[3]))
     try:
         return keras.models.clone_model(
-            network, input_tensors=pictures, clone_function=lambda layer: layer
+            network, input_tensors=images, clone_function=lambda layer: layer
         )
     except ValueError:
         raise RecipeError(
-            f"train.early_scale: the network {network.name} fits pictures of one size only; "
+            f"train.early_scale: the network {network.name} fits images of one size only; "
             "set it to 1, or take a network that ends in global pooling, such as whitened"
         ) from None

@@ -51,7 +51,7 @@ def fit(data: Splits, body: Path, sha256: str) -> Head:
     """Fit a head for the classes of `data` on the features of a body.
 
     The strength of the penalty is the one of lowest log loss on val; without a val part in a
-    cross-validation within train, where a class has too few pictures for that the strongest.
+    cross-validation within train, where a class has too few images for that the strongest.
 
     Args:
         data: its test part is not looked at.
@@ -158,7 +158,7 @@ class Source:
         fingerprint: of that data set with its splits.
         path: of its model.keras.
         options: of the builder, as its recipe says.
-        rule: how any picture becomes its input.
+        rule: how any image becomes its input.
     """
 
     name: str
@@ -185,7 +185,7 @@ def source_of(path: str | Path) -> Source:
 
     Raises:
         RunError: there is no such run, it is not done, it is an ensemble, or it was written by a
-            version that did not record its rule for pictures.
+            version that did not record its rule for images.
     """
     given = Path(path)
     run = Run(given.parent if given.suffix == ".keras" else given)
@@ -194,7 +194,7 @@ def source_of(path: str | Path) -> Source:
         raise RunError(f"--from {path}: an ensemble has several bodies; name one of its members")
     if not info.image:
         raise RunError(
-            f"--from {path}: its run.json does not say how pictures become its input; train it "
+            f"--from {path}: its run.json does not say how images become its input; train it "
             "again with this version"
         )
     if not run.keras_model.is_file():
@@ -268,13 +268,13 @@ def check(recipe: Recipe, budget: float | None) -> None:
 
 
 def check_size(source: Source, data: Splits) -> None:
-    """Raise a RecipeError where a body was trained on pictures of another size."""
+    """Raise a RecipeError where a body was trained on images of another size."""
     expected = (source.rule.height, source.rule.width, source.rule.channels)
     if data.train.image_shape != expected:
         raise RecipeError(
-            f"--from {source.name}: its pictures are {_words(expected)}, those of {data.source} "
+            f"--from {source.name}: its images are {_words(expected)}, those of {data.source} "
             f"{_words(data.train.image_shape)}; give them in its size, or as a folder of "
-            "pictures, which the command line brings to it"
+            "images, which the command line brings to it"
         )
 
 
@@ -286,7 +286,7 @@ def notes(source: Source, data: Splits, *, probe: bool) -> list[str]:
         return found
     return [
         *found,
-        f"where {source.dataset}, which that body has learnt from, holds pictures of val or test, "
+        f"where {source.dataset}, which that body has learnt from, holds images of val or test, "
         "the figures on these flatter",
     ]
 

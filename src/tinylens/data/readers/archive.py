@@ -1,7 +1,7 @@
-"""Pictures in a .zip, .tar or .tar.gz, laid out as in a folder, or with a manifest in it.
+"""Images in a .zip, .tar or .tar.gz, laid out as in a folder, or with a manifest in it.
 
 It is unpacked beside the cache for as long as it takes to decode what is in it: see
-`tinylens.data.readers.members`, which also says what is refused. A .tar whose pictures have a .cls
+`tinylens.data.readers.members`, which also says what is refused. A .tar whose images have a .cls
 or .json beside them is a shard of a WebDataset.
 """
 
@@ -16,18 +16,18 @@ from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.decode import Item, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
 from tinylens.data.readers import webdataset
-from tinylens.data.readers.folder import PICTURE_SUFFIXES, TEXT_NAMES, Listing, lay_out, manifest_in
+from tinylens.data.readers.folder import IMAGE_SUFFIXES, TEXT_NAMES, Listing, lay_out, manifest_in
 from tinylens.data.readers.manifest import Rows, class_names_beside, column_of
 from tinylens.data.readers.members import Members, unpack
 from tinylens.data.splits import Columns, Parts, shown
 
 
 def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the pictures in an archive, Splits where there is a test part.
+    """Return the images in an archive, Splits where there is a test part.
 
     Raises:
         DataError: it is damaged, encrypted or harmful, what is in it does not say which classes
-            there are, or no picture can be read.
+            there are, or no image can be read.
     """
     return read_parts(path, options).published()
 
@@ -38,7 +38,7 @@ def read_parts(path: str | Path, options: Options = DEFAULTS) -> Parts:
 
 
 def source(path: Path, options: Options = DEFAULTS) -> Source:
-    """Return where the pictures of an archive are."""
+    """Return where the images of an archive are."""
     return Source(
         name=str(path),
         prefix=f"{path.parent}/",
@@ -50,7 +50,7 @@ def source(path: Path, options: Options = DEFAULTS) -> Source:
 def read_column(
     path: Path, column: str, options: Options = DEFAULTS
 ) -> Mapping[str, str | None] | None:
-    """Return a column of the archive's manifest by the names of the pictures; None without it.
+    """Return a column of the archive's manifest by the names of the images; None without it.
 
     Raises:
         DataError: the archive or the manifest cannot be read.
@@ -86,7 +86,7 @@ def _collect(
     listing = _listing(path, members)
     rows, notes = lay_out(listing, columns)
     if members.ignored:
-        notes.append(f"{members.ignored:,} files, no pictures by name, were left out")
+        notes.append(f"{members.ignored:,} files, no images by name, were left out")
     usable, items = _usable(rows, members)
     return Encoded(
         parts=usable.parts,
@@ -102,7 +102,7 @@ def _collect(
 
 
 def _usable(rows: Rows, members: Members) -> tuple[Rows, list[Item]]:
-    """Return the rows whose pictures are in the archive, and where these lie."""
+    """Return the rows whose images are in the archive, and where these lie."""
     kept = Rows({}, [], [], rows.class_names, list(rows.skipped))
     items: list[Item] = []
     members_by_name = {each.name: each for each in members.files}
@@ -122,7 +122,7 @@ def _usable(rows: Rows, members: Members) -> tuple[Rows, list[Item]]:
 
 
 def _listing(path: Path, members: Members) -> Listing:
-    """Return the members as folders with pictures in them."""
+    """Return the members as folders with images in them."""
     items = {each.name: each.item for each in members.files}
     folders: dict[str, list[str]] = {"": []}
     texts = []
@@ -130,7 +130,7 @@ def _listing(path: Path, members: Members) -> Listing:
         folder, _, file = name.rpartition("/")
         if file.lower() in TEXT_NAMES:
             texts.append(name)
-        if file.lower().rpartition(".")[2] not in PICTURE_SUFFIXES:
+        if file.lower().rpartition(".")[2] not in IMAGE_SUFFIXES:
             continue
         above = folder
         while above not in folders:

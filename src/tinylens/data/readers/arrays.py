@@ -1,6 +1,6 @@
 """Arrays in an .npz file: x_train, y_train, x_test, y_test, or images, labels, class_names, split.
 
-Or in a folder of .npy files of these names, whose pictures are mapped, and may be larger than
+Or in a folder of .npy files of these names, whose images are mapped, and may be larger than
 memory.
 Never a pickle: an array of objects is refused. Sizes are checked before anything is unzipped.
 """
@@ -37,9 +37,9 @@ def read(path: str | Path) -> Dataset | Splits:
     """Return the arrays of an .npz file.
 
     Either x_train and y_train, with x_test, y_test, x_val, y_val where there are such parts, as
-    Keras writes MNIST; or images and labels, with split ("train", "val" or "test" a picture) where
+    Keras writes MNIST; or images and labels, with split ("train", "val" or "test" an image) where
     there are parts. class_names goes with both; without it classes are called by their numbers.
-    aspect, too, says how pictures of other shapes were brought to this one: "pad" or "crop".
+    aspect, too, says how images of other shapes were brought to this one: "pad" or "crop".
 
     Raises:
         DataError: naming the file, when it is damaged, holds objects, claims more than it holds,
@@ -51,7 +51,7 @@ def read(path: str | Path) -> Dataset | Splits:
 def read_parts(path: str | Path, class_names: tuple[str, ...] = ()) -> Parts:
     """Return the parts in an .npz file, or in a folder of .npy files of the same names; see `read`.
 
-    The pictures of a folder are mapped, not read. `class_names` go before those in the file.
+    The images of a folder are mapped, not read. `class_names` go before those in the file.
     """
     path = Path(path)
     arrays = _load_folder(path) if path.is_dir() else _load(path)
@@ -66,15 +66,15 @@ def read_parts(path: str | Path, class_names: tuple[str, ...] = ()) -> Parts:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a path is a folder of .npy files with pictures to train on."""
+    """Return whether a path is a folder of .npy files with images to train on."""
     return any((path / f"{name}.npy").is_file() for name in ("x_train", "images"))
 
 
 def read_groups(path: Path, name: str) -> dict[str, list[str]]:
-    """Return the group of every picture, by part: the array `name`, or `name`_train and so on.
+    """Return the group of every image, by part: the array `name`, or `name`_train and so on.
 
     Raises:
-        DataError: there is no such array, or it is not one group a picture.
+        DataError: there is no such array, or it is not one group an image.
     """
     wanted = (name, *(f"{name}_{part}" for part in SPLIT_NAMES))
     arrays = _load(path, (*_KNOWN, *wanted))
@@ -89,7 +89,7 @@ def read_groups(path: Path, name: str) -> dict[str, list[str]]:
             described = "none" if groups is None else f"{groups.dtype} of shape {groups.shape}"
             raise DataError(
                 f"{path}: groups {name!r} of {part}: {described}, expected whole numbers or text, "
-                f"one for each of its {len(labels)} pictures, as {name} beside images, or as "
+                f"one for each of its {len(labels)} images, as {name} beside images, or as "
                 f"{name}_{part} beside x_{part}"
             )
         found[part] = [str(group) for group in groups.tolist()]
@@ -115,7 +115,7 @@ def write(path: str | Path, data: Dataset | Splits) -> None:
 def write_parts(path: str | Path, parts: Parts) -> None:
     """Write parts, of which val and test may be missing, as an .npz file; see `write`.
 
-    Where the pictures have groups, arrays `groups_train` and so on hold them; see `read_groups`.
+    Where the images have groups, arrays `groups_train` and so on hold them; see `read_groups`.
     """
     found: Arrays = {}
     for name, part in parts.items():

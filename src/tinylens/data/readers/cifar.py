@@ -112,7 +112,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 SIDE = 32
-PICTURE_BYTES = 3 * SIDE * SIDE
+IMAGE_BYTES = 3 * SIDE * SIDE
 MAX_MEMBER_BYTES = 400_000_000  # the largest published file, train of CIFAR-100, has 155,249,918
 MAX_MEMBERS = 1_000
 MAX_CLASSES = 256  # where there are no names: a label of the binary version is a byte
@@ -236,7 +236,7 @@ def find_layout(folder: Path) -> tuple[Layout, Path] | None:
     for layout in LAYOUTS:
         for place in (folder, folder / layout.folder):
             first = layout.parts["train"][0]
-            # a folder with the entry "train" is more likely one of pictures
+            # a folder with the entry "train" is more likely one of images
             if (place / first).is_file() and (place.name == layout.folder or first != "train"):
                 return layout, place
     return None
@@ -347,14 +347,14 @@ def _batch(where: str, content: bytes, layout: Layout, classes: int) -> tuple[Im
 
 
 def _binary_batch(where: str, content: bytes, label_byte: int) -> tuple[Images, Labels]:
-    record = label_byte + 1 + PICTURE_BYTES
+    record = label_byte + 1 + IMAGE_BYTES
     if not content or len(content) % record:
         raise DataError(
             f"{where}: {len(content):,} bytes, expected a whole number of {record}-byte records; "
             f"the last begins at byte {len(content) // record * record:,}"
         )
     rows = np.frombuffer(content, np.uint8).reshape(-1, record)
-    return _pictures(rows[:, label_byte + 1 :]), rows[:, label_byte].astype(np.int64)
+    return _images(rows[:, label_byte + 1 :]), rows[:, label_byte].astype(np.int64)
 
 
 def _pickled_batch(where: str, content: bytes, key: str) -> tuple[Images, Labels]:
@@ -362,19 +362,19 @@ def _pickled_batch(where: str, content: bytes, key: str) -> tuple[Images, Labels
     pixels, labels = entry(tree, "data"), entry(tree, key)
     if not isinstance(pixels, PickledArray) or not isinstance(labels, list):
         raise DataError(f"{where}: no {key} or no data; expected a CIFAR batch")
-    if not labels or pixels.shape != (len(labels), PICTURE_BYTES):
+    if not labels or pixels.shape != (len(labels), IMAGE_BYTES):
         raise DataError(
             f"{where}: {len(labels)} labels and data of shape {pixels.shape}, expected "
-            f"(n, {PICTURE_BYTES}) and n labels"
+            f"(n, {IMAGE_BYTES}) and n labels"
         )
     if not all(isinstance(label, int) and abs(label) < 2**31 for label in labels):
         odd = [label for label in labels if not isinstance(label, int) or abs(label) >= 2**31]
         raise DataError(f"{where}: labels {odd[:5]!r}, expected whole numbers from 0")
-    return _pictures(pixels.values(where)), np.array(labels, np.int64)
+    return _images(pixels.values(where)), np.array(labels, np.int64)
 
 
-def _pictures(rows: Images) -> Images:
-    """Turn rows of red, green and blue planes into pictures, (n, 32, 32, 3)."""
+def _images(rows: Images) -> Images:
+    """Turn rows of red, green and blue planes into images, (n, 32, 32, 3)."""
     return np.ascontiguousarray(rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
 
 

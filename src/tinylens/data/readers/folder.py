@@ -1,8 +1,8 @@
-"""Folders of pictures: `root/class/*`, or `root/{train,val,test}/class/*`.
+"""Folders of images: `root/class/*`, or `root/{train,val,test}/class/*`.
 
 The classes are the folders' names, in the order of their code points or, where all are whole
-numbers, of their values; a manifest at the top goes before them. Files that are no pictures by
-name, hidden ones and those of file browsers are left out and counted; what a picture's name says
+numbers, of their values; a manifest at the top goes before them. Files that are no images by
+name, hidden ones and those of file browsers are left out and counted; what an image's name says
 about its format is not believed. See `tinylens.data.readers.folder`.
 """
 
@@ -45,7 +45,7 @@ from tinylens.data.validation import (
 )
 from tinylens.errors import DataError
 
-PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
+IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
 MOST_PARTS = 6  # folders that may be parts by names such as train_images
 TEXT_NAMES = MANIFEST_NAMES | CLASS_NAME_FILES
 
@@ -56,8 +56,8 @@ class Listing:
 
     Attributes:
         source: its path, for messages.
-        folders: the names of the pictures in each folder within it, sorted; "" is the top, and
-            every folder is there, those without pictures too.
+        folders: the names of the images in each folder within it, sorted; "" is the top, and
+            every folder is there, those without images too.
         texts: the names within it of files that may say the classes.
         item: where the bytes of the file of a name lie; None where there is no such file.
     """
@@ -69,7 +69,7 @@ class Listing:
 
 
 class Group(NamedTuple):
-    """The pictures of one class in one part: their folder, their paths in it."""
+    """The images of one class in one part: their folder, their paths in it."""
 
     part: str
     class_name: str
@@ -78,7 +78,7 @@ class Group(NamedTuple):
 
 
 def lay_out(listing: Listing, columns: Columns) -> tuple[Rows, list[str]]:
-    """Return the pictures with their parts and classes, and notes.
+    """Return the images with their parts and classes, and notes.
 
     Raises:
         DataError: neither a manifest nor the folders say which classes there are.
@@ -139,7 +139,7 @@ def top_of(folders: Mapping[str, Sequence[str]]) -> str:
 
 
 def by_folders(listing: Listing, top: str, names: tuple[str, ...]) -> Rows:
-    """Return the pictures by the names of their folders."""
+    """Return the images by the names of their folders."""
     groups = groups_of(listing, top)
     found = class_names_of(groups, listing.source, names)
     number = {name: index for index, name in enumerate(found)}
@@ -153,11 +153,11 @@ def by_folders(listing: Listing, top: str, names: tuple[str, ...]) -> Rows:
 
 
 def groups_of(listing: Listing, top: str) -> list[Group]:
-    """Return the pictures of each class in each part, part after part and class after class.
+    """Return the images of each class in each part, part after part and class after class.
 
     Raises:
         DataError: the names of the folders do not say which parts there are, a class to train on
-            has no pictures, or the parts are inside the classes.
+            has no images, or the parts are inside the classes.
     """
     inner = _Folders(listing.folders)
     parts = _parts_of(listing.source, inner, top)
@@ -167,7 +167,7 @@ def groups_of(listing: Listing, top: str) -> list[Group]:
             continue
         for name in sorted(inner.under(parts[part])):
             folder = f"{parts[part]}/{name}" if parts[part] else name
-            groups.append(Group(part, name, folder, _pictures(listing, inner, part, name, folder)))
+            groups.append(Group(part, name, folder, _images(listing, inner, part, name, folder)))
         if part != "train" and not any(each.files for each in groups if each.part == part):
             raise empty_part(listing.source, part)
     return groups
@@ -190,8 +190,8 @@ def class_names_of(
         root = source.rpartition("/")[2]
         raise DataError(
             f"{source}: found {len(names)} class folders{': ' if names else ''}"
-            f"{listed(map(shown, names))}; expected at least 2, as in {root}/CLASS/PICTURE "
-            f"or {root}/train/CLASS/PICTURE"
+            f"{listed(map(shown, names))}; expected at least 2, as in {root}/CLASS/IMAGE "
+            f"or {root}/train/CLASS/IMAGE"
         )
     check_class_names(names, source)
     for part, classes in by_part.items():
@@ -243,10 +243,10 @@ def _parts_of(source: str, inner: _Folders, top: str) -> dict[str, str]:
     return {part: joined[name] for name, part in aliases.items()}
 
 
-def _pictures(
+def _images(
     listing: Listing, inner: _Folders, part: str, class_name: str, folder: str
 ) -> list[str]:
-    """Return the paths of a class's pictures within its folder."""
+    """Return the paths of a class's images within its folder."""
     deeper = inner.all_within(folder)
     parted = {
         PART_NAMES[name.lower()] for name in inner.under(folder) if name.lower() in PART_NAMES
@@ -255,14 +255,14 @@ def _pictures(
         raise DataError(
             f"{listing.source}/{folder}: the class {shown(class_name)} holds the parts "
             f"{', '.join(sorted(parted))}; expected the parts first, as in train/"
-            f"{shown(class_name)}/PICTURE and test/{shown(class_name)}/PICTURE: move the folders"
+            f"{shown(class_name)}/IMAGE and test/{shown(class_name)}/IMAGE: move the folders"
         )
     found = list(listing.folders[folder])
     for name in deeper:
         found += [f"{name}/{file}" for file in listing.folders[f"{folder}/{name}"]]
     if not found and part == "train":
         raise DataError(
-            f"{listing.source}/{folder}: no pictures of class {shown(class_name)}; expected at "
+            f"{listing.source}/{folder}: no images of class {shown(class_name)}; expected at "
             "least one file named .png, .jpg, .webp, .bmp or .gif: add some or remove the folder"
         )
     return found
@@ -289,11 +289,11 @@ MAX_DEPTH = 16  # of folders in folders
 
 
 def read(root: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the pictures under `root`, Splits where there is a test part.
+    """Return the images under `root`, Splits where there is a test part.
 
     Raises:
         DataError: when the folders do not say which classes there are, a class is empty, or no
-            picture can be read.
+            image can be read.
     """
     return read_parts(root, options).published()
 
@@ -304,7 +304,7 @@ def read_parts(root: str | Path, options: Options = DEFAULTS) -> Parts:
 
 
 def source(root: Path, options: Options = DEFAULTS) -> Source:
-    """Return where the pictures of a folder are."""
+    """Return where the images of a folder are."""
     return Source(
         name=str(root),
         prefix=f"{root}{os.sep}",
@@ -316,7 +316,7 @@ def source(root: Path, options: Options = DEFAULTS) -> Source:
 def read_column(
     root: Path, column: str, options: Options = DEFAULTS
 ) -> Mapping[str, str | None] | None:
-    """Return a column of the folder's manifest by the paths of the pictures; None without it.
+    """Return a column of the folder's manifest by the paths of the images; None without it.
 
     Raises:
         DataError: the manifest cannot be read.
@@ -330,14 +330,14 @@ def read_column(
 
 @dataclass(frozen=True)
 class _Listed:
-    """The pictures, the folders that were looked into, and what there is to note."""
+    """The images, the folders that were looked into, and what there is to note."""
 
     rows: Rows
     folders: dict[str, Stamp]
     notes: list[str]
 
     def values(self, stamps: Sequence[Stamp]) -> list[Any]:
-        """Return what tells the pictures from others, as JSON values."""
+        """Return what tells the images from others, as JSON values."""
         rows = self.rows
         return [rows.parts, rows.names, rows.labels, rows.class_names, stamps]
 
@@ -406,18 +406,18 @@ class _Walk:
         return Listing(str(self.root), self._folders, self._texts, lambda name: Item(prefix + name))
 
     def notes(self, folders: set[str]) -> list[str]:
-        """Return what was left out of the folders that hold pictures."""
+        """Return what was left out of the folders that hold images."""
         ignored = sum(self._ignored[folder] for folder in folders)
         links = sum(self._links[folder] for folder in folders)
         notes = []
         if ignored:
-            notes.append(f"{ignored:,} files or folders, no pictures by name, were left out")
+            notes.append(f"{ignored:,} files or folders, no images by name, were left out")
         if links:
             notes.append(f"{links:,} links that lead out of the folder were not followed")
         return notes
 
     def _visit(self, folder: str, *, linked: bool) -> None:
-        """Note the pictures in a folder, then those in its folders.
+        """Note the images in a folder, then those in its folders.
 
         Args:
             folder: within the root.
@@ -427,7 +427,7 @@ class _Walk:
         if folder.count("/") >= MAX_DEPTH:
             raise DataError(
                 f"{self.root}/{folder}: more than {MAX_DEPTH} folders in one another; expected "
-                "pictures nearer to the top: move them up"
+                "images nearer to the top: move them up"
             )
         path = f"{self.root}{os.sep}{folder}" if folder else str(self.root)
         self.stamps[path] = stamp_of(path)
@@ -435,12 +435,12 @@ class _Walk:
             entries = list(scanned)
         self._expect(self._found + len(entries))
         self._ignored[folder] = self._links[folder] = 0
-        pictures: list[str] = []
+        images: list[str] = []
         inner: list[tuple[str, bool]] = []
         for entry in entries:
-            self._take(folder, entry, linked, pictures, inner)
-        self._found += len(pictures)
-        self._folders[folder] = sorted(pictures)
+            self._take(folder, entry, linked, images, inner)
+        self._found += len(images)
+        self._folders[folder] = sorted(images)
         for name, by_link in sorted(inner):
             self._visit(_joined(folder, name), linked=by_link)
 
@@ -449,17 +449,17 @@ class _Walk:
         folder: str,
         entry: os.DirEntry[str],
         linked: bool,
-        pictures: list[str],
+        images: list[str],
         inner: list[tuple[str, bool]],
     ) -> None:
-        """Put an entry among the pictures, the folders or what is left out."""
+        """Put an entry among the images, the folders or what is left out."""
         name = entry.name.lower()
         if name.startswith(".") or name in IGNORED_NAMES:
             self._ignored[folder] += 1
         elif entry.is_symlink() and not self._may_follow(entry, linked):
             self._links[folder] += 1
-        elif name.rpartition(".")[2] in PICTURE_SUFFIXES and entry.is_file():
-            pictures.append(entry.name)
+        elif name.rpartition(".")[2] in IMAGE_SUFFIXES and entry.is_file():
+            images.append(entry.name)
         elif entry.is_dir():
             inner.append((entry.name, linked or entry.is_symlink()))
         else:

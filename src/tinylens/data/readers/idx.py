@@ -139,7 +139,7 @@ def _checked(path: Path, dimensions: int, payloads: Mapping[str, str] | None) ->
     if array.ndim != dimensions:
         raise DataError(
             f"{path}: byte 3: {array.ndim} dimensions, expected {dimensions}: "
-            f"{'pictures of (n, height, width)' if dimensions == 3 else 'labels of (n,)'}"
+            f"{'images of (n, height, width)' if dimensions == 3 else 'labels of (n,)'}"
         )
     return array
 
@@ -164,7 +164,7 @@ def _declared(path: Path, source: Any) -> bytes:
     if zero != 0 or kind not in _TYPES or not 1 <= dimensions <= 4:
         raise DataError(
             f"{path}: byte 0: starts with {start.hex()}, expected an IDX magic number: 00000803 "
-            "for pictures, 00000801 for labels"
+            "for images, 00000801 for labels"
         )
     if kind != _UINT8:
         raise DataError(f"{path}: byte 2: values of type {_TYPES[kind]}, expected uint8 (08)")

@@ -1,6 +1,6 @@
-"""Lists of pictures and their classes: .csv, .tsv and .jsonl files that lie beside the pictures.
+"""Lists of images and their classes: .csv, .tsv and .jsonl files that lie beside the images.
 
-A row names a picture's file, relative to the manifest, and its class in words or as a number; a
+A row names an image's file, relative to the manifest, and its class in words or as a number; a
 column may say the part. The columns are known by their usual names, or are named by the user.
 """
 
@@ -37,7 +37,7 @@ MANIFEST_NAMES = frozenset(
 )
 PATH_COLUMNS = (
     *("path", "file_name", "filename", "file", "filepath", "file_path", "image_path", "img_path"),
-    *("image", "img", "picture"),
+    *("image", "img", "image"),
 )
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target", "y", "labels")
 SPLIT_COLUMNS = ("split", "part", "set", "subset")
@@ -47,12 +47,12 @@ _SHOWN = 3  # rows that an error names
 
 @dataclass(frozen=True)
 class Rows:
-    """Pictures by name, with their parts and classes; all lists are as long as there are pictures.
+    """Images by name, with their parts and classes; all lists are as long as there are images.
 
     Attributes:
         parts: rows from and up to which each part goes, by its name.
-        names: of the pictures, within their source.
-        labels: the number of each picture's class.
+        names: of the images, within their source.
+        labels: the number of each image's class.
         class_names: one name a class.
         skipped: (part, name, reason) of what cannot be used.
     """
@@ -77,7 +77,7 @@ class Manifest:
     columns: Mapping[str, Sequence[str | None]]
 
     def has_labels(self, columns: Columns) -> bool:
-        """Return whether it says what the pictures are."""
+        """Return whether it says what the images are."""
         return all(
             _found(self.columns, name, usual)
             for name, usual in ((columns.image, PATH_COLUMNS), (columns.label, LABEL_COLUMNS))
@@ -163,7 +163,7 @@ def joined(manifests: Sequence[tuple[str, str, Manifest]], columns: Columns) -> 
 def rows_of(
     manifest: Manifest, columns: Columns, given: tuple[str, ...] = (), prefix: str = ""
 ) -> Rows:
-    """Return the pictures of a manifest, part after part.
+    """Return the images of a manifest, part after part.
 
     Args:
         manifest: as `parse_manifest` gave it.
@@ -208,7 +208,7 @@ def rows_of(
 def column_of(
     manifest: Manifest, column: str, prefix: str, columns: Columns
 ) -> Mapping[str, str | None] | None:
-    """Return a column's cells by `prefix` and the names of their pictures; see `read_column`."""
+    """Return a column's cells by `prefix` and the names of their images; see `read_column`."""
     if column not in manifest.columns:
         return None
     names, _ = manifest.find(columns)
@@ -237,7 +237,7 @@ def _cell_columns(where: str, text: str) -> dict[str, list[str | None]]:
     except csv.Error as error:
         raise DataError(f"{where}, line {reader.line_num}: {error}; expected a CSV") from None
     if len(lines) < 2:
-        raise DataError(f"{where}: {len(lines)} lines; expected one of names, and one a picture")
+        raise DataError(f"{where}: {len(lines)} lines; expected one of names, and one an image")
     (_, names), *cells = lines
     if len(set(names)) < len(names):
         raise DataError(f"{where}: a column twice: {', '.join(map(shown, names))}; rename one")
@@ -268,7 +268,7 @@ def _json_columns(where: str, text: str) -> dict[str, list[str | None]]:
         for column in columns.values():
             column.extend([None] * (row + 1 - len(column)))
     if not columns:
-        raise DataError(f"{where}: no lines; expected a JSON object for each picture")
+        raise DataError(f"{where}: no lines; expected a JSON object for each image")
     return columns
 
 
@@ -313,7 +313,7 @@ def _check_once(where: str, paths: Sequence[str]) -> None:
         if path and seen.setdefault(path, number) != number:
             raise DataError(
                 f"{where}: {shown(path)} is in rows {seen[path]} and {number}; expected each "
-                "picture once: remove one of them"
+                "image once: remove one of them"
             )
 
 
@@ -335,7 +335,7 @@ def _class_names(
     if extra := sorted(words - in_train):
         raise DataError(
             f"{where}: has classes that train lacks: {', '.join(map(shown, extra))}; expected "
-            "pictures of every class in train: add some or remove the rows"
+            "images of every class in train: add some or remove the rows"
         )
     return ordered_names(words)
 
@@ -344,10 +344,10 @@ MAX_BYTES = 1_000_000_000  # of a manifest: ten million rows of a hundred bytes
 
 
 def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the pictures that a manifest lists, Splits where there is a test part.
+    """Return the images that a manifest lists, Splits where there is a test part.
 
     Raises:
-        DataError: a column is missing, a path leads out of the manifest's folder, a picture is
+        DataError: a column is missing, a path leads out of the manifest's folder, an image is
             listed twice, or none can be read.
     """
     return read_parts(path, options).published()
@@ -359,7 +359,7 @@ def read_parts(path: str | Path, options: Options = DEFAULTS) -> Parts:
 
 
 def source(path: Path, options: Options = DEFAULTS) -> Source:
-    """Return where the pictures of a manifest are."""
+    """Return where the images of a manifest are."""
     return Source(
         name=str(path),
         prefix=f"{path.parent}{os.sep}",
@@ -371,7 +371,7 @@ def source(path: Path, options: Options = DEFAULTS) -> Source:
 def read_column(
     path: Path, column: str, options: Options = DEFAULTS
 ) -> Mapping[str, str | None] | None:
-    """Return a column's cells by the paths of their pictures; None where there is no such column.
+    """Return a column's cells by the paths of their images; None where there is no such column.
 
     Raises:
         DataError: the manifest cannot be read.
@@ -446,7 +446,7 @@ def check_stays_inside(folder: str, where: str, names: Sequence[str]) -> None:
         real, root = os.path.realpath(f"{folder}/{name}"), os.path.realpath(folder)
         if os.path.commonpath([real, root]) != root:
             raise DataError(
-                f"{where}: {shown(name)} is a link that leads out of the folder; expected pictures "
+                f"{where}: {shown(name)} is a link that leads out of the folder; expected images "
                 "beneath the manifest: copy them there"
             )
 

@@ -27,7 +27,7 @@ from typing import IO, NamedTuple, cast
 
 from tinylens.data.cache import not_kept
 from tinylens.data.decode import MAX_FILE_BYTES, Item
-from tinylens.data.readers.folder import PICTURE_SUFFIXES, TEXT_NAMES
+from tinylens.data.readers.folder import IMAGE_SUFFIXES, TEXT_NAMES
 from tinylens.data.splits import inner_path, shown
 from tinylens.errors import DataError
 
@@ -39,7 +39,7 @@ MAX_RATIO = (
     200  # beyond that: of white bitmaps, deflate makes a thousandth; of photographs, nothing
 )
 
-_LABEL_SUFFIXES = frozenset({"cls", "json"})  # beside pictures in WebDataset shards
+_LABEL_SUFFIXES = frozenset({"cls", "json"})  # beside images in WebDataset shards
 _ARCHIVE_WORDS = frozenset({"zip", "tar", "gz", "tgz", "7z", "rar", "bz2", "xz"})
 _BLOCK = 512  # bytes a header of a .tar takes
 
@@ -130,7 +130,7 @@ class _Unpacking:
                 "expected each name once: pack it anew"
             )
         if size > MAX_FILE_BYTES:
-            self._found[name] = Member(name, Item(self._heap, 0, 0), "too large for a picture")
+            self._found[name] = Member(name, Item(self._heap, 0, 0), "too large for an image")
             return
         start = self._file.tell()
         problem = ""
@@ -138,7 +138,7 @@ class _Unpacking:
             with opened() as content:
                 shutil.copyfileobj(content, self._file)
         except (zipfile.BadZipFile, zlib.error) as error:
-            if not _is_zip(self.path) or name.lower().rpartition(".")[2] not in PICTURE_SUFFIXES:
+            if not _is_zip(self.path) or name.lower().rpartition(".")[2] not in IMAGE_SUFFIXES:
                 raise
             problem = f"damaged in its archive: {error}"
         item = Item(self._heap, start, self._file.tell() - start)
@@ -148,8 +148,8 @@ class _Unpacking:
         """Return what was unpacked."""
         if self._archives and not self._found:
             raise DataError(
-                f"{self.path}: holds {self._archives:,} archives and no pictures, and archives in "
-                "archives are not opened; expected pictures: unpack it once, and give what was in "
+                f"{self.path}: holds {self._archives:,} archives and no images, and archives in "
+                "archives are not opened; expected images: unpack it once, and give what was in "
                 "it"
             )
         return Members(list(self._found.values()), self._ignored)
@@ -161,17 +161,17 @@ def _is_litter(name: str) -> bool:
 
 
 def _matters(name: str) -> bool:
-    """Return whether a file can be a picture, or say what one shows."""
+    """Return whether a file can be an image, or say what one shows."""
     if _is_litter(name) or name.startswith(".") or "/." in name:
         return False
     file = name.rpartition("/")[2].lower()
-    return file.rpartition(".")[2] in PICTURE_SUFFIXES | _LABEL_SUFFIXES or file in TEXT_NAMES
+    return file.rpartition(".")[2] in IMAGE_SUFFIXES | _LABEL_SUFFIXES or file in TEXT_NAMES
 
 
 def _too_much(path: Path, size: int) -> DataError:
     return DataError(
         f"{path}: would unpack to more than {size:,} bytes, over {MAX_RATIO} times its own size, "
-        "as archives do that are made to fill a disk; expected pictures: if it is yours, unpack it "
+        "as archives do that are made to fill a disk; expected images: if it is yours, unpack it "
         "and give the folder"
     )
 
@@ -218,7 +218,7 @@ def _zip_name(path: Path, info: zipfile.ZipInfo) -> str:
         return name.encode("cp437").decode("utf-8")
     except UnicodeError:
         pass
-    if folder.isascii():  # what the picture itself is called does not matter
+    if folder.isascii():  # what the image itself is called does not matter
         return folder + slash + file
     raise DataError(
         f"{path}: the name {shown(name)!a} is in letters of an unknown kind, and its folder is a "

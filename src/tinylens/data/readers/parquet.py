@@ -1,4 +1,4 @@
-"""Tables of encoded pictures in parquet, laid out as Hugging Face does.
+"""Tables of encoded images in parquet, laid out as Hugging Face does.
 
 Columns `image` or `img` ({bytes, path}, or plain bytes) and `label`, or those that the user names;
 a label is a number or a word, and the names of numbers are in the schema's metadata, or in the
@@ -118,7 +118,7 @@ _PARTS = ("train", "val", "test")
 
 
 def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the pictures in a parquet file, or in a folder of them.
+    """Return the images in a parquet file, or in a folder of them.
 
     Raises:
         DataError: naming the file, when it is damaged or lacks a column; see `read_encoded`.
@@ -133,7 +133,7 @@ def read_parts(path: str | Path, options: Options = DEFAULTS) -> Parts:
 
 
 def source(path: Path, options: Options = DEFAULTS) -> Source:
-    """Return where the pictures of a parquet file or folder are.
+    """Return where the images of a parquet file or folder are.
 
     Raises:
         DataError: the names of the files do not say which part they are of.
@@ -219,13 +219,13 @@ def _seen(path: Path, columns: Columns) -> list[Any]:
 def _collect(
     path: Path, columns: Columns, workspace: Path, expect: Callable[[int], None]
 ) -> Encoded:
-    """Copy the pictures' bytes into one file, for many processes to read."""
+    """Copy the images' bytes into one file, for many processes to read."""
     root = path if path.is_dir() else path.parent
     seen, by_part = _seen(path, columns), find_files(path)
-    rows: list[tuple[str, Item, int | str, str]] = []  # part, picture, label, name
+    rows: list[tuple[str, Item, int | str, str]] = []  # part, image, label, name
     skipped: list[tuple[str, str, str]] = []
     class_names: dict[str, tuple[str, ...]] = {}
-    heap = workspace / "pictures.bin"
+    heap = workspace / "images.bin"
     with heap.open("wb") as file:
         for part, source in ((part, each) for part, files in by_part.items() for each in files):
             table = _open(source)
@@ -298,7 +298,7 @@ def _open(file: Path) -> Any:
 
 
 def _cells(file: Path, table: Any, columns: tuple[str, str]) -> Iterator[tuple[int, Any, Any]]:
-    """Yield the number of each row, the cell of its picture and its label."""
+    """Yield the number of each row, the cell of its image and its label."""
     import pyarrow
 
     image_column, label_column = columns
@@ -319,12 +319,12 @@ def _fault(cell: Any, content: bytes | None, label: int | str | None) -> str:
         return "no label"
     if content is None:
         outside = isinstance(cell, dict) and cell.get("path")
-        return "a path without bytes" if outside else "no picture"
-    return "too large for a picture" if len(content) > MAX_FILE_BYTES else ""
+        return "a path without bytes" if outside else "no image"
+    return "too large for an image" if len(content) > MAX_FILE_BYTES else ""
 
 
 def _columns(file: Path, table: Any, asked: Columns) -> tuple[str, str]:
-    """Return the names of the column of pictures and of the column of labels."""
+    """Return the names of the column of images and of the column of labels."""
     import pyarrow.types
 
     schema = table.schema_arrow

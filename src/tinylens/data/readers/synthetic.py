@@ -1,4 +1,4 @@
-"""`shapes`: pictures that the code draws, for tests, demos and machines without a network."""
+"""`shapes`: images that the code draws, for tests, demos and machines without a network."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ Outline = NDArray[np.float64]
 
 
 def shapes(n_train: int = 5000, n_test: int = 1000, seed: int = 0, size: int = 32) -> Splits:
-    """Draw pictures of ten shapes in any colour, place, size and direction, on noise.
+    """Draw images of ten shapes in any colour, place, size and direction, on noise.
 
     Colour and place say nothing about the class, so that a linear model fails at what a small
     convolutional one learns.
 
     Args:
-        n_train: pictures to train on, about as many of each class.
-        n_test: pictures to judge on.
-        seed: the same seed draws the same pictures.
+        n_train: images to train on, about as many of each class.
+        n_test: images to judge on.
+        seed: the same seed draws the same images.
         size: side in pixels.
 
     >>> data = shapes(n_train=20, n_test=10)

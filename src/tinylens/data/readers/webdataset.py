@@ -18,7 +18,7 @@ from typing import Any
 from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.decode import Item, Stamp, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
-from tinylens.data.readers.folder import PICTURE_SUFFIXES
+from tinylens.data.readers.folder import IMAGE_SUFFIXES
 from tinylens.data.readers.manifest import LABEL_COLUMNS, cell_of, class_names_beside
 from tinylens.data.readers.members import TAR_SUFFIXES, Member, unpack
 from tinylens.data.splits import PART_NAMES, Columns, Parts, ordered_names, shown
@@ -29,10 +29,10 @@ MAX_CLASSES = 10_000
 
 
 def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the pictures in a folder of shards, or in one.
+    """Return the images in a folder of shards, or in one.
 
     Raises:
-        DataError: a shard is damaged, a picture has no class, or no picture can be read.
+        DataError: a shard is damaged, an image has no class, or no image can be read.
     """
     return read_parts(path, options).published()
 
@@ -43,7 +43,7 @@ def read_parts(path: str | Path, options: Options = DEFAULTS) -> Parts:
 
 
 def source(path: Path, options: Options = DEFAULTS) -> Source:
-    """Return where the pictures of a folder of shards, or of one shard, are."""
+    """Return where the images of a folder of shards, or of one shard, are."""
     root = path if path.is_dir() else path.parent
     return Source(
         name=str(path),
@@ -69,10 +69,10 @@ def has_shards(path: Path) -> bool:
 
 
 def _begins_with_shard(folder: str) -> bool:
-    """Return whether a shard comes before any picture: a folder of many is not looked through."""
+    """Return whether a shard comes before any image: a folder of many is not looked through."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.rpartition(".")[2].lower() in PICTURE_SUFFIXES:
+            if entry.name.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
                 return False
             if _is_shard_name(entry.name):
                 return True
@@ -84,15 +84,15 @@ def _is_shard_name(name: str) -> bool:
 
 
 def is_shard(members: Sequence[Member]) -> bool:
-    """Return whether an archive holds classes beside its pictures."""
-    stems = {_stem(each.name) for each in members if _suffix(each.name) in PICTURE_SUFFIXES}
+    """Return whether an archive holds classes beside its images."""
+    stems = {_stem(each.name) for each in members if _suffix(each.name) in IMAGE_SUFFIXES}
     return any(
         _suffix(each.name) in ("cls", "json") and _stem(each.name) in stems for each in members
     )
 
 
 def read_column(path: Path, column: str, workspace: Path) -> Mapping[str, str | None] | None:
-    """Return an entry of each key.json by the names of the pictures; None where none has it.
+    """Return an entry of each key.json by the names of the images; None where none has it.
 
     Raises:
         DataError: a shard is damaged.
@@ -104,7 +104,7 @@ def read_column(path: Path, column: str, workspace: Path) -> Mapping[str, str | 
         prefix = f"{root}/{shard.relative_to(root).as_posix()}/"
         for name in members:
             beside = f"{_stem(name)}.json"
-            if _suffix(name) in PICTURE_SUFFIXES and beside in members:
+            if _suffix(name) in IMAGE_SUFFIXES and beside in members:
                 entry = _entries(f"{prefix}{beside}", members[beside]).get(column)
                 cells[prefix + shown(name)] = cell_of(entry)
     return cells if any(cell is not None for cell in cells.values()) else None
@@ -157,7 +157,7 @@ def _seen(path: Path, columns: Columns) -> list[Any]:
 
 @dataclass
 class _Found:
-    """Pictures as they come, with the word for the class of each."""
+    """Images as they come, with the word for the class of each."""
 
     items: list[Item]
     names: list[str]
@@ -185,7 +185,7 @@ def _collect(
 def collect_archive(
     path: Path, members: Sequence[Member], columns: Columns, seen: Any, look: Callable[[], Any]
 ) -> Encoded:
-    """Return the pictures of one shard whose members are known already."""
+    """Return the images of one shard whose members are known already."""
     found = _Found([], [], [], [])
     _take("train", path.parent, path.name, members, columns, found)
     names = class_names_beside(path.parent)
@@ -220,10 +220,10 @@ def encoded(
 def _take(
     part: str, root: Path, shard: str, members: Sequence[Member], columns: Columns, found: _Found
 ) -> None:
-    """Add the pictures of one shard."""
+    """Add the images of one shard."""
     by_name = {each.name: each.item for each in members}
     for member in members:
-        if _suffix(member.name) not in PICTURE_SUFFIXES:
+        if _suffix(member.name) not in IMAGE_SUFFIXES:
             continue
         name = f"{shard}/{shown(member.name)}"
         word = _word(f"{root}/{name}", _stem(member.name), by_name, columns)
@@ -236,7 +236,7 @@ def _take(
 
 
 def _word(where: str, stem: str, members: Mapping[str, Item], columns: Columns) -> str | None:
-    """Return what says the class of a picture; None where nothing does."""
+    """Return what says the class of an image; None where nothing does."""
     number = members.get(f"{stem}.cls")
     if number is not None and not columns.label:
         word = _text(where, number).strip()
@@ -280,7 +280,7 @@ def _class_names(where: str, words: set[str], given: tuple[str, ...]) -> tuple[s
     if odd := sorted(words - known):
         raise DataError(
             f"{where}: the classes {', '.join(map(shown, odd[:5]))} are not in the file of class "
-            f"names, which has {len(given)}; expected each picture's there"
+            f"names, which has {len(given)}; expected each image's there"
         )
     return given
 

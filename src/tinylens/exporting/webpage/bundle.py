@@ -13,7 +13,7 @@ from importlib import resources
 # in an order in which each comes after all that it imports
 OWN = ("resample.js", "frame.js", "pixels.js", "network.js", "judge.js", "here.js")
 SHARED = ("dom.js", "look.js", "answer.js", "csv.js")
-SHEET = ("sheet.js", "pictures.js")
+SHEET = ("sheet.js", "images.js")
 STYLES = ("base.css", "answer.css", "page.css")
 RUNTIME = "onnxruntime.js"  # what the modules call onnxruntime-web
 

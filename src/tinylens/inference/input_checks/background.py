@@ -1,7 +1,7 @@
-"""What a picture shows, apart from the ground that it lies on; NumPy and Pillow alone.
+"""What an image shows, apart from the ground that it lies on; NumPy and Pillow alone.
 
-The ground is what the border of a picture shows: a colour that may change smoothly across the
-picture, as light does. Whatever differs from it by more than it differs from itself is the thing.
+The ground is what the border of an image shows: a colour that may change smoothly across the
+image, as light does. Whatever differs from it by more than it differs from itself is the thing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 LEVELS = 16  # of brightness, in each histogram
-RIM = 14  # of the picture's side: how far in an outline reaches
-RIDGE = 1e-3  # of the regression, for each picture
+RIM = 14  # of the image's side: how far in an outline reaches
+RIDGE = 1e-3  # of the regression, for each image
 NEWTON_ROUNDS = 25  # of Newton's method
 
 
@@ -38,7 +38,7 @@ def looks(grey: Floats, thing: Mask) -> Floats:
 
 
 def learn(as_they_are: Floats, negatives: Floats) -> Floats:
-    """Return the weights that tell pictures, positive, from their negatives, negative.
+    """Return the weights that tell images, positive, from their negatives, negative.
 
     Args:
         as_they_are: of `looks`, shape (n, features).
@@ -83,7 +83,7 @@ MAD_TO_SIGMA = 1.4826
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a picture, as shares of its height and width; it may stick out of it."""
+    """A part of an image, as shares of its height and width; it may stick out of it."""
 
     top: float
     left: float
@@ -101,7 +101,7 @@ WHOLE = Window(0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """A colour that changes smoothly across a picture, and how rough it is around that.
+    """A colour that changes smoothly across an image, and how rough it is around that.
 
     Attributes:
         coefficients: of 1, x, y, x², xy and y² with x and y from -1 to 1, shape (6, channels).
@@ -120,7 +120,7 @@ class Ground:
 
     @property
     def middle(self) -> Floats:
-        """The colour in the middle of the picture, shape (channels,)."""
+        """The colour in the middle of the image, shape (channels,)."""
         colour: Floats = np.clip(self.coefficients[0], 0, 255)
         return colour
 
@@ -130,7 +130,7 @@ class Ground:
         Args:
             height: in how many rows the window is shown.
             width: and columns.
-            window: of the picture.
+            window: of the image.
         """
         rows = window.top + window.height * (_places(height) + 1) / 2
         columns = window.left + window.width * (_places(width) + 1) / 2
@@ -145,7 +145,7 @@ class Ground:
 
 
 def reduced(pixels: Pixels, longest: int) -> Pixels:
-    """Return a picture whose longer side is at most so long, each pixel the mean of many."""
+    """Return an image whose longer side is at most so long, each pixel the mean of many."""
     height, width = pixels.shape[:2]
     if max(height, width) <= longest:
         return pixels
@@ -160,7 +160,7 @@ def resized(
     by: Image.Resampling,
     box: tuple[float, float, float, float] | None = None,
 ) -> Pixels:
-    """Return a picture of another size, (width, height), or a part of it brought to that size."""
+    """Return an image of another size, (width, height), or a part of it brought to that size."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     return np.asarray(image.resize(size, by, box)).reshape(size[1], size[0], pixels.shape[2])
 
@@ -218,7 +218,7 @@ def without_specks(mask: Mask) -> Mask:
 
 
 def filled(mask: Mask) -> Mask:
-    """Return a mask with all that no way leads to from the edges of the picture."""
+    """Return a mask with all that no way leads to from the edges of the image."""
     height, width = mask.shape
     outside = spread(_ring(height, width, 1).astype(np.int64), ~mask)
     closed: Mask = mask | (outside == 0)

@@ -1,4 +1,4 @@
-"""What is unlike the training pictures about a picture, in plain words."""
+"""What is unlike the training images about an image, in plain words."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ LOOKED_AT = 112  # pixels of the longer side: enough to tell a thing from its gr
 COLOURED = 32  # grey levels between a pixel's channels; JPEG makes up to 20 of none
 COLOURED_SHARE = 0.02  # of the pixels
 ROUGH = 30.0  # grey levels: a border rougher than that shows no ground
-LEAST_THING, MOST_THING = 0.005, 0.98  # of the picture
+LEAST_THING, MOST_THING = 0.005, 0.98  # of the image
 SLACK = 0.07  # of a side, for margins: two pixels of 28
 OPPOSITE = 4.0  # log odds that a ground of the opposite brightness adds for a negative
-LARGER = 2.5  # times the network's sides: smaller pictures cannot be told to be enlarged
+LARGER = 2.5  # times the network's sides: smaller images cannot be told to be enlarged
 DETAIL = 2  # times the network's sides: what has no more detail than that counts as enlarged
 LOST = (
-    0.02  # of the variance: enlarged pictures lose 0.002 to 0.017 at that size, photos 0.03 to 0.08
+    0.02  # of the variance: enlarged images lose 0.002 to 0.017 at that size, photos 0.03 to 0.08
 )
 
 
@@ -49,12 +49,12 @@ NO_GROUND = {channels: Ground.flat([0.0] * channels) for channels in (1, 3)}
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is unlike the training pictures.
+    """Something that is unlike the training images.
 
     Attributes:
         kind: one of `KINDS`, or "unjudged".
         message: what was found, in words.
-        fixed: whether the network sees the picture without it.
+        fixed: whether the network sees the image without it.
     """
 
     kind: str
@@ -72,9 +72,9 @@ class Examination:
 
     Attributes:
         findings: in the order of `KINDS`.
-        reference: of the training pictures; None where the model has none.
-        ground: of the picture, or None where none can be told.
-        window: in which the thing fills as much as in the training pictures.
+        reference: of the training images; None where the model has none.
+        ground: of the image, or None where none can be told.
+        window: in which the thing fills as much as in the training images.
     """
 
     findings: tuple[Finding, ...]
@@ -89,7 +89,7 @@ class Examination:
 
 
 def examine(pixels: Pixels, reference: Reference | None, orientation: int = 1) -> Examination:
-    """Return what is unlike the training pictures about a picture.
+    """Return what is unlike the training images about an image.
 
     Args:
         pixels: uint8, shape (height, width, 1 or 3), upright and of its own size.
@@ -101,7 +101,7 @@ def examine(pixels: Pixels, reference: Reference | None, orientation: int = 1) -
     """
     if reference is None:
         message = (
-            "the model does not know what its training pictures were like, so this one is "
+            "the model does not know what its training images were like, so this one is "
             "not judged; train again to have that in the file"
         )
         return Examination((Finding(UNJUDGED, message),))
@@ -115,7 +115,7 @@ def examine(pixels: Pixels, reference: Reference | None, orientation: int = 1) -
 
 
 def in_its_channels(pixels: Pixels, reference: Reference) -> Pixels:
-    """Return a picture with as many channels as the training pictures have."""
+    """Return an image with as many channels as the training images have."""
     if reference.shape[2] == 1:
         return framing.without_colour(pixels)
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
@@ -134,11 +134,11 @@ def _rotation(orientation: int) -> list[Finding]:
 def _colour(pixels: Pixels, reference: Reference) -> list[Finding]:
     coloured = is_coloured(pixels)
     if coloured and reference.grey >= NEARLY_ALL:
-        message = "has colours, and the training pictures are grey"
+        message = "has colours, and the training images are grey"
         by_the_rule = reference.shape[2] == 1
         return [Finding("colour", message, fixed=by_the_rule)]
     if not coloured and reference.grey <= 1 - NEARLY_ALL:
-        message = "is grey, and the training pictures have colours, which nothing can bring back"
+        message = "is grey, and the training images have colours, which nothing can bring back"
         return [Finding("colour", message)]
     return []
 
@@ -161,7 +161,7 @@ def _against_the_ground(
         return None, WHOLE, []
     ground = _ground_of(few, reference, as_trained=as_trained)
     if ground.roughness > ROUGH:
-        message = "has no even ground, as the training pictures have, to tell a thing from"
+        message = "has no even ground, as the training images have, to tell a thing from"
         return None, WHOLE, [Finding("background", message)]
     where = thing(difference(few, ground) > ground.contrast)
     if not LEAST_THING <= where.mean() <= MOST_THING:
@@ -180,7 +180,7 @@ def _against_the_ground(
 
 
 def _in_place(few: Pixels, reference: Reference) -> bool:
-    """Return whether a picture of the network's size has its thing where those trained on have it.
+    """Return whether an image of the network's size has its thing where those trained on have it.
 
     Looks at single pixels, so what it lets pass is quickly told: 40 µs instead of 400.
     """
@@ -192,7 +192,7 @@ def _in_place(few: Pixels, reference: Reference) -> bool:
 
 
 def _ground_of(few: Pixels, reference: Reference, *, as_trained: bool) -> Ground:
-    """Return the ground; in a picture like the training pictures it is what it is in those."""
+    """Return the ground; in an image like the training images it is what it is in those."""
     if as_trained and few.shape == reference.shape:
         return Ground.flat(reference.level)
     return fit_ground(few)
@@ -211,7 +211,7 @@ def _inverted(framed: Framed, ground: Ground, reference: Reference) -> list[Find
     away = (abs(here - theirs) - abs(255 - here - theirs)) / 255
     if float((other - given) @ weights) + OPPOSITE * away <= 0:
         return []
-    message = "looks like a negative of the training pictures: what is bright there is dark here"
+    message = "looks like a negative of the training images: what is bright there is dark here"
     return [Finding("inverted", message)]
 
 
@@ -227,7 +227,7 @@ def _small_mask(framed: Framed, reference: Reference) -> Mask:
 
 def _background(ground: Ground, reference: Reference) -> Finding:
     here, theirs = _in_words(ground.middle), _in_words(np.array(reference.level))
-    return Finding("background", f"its ground is {here}; that of the training pictures is {theirs}")
+    return Finding("background", f"its ground is {here}; that of the training images is {theirs}")
 
 
 def _in_words(colour: np.ndarray[Any, Any]) -> str:
@@ -238,9 +238,9 @@ def _in_words(colour: np.ndarray[Any, Any]) -> str:
 
 
 def _margins(box: Window, reference: Reference, *, as_trained: bool) -> list[Finding]:
-    """Say so where a thing is smaller than in training pictures, or elsewhere.
+    """Say so where a thing is smaller than in training images, or elsewhere.
 
-    On a ground like theirs it must be so beyond their extremes, since the picture may be one of
+    On a ground like theirs it must be so beyond their extremes, since the image may be one of
     theirs; on another ground it need only be smaller than most.
     """
     least = reference.fill[0] - SLACK if as_trained else reference.fill[1] - SLACK / 2
@@ -250,16 +250,16 @@ def _margins(box: Window, reference: Reference, *, as_trained: bool) -> list[Fin
         return []
     if fill < least:
         words = f"takes up {fill:.0%} of its height or width, whichever is more"
-        words += f", where the training pictures' take up {reference.fill[1]:.0%}"
+        words += f", where the training images' take up {reference.fill[1]:.0%}"
     else:
-        words = f"lies {off:.0%} of a side away from where the training pictures' lie"
+        words = f"lies {off:.0%} of a side away from where the training images' lie"
     return [Finding("margins", f"the thing in it {words}")]
 
 
 def _upscaled(
     pixels: Pixels, window: Window, ground: Ground | None, reference: Reference
 ) -> list[Finding]:
-    """Say so where a picture keeps all its detail when it is made as small as the network's."""
+    """Say so where an image keeps all its detail when it is made as small as the network's."""
     sides = pixels.shape[0] * window.height, pixels.shape[1] * window.width
     wanted = reference.shape[:2]
     if min(have / want for have, want in zip(sides, wanted, strict=True)) < LARGER:

@@ -1,8 +1,8 @@
-"""The input doctor: what is unlike the training pictures about a picture, and putting that right.
+"""The input doctor: what is unlike the training images about an image, and putting that right.
 
-It knows nothing of any data set: a small reference, worked out from the training pictures when a
+It knows nothing of any data set: a small reference, worked out from the training images when a
 model is exported (`study`), is all that it judges by (`examine`). What it is allowed to, it puts
-right (`treat`). It sees decoded pictures before they are made small, and opens none itself.
+right (`treat`). It sees decoded images before they are made small, and opens none itself.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _ALL = frozenset(KINDS)
 
 @dataclass(frozen=True)
 class Doctor:
-    """Who examines and treats pictures for a model.
+    """Who examines and treats images for a model.
 
     Attributes:
-        reference: what the training pictures are like; without it nothing is judged.
+        reference: what the training images are like; without it nothing is judged.
         allowed: kinds of findings that may be fixed.
     """
 
@@ -40,7 +40,7 @@ class Doctor:
     allowed: frozenset[str] = frozenset()
 
     def see(self, pixels: Pixels, orientation: int = 1) -> tuple[Pixels, tuple[Finding, ...]]:
-        """Return a picture, treated as far as is allowed, and what was found.
+        """Return an image, treated as far as is allowed, and what was found.
 
         Args:
             pixels: uint8, shape (height, width, 1 or 3), upright and of its own size.
@@ -71,7 +71,7 @@ def allowed_kinds(text: str) -> frozenset[str]:
 def treat(
     pixels: Pixels, examination: Examination, allowed: Set[str]
 ) -> tuple[Pixels, tuple[Finding, ...]]:
-    """Return a picture with what is allowed put right, and the findings, marked as fixed.
+    """Return an image with what is allowed put right, and the findings, marked as fixed.
 
     Args:
         pixels: uint8, shape (height, width, 1 or 3): what was examined.

@@ -1,4 +1,4 @@
-"""A picture as a network would see it: a window of it, its ground taken away, its negative."""
+"""An image as a network would see it: a window of it, its ground taken away, its negative."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tinylens.inference.input_checks.reference import Reference
 
 COARSE = 4  # times that size: what is larger is first made smaller by whole pixels
 FINE = 4  # times the network's sides: at that size a thing is parted from its ground
-SOFT = 14  # of the picture's side: how far from its outline a thing can still fade into the ground
+SOFT = 14  # of the image's side: how far from its outline a thing can still fade into the ground
 
 Covered = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Framed:
-    """A window of a picture, small.
+    """A window of an image, small.
 
     Attributes:
         pixels: uint8, shape (height, width, channels).
@@ -41,12 +41,12 @@ class Framed:
 
 
 def window_around(box: Window, shape: tuple[int, ...], reference: Reference) -> Window:
-    """Return the window in which a thing fills as much, and where, as in the training pictures.
+    """Return the window in which a thing fills as much, and where, as in the training images.
 
     Args:
-        box: of the thing, in the picture.
-        shape: of the picture: height, width.
-        reference: of the training pictures.
+        box: of the thing, in the image.
+        shape: of the image: height, width.
+        reference: of the training images.
     """
     sides = reference.shape[:2]
     pixels = box.height * shape[0], box.width * shape[1]
@@ -57,9 +57,9 @@ def window_around(box: Window, shape: tuple[int, ...], reference: Reference) -> 
 
 
 def frame(pixels: Pixels, window: Window, ground: Ground, reference: Reference) -> Framed:
-    """Return a window of a picture, at most `FINE` times as large as the network wants it.
+    """Return a window of an image, at most `FINE` times as large as the network wants it.
 
-    What lies outside of the picture is filled with the ground's colour.
+    What lies outside of the image is filled with the ground's colour.
     """
     height, width = pixels.shape[:2]
     size = [
@@ -75,11 +75,11 @@ def frame(pixels: Pixels, window: Window, ground: Ground, reference: Reference) 
 def compose(
     framed: Framed, reference: Reference, *, negative: bool, background: bool, grey: bool
 ) -> Pixels:
-    """Return a framed picture as its negative, without its ground, or without colour.
+    """Return a framed image as its negative, without its ground, or without colour.
 
     Args:
         framed: of `frame`.
-        reference: whose ground is put in the place of the picture's.
+        reference: whose ground is put in the place of the image's.
         negative: whether brightness is inverted.
         background: whether the ground is replaced.
         grey: whether colour is taken away.
@@ -95,7 +95,7 @@ def compose(
 
 
 def small(pixels: Pixels, reference: Reference) -> Pixels:
-    """Return a picture at the network's size, by the interpolation that the decoder uses."""
+    """Return an image at the network's size, by the interpolation that the decoder uses."""
     height, width = reference.shape[:2]
     if pixels.shape[:2] == (height, width):
         return pixels
@@ -103,13 +103,13 @@ def small(pixels: Pixels, reference: Reference) -> Pixels:
 
 
 def sharpened(pixels: Pixels, amount: float) -> Pixels:
-    """Return a picture with its details made stronger: what a small blur takes away, added."""
+    """Return an image with its details made stronger: what a small blur takes away, added."""
     lost = details(pixels)
     return np.clip(np.rint(pixels + amount * lost), 0, 255).astype(np.uint8)
 
 
 def details(pixels: Pixels) -> NDArray[np.float64]:
-    """Return what a blur over the four neighbours takes away, of the picture's shape."""
+    """Return what a blur over the four neighbours takes away, of the image's shape."""
     around = np.pad(pixels.astype(np.float64), ((1, 1), (1, 1), (0, 0)), mode="edge")
     neighbours = around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:]
     lost: NDArray[np.float64] = pixels / 2 - neighbours / 8
@@ -117,7 +117,7 @@ def details(pixels: Pixels) -> NDArray[np.float64]:
 
 
 def without_colour(pixels: Pixels) -> Pixels:
-    """Return a picture in grey, (height, width, 1), by the weights that the decoder uses."""
+    """Return an image in grey, (height, width, 1), by the weights that the decoder uses."""
     if pixels.shape[2] == 1:
         return pixels
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]

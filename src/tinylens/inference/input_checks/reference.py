@@ -1,4 +1,4 @@
-"""What the training pictures are like, as far as the input doctor asks: a part of model.onnx."""
+"""What the training images are like, as far as the input doctor asks: a part of model.onnx."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from tinylens.inference.input_checks.background import Pixels, border
 
 VERSION = 1  # raised when an older tinylens could misread it; that then judges nothing
 TOLERANCE = 12.0  # grey levels: what JPEG and noise make of a ground that fits
-PLAIN_SPREAD = 24.0  # grey levels between the grounds of pictures, for them to count as one
-PLAIN_SHARE = 0.6  # of the border of half of the pictures at least shows that ground
-NEARLY_ALL = 0.995  # of the pictures: so many have no exceptions worth a word
+PLAIN_SPREAD = 24.0  # grey levels between the grounds of images, for them to count as one
+PLAIN_SHARE = 0.6  # of the border of half of the images at least shows that ground
+NEARLY_ALL = 0.995  # of the images: so many have no exceptions worth a word
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What pictures of the network's size, trained on, are like.
+    """What images of the network's size, trained on, are like.
 
     Attributes:
         shape: height, width and channels of the network's input.
-        pictures: how many were looked at.
+        images: how many were looked at.
         grey: share of them without colour.
         level: the usual colour of their borders, one value a channel from 0 to 255.
-        spread: grey levels by which the border of one picture in a hundred is off that.
-        share: of the border that shows the usual colour: in all but two pictures of a
+        spread: grey levels by which the border of one image in a hundred is off that.
+        share: of the border that shows the usual colour: in all but two images of a
             thousand more than the first, in the median one the second.
-        fill: how much of height or width things take up, whichever is more: in two pictures of a
+        fill: how much of height or width things take up, whichever is more: in two images of a
             thousand less than the first, the second in the median one; 0 where grounds differ.
         middle: where the middle of things is, down and right, as shares of the sides.
-        off: how far from there, in two pictures of a thousand farther.
-        polarity: weights that tell pictures from their negatives; see
+        off: how far from there, in two images of a thousand farther.
+        polarity: weights that tell images from their negatives; see
             `tinylens.inference.input_checks.background`.
-        sharpening: how much pictures must be sharpened that were enlarged and made small again.
+        sharpening: how much images must be sharpened that were enlarged and made small again.
     """
 
     shape: tuple[int, int, int]
-    pictures: int
+    images: int
     grey: float
     level: tuple[float, ...]
     spread: float
@@ -53,11 +53,11 @@ class Reference:
 
     @property
     def plain(self) -> bool:
-        """Whether all pictures have the same ground."""
+        """Whether all images have the same ground."""
         return self.spread <= PLAIN_SPREAD and self.share[1] >= PLAIN_SHARE
 
     def shows_ground(self, pixels: Pixels) -> bool:
-        """Return whether the border of a picture shows the ground of the training pictures.
+        """Return whether the border of an image shows the ground of the training images.
 
         Args:
             pixels: uint8, shape (height, width, channels), with the channels of the reference.
@@ -68,7 +68,7 @@ class Reference:
         """Return the share of the border that shows that ground.
 
         Args:
-            pixels: uint8, shape (…, height, width, channels); each picture has a share.
+            pixels: uint8, shape (…, height, width, channels); each image has a share.
         """
         apart = np.abs(border(pixels) - np.array(self.level)).max(axis=-1)
         share: NDArray[np.float64] = (apart <= TOLERANCE + self.spread).mean(axis=-1)

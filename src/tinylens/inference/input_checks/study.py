@@ -1,4 +1,4 @@
-"""What training pictures are like, worked out when a model is exported."""
+"""What training images are like, worked out when a model is exported."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from tinylens.inference.input_checks.background import (
 from tinylens.inference.input_checks.examine import LEAST_THING, MOST_THING
 from tinylens.inference.input_checks.reference import Reference
 
-LOOKED_AT = 1_500  # pictures: one in a thousand is still seen, and it takes a second or two
-SHARE_SLACK = 0.05  # of the border: a new picture may show a little less ground than any before
-RARE = 0.002  # of the pictures have less ground, smaller things or farther off than it says
-EXPOSURES = (1.0, 0.85, 0.7)  # as a photo may be darker than a training picture
+LOOKED_AT = 1_500  # images: one in a thousand is still seen, and it takes a second or two
+SHARE_SLACK = 0.05  # of the border: a new image may show a little less ground than any before
+RARE = 0.002  # of the images have less ground, smaller things or farther off than it says
+EXPOSURES = (1.0, 0.85, 0.7)  # as a photo may be darker than a training image
 ENLARGED = 4  # times, to learn how much detail that costs
-SHARPENED = 300  # pictures, likewise
+SHARPENED = 300  # images, likewise
 LEAST_THINGS = 50  # fewer say nothing about where things are
 
 
 def study(images: Pixels) -> Reference:
-    """Return what training pictures are like.
+    """Return what training images are like.
 
     Args:
         images: uint8, shape (n, height, width, channels), of the network's size.
@@ -52,7 +52,7 @@ def _grounds(images: Pixels) -> Reference:
     colours = np.ptp(images.astype(np.int16), axis=3).max(axis=(1, 2))
     reference = Reference(
         shape=(images.shape[1], images.shape[2], images.shape[3]),
-        pictures=len(images),
+        images=len(images),
         grey=float((colours <= LEAST_CONTRAST).mean()),
         level=tuple(level.tolist()),
         spread=float(np.quantile(np.abs(levels - level).max(axis=1), 0.99)),
@@ -88,7 +88,7 @@ def _things(images: Pixels, reference: Reference) -> Reference:
 
 
 def _polarity(seen: list[tuple[Pixels, Mask]]) -> Floats:
-    """Return what tells training pictures from their negatives, also where a photo is darker."""
+    """Return what tells training images from their negatives, also where a photo is darker."""
     positives, negatives = [], []
     for pixels, _ in seen:
         grey = margins.without_colour(pixels)[..., 0].astype(np.float64)
@@ -98,15 +98,15 @@ def _polarity(seen: list[tuple[Pixels, Mask]]) -> Floats:
     return learn(*(_looks(rows, seen) for rows in (positives, negatives)))
 
 
-def _looks(pictures: list[Floats], seen: list[tuple[Pixels, Mask]]) -> Floats:
+def _looks(images: list[Floats], seen: list[tuple[Pixels, Mask]]) -> Floats:
     each = 2 * len(EXPOSURES)
-    return np.stack([looks(grey, seen[row // each][1]) for row, grey in enumerate(pictures)])
+    return np.stack([looks(grey, seen[row // each][1]) for row, grey in enumerate(images)])
 
 
 def _sharpening(images: Pixels) -> float:
-    """Return how much enlarged pictures must be sharpened to become themselves, by least squares.
+    """Return how much enlarged images must be sharpened to become themselves, by least squares.
 
-    Enlarged smoothly and made small again, pictures lose the same share of their details whatever
+    Enlarged smoothly and made small again, images lose the same share of their details whatever
     they show and however often enlarged: amounts for 3, 6 and 10 times differ by 0.02.
     """
     height, width = images.shape[1:3]

@@ -1,10 +1,10 @@
-// Decide about pictures by key or click, and save the decisions as fixes.csv.
+// Decide about images by key or click, and save the decisions as fixes.csv.
 const main = document.querySelector("main");
 const cards = [...document.querySelectorAll(".card")];
 const place = (card) => `${card.dataset.split}:${card.dataset.index}`;
 const store = `tinylens-audit:${main.dataset.name}`;
 
-// A picture that stands on two cards has one decision.
+// An image that stands on two cards has one decision.
 const decisions = new Map(recall());
 
 function recall() {

@@ -6,7 +6,7 @@
 import { loaded, make, percent } from "./dom.js";
 import { drawLook, drawScale, strongest } from "./look.js";
 
-const CRISP = 96; // pixels: smaller pictures are enlarged with their pixels to be seen
+const CRISP = 96; // pixels: smaller images are enlarged with their pixels to be seen
 const SHOWN = 5; // classes
 const UNJUDGED = "unjudged"; // the kind of what is said where there is nothing to judge by
 
@@ -15,19 +15,19 @@ const UNJUDGED = "unjudged"; // the kind of what is said where there is nothing 
  * @param {Element} place
  * @param {object} result a row of `results`; `look` and `seen` may be null
  * @param {object} options
- * @param {?string} options.picture address of the picture as it came, or null
+ * @param {?string} options.image address of the image as it came, or null
  * @param {?string} options.note a line below, such as which model answered
  * @param {?{on: boolean, change: function(boolean)}} options.fixing the switch that lets findings
  *   be fixed, or null where nothing can fix them
- * @returns {Promise<void>} settled when the pictures are drawn
+ * @returns {Promise<void>} settled when the images are drawn
  */
-export async function showAnswer(place, result, { picture = null, note = null, fixing = null } = {}) {
+export async function showAnswer(place, result, { image = null, note = null, fixing = null } = {}) {
   const words = make("div.words", {}, ...verdict(result));
   if (note) words.append(make("p.note.muted", {}, note));
   const figures = make("div.figures");
   const beside = make("div.beside", {}, figures, ...doctor(result, fixing));
   place.replaceChildren(make("article.answer", { data: { state: state(result) } }, words, beside));
-  await showFigures(figures, result, picture);
+  await showFigures(figures, result, image);
 }
 
 /** Return an answer in a sentence, for a screen reader and a title. */
@@ -39,10 +39,10 @@ export function sentence(result) {
 
 /** Return an error without the bytes that only a programmer can read. */
 export function plain(error) {
-  return error.replace(/^not a picture: starts with .*, expected/s, "not a picture, expected");
+  return error.replace(/^not an image: starts with .*, expected/s, "not an image, expected");
 }
 
-/** Return what was found about a picture; a model that cannot judge pictures finds nothing. */
+/** Return what was found about an image; a model that cannot judge images finds nothing. */
 export function found(result) {
   return (result.findings ?? []).filter(({ kind }) => kind !== UNJUDGED);
 }
@@ -75,16 +75,16 @@ function verdict(result) {
 }
 
 const FAULTS = [
-  [/^not a picture/, "This is not a picture"],
+  [/^not an image/, "This is not an image"],
   [/^empty file/, "This file is empty"],
-  [/^broken/, "This picture is broken"],
-  [/too large/, "This picture is too large"],
+  [/^broken/, "This image is broken"],
+  [/too large/, "This image is too large"],
 ];
 
 /** Return a title and what else is to be said of an error. */
 function fault(error) {
   const title = FAULTS.find(([pattern]) => pattern.test(error))?.[1] ?? "No answer";
-  return [title, plain(error).replace(/^(not a picture[,:] |too large: )/, "")];
+  return [title, plain(error).replace(/^(not an image[,:] |too large: )/, "")];
 }
 
 function bars(top) {
@@ -105,7 +105,7 @@ function bars(top) {
 function strange({ strangeness, unknown }) {
   if (unknown || !Number.isFinite(strangeness)) return [];
   const share = percent(strangeness);
-  return [make("p.note.muted", {}, `Stranger to it than ${share} of ordinary pictures.`)];
+  return [make("p.note.muted", {}, `Stranger to it than ${share} of ordinary images.`)];
 }
 
 function capital(text) {
@@ -117,7 +117,7 @@ function capital(text) {
 function doctor(result, fixing) {
   const findings = found(result);
   if (!findings.length && !fixing?.on) return [];
-  const parts = [make("h3", {}, "Unlike the training pictures")];
+  const parts = [make("h3", {}, "Unlike the training images")];
   if (findings.length) parts.push(make("ul.findings", {}, ...findings.map(finding)));
   else parts.push(make("p.muted", {}, unjudged(result) ?? "Nothing was found."));
   if (fixing) parts.push(switchOf(fixing));
@@ -149,13 +149,13 @@ function switchOf({ on, change }) {
   return make("label.switch", {}, box, make("span", {}, "Fix what can be fixed"));
 }
 
-// --- pictures
+// --- images
 
 async function showFigures(place, result, address) {
   const [own, seen] = await Promise.all([address, result.seen].map((from) => from && loaded(from)));
   const shown = [];
-  if (own) shown.push(figure(own, "Your picture", sizeOf(own), "The picture that you gave"));
-  if (seen) shown.push(figure(seen, "What it saw", sizeOf(seen), "The picture as the network saw it"));
+  if (own) shown.push(figure(own, "Your image", sizeOf(own), "The image that you gave"));
+  if (seen) shown.push(figure(seen, "What it saw", sizeOf(seen), "The image as the network saw it"));
   const fixed = found(result).some((finding) => finding.fixed);
   const changed = fixed || (result.look?.aspect ?? "stretch") !== "stretch";
   const below = changed ? seen : own ?? seen; // it may have been moved, cut or padded
@@ -177,10 +177,10 @@ function figure(image, title, small, alt) {
   return make("figure", {}, image, make("figcaption", {}, title, make("small", {}, small)));
 }
 
-function looked(picture, look, told) {
+function looked(image, look, told) {
   const canvas = make("canvas.look", { aria: { label: `Where it looked. ${told}` } });
   canvas.setAttribute("role", "img");
-  drawLook(canvas, picture, look);
+  drawLook(canvas, image, look);
   const scale = make("canvas.scale", { aria: { hidden: true } });
   drawScale(scale);
   return make("figure", {}, canvas, make("figcaption", {}, "Where it looked", scale));

@@ -1,4 +1,4 @@
-// Elements, figures and pictures: what every part of the page needs.
+// Elements, figures and images: what every part of the page needs.
 
 /**
  * Return an element.
@@ -32,7 +32,7 @@ export function percent(share) {
   return `${(100 * share).toFixed(1)}\u202f%`;
 }
 
-/** Return a count with its noun: "1 picture", "1,200 pictures". */
+/** Return a count with its noun: "1 image", "1,200 images". */
 export function counted(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }
@@ -43,7 +43,7 @@ export function bytes(size) {
   return size < 1e6 ? `${Math.round(size / 1e3)} kB` : `${(size / 1e6).toFixed(1)} MB`;
 }
 
-/** Return a loaded picture, or null where the browser cannot show it. */
+/** Return a loaded image, or null where the browser cannot show it. */
 export async function loaded(address) {
   const image = new Image();
   image.src = address;

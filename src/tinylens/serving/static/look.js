@@ -1,4 +1,4 @@
-// Where the network looked: a heatmap over a picture, in the colours of tinylens's other pages.
+// Where the network looked: a heatmap over an image, in the colours of tinylens's other pages.
 
 // matplotlib's inferno at 0, 1/16, ... 1: from dark to bright for every eye, and when printed grey
 const INFERNO = [
@@ -24,14 +24,14 @@ export function strongest(look) {
 }
 
 /**
- * Draw a picture in grey with a map over it. The map is stretched over the picture, as the picture
+ * Draw an image in grey with a map over it. The map is stretched over the image, as the image
  * was stretched to the network's size.
  * @param {HTMLCanvasElement} canvas is given its size
- * @param {HTMLImageElement} picture
+ * @param {HTMLImageElement} image
  * @param {{height: number, width: number, values: number[][]}} look
  */
-export function drawLook(canvas, picture, look) {
-  const { naturalWidth, naturalHeight } = picture;
+export function drawLook(canvas, image, look) {
+  const { naturalWidth, naturalHeight } = image;
   const scale = SIDE / Math.max(naturalWidth, naturalHeight);
   canvas.width = Math.max(Math.round(naturalWidth * scale), 1);
   canvas.height = Math.max(Math.round(naturalHeight * scale), 1);
@@ -40,7 +40,7 @@ export function drawLook(canvas, picture, look) {
   context.imageSmoothingQuality = "high";
   context.fillStyle = "#fff"; // behind what is transparent
   context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
   blend(pixels, look);
   context.putImageData(pixels, 0, 0);

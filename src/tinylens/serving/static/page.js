@@ -1,8 +1,8 @@
-// The page of `tinylens serve`: pictures in, answers shown, and what stands between the two.
+// The page of `tinylens serve`: images in, answers shown, and what stands between the two.
 
 import { sentence, showAnswer } from "./answer.js";
 import { counted, make } from "./dom.js";
-import { receivePictures } from "./pictures.js";
+import { receiveImages } from "./images.js";
 import { connect, Trouble } from "./server.js";
 import { makeSheet } from "./sheet.js";
 
@@ -10,40 +10,40 @@ const BACK_MS = 4000; // for which it is said that the server is back
 const at = (id) => document.getElementById(id);
 
 const chosen = { models: [], model: "", fix: false };
-let current = null; // the picture whose answer is shown: {file, name, address, asking}
+let current = null; // the image whose answer is shown: {file, name, address, asking}
 let wasGone = false;
 
 const server = connect(showState);
 const sheet = makeSheet(at("sheet"), {
   ask: (file, signal) => server.predict(file, question(), signal),
-  open: (picture) => show(picture, { move: true }),
+  open: (image) => show(image, { move: true }),
   say,
   changed: () => (at("fix-all").hidden = !(chosen.fix || sheet.hasFindings())),
 });
 
-receivePictures(document, take);
+receiveImages(document, take);
 at("token").addEventListener("submit", giveToken);
 at("model").addEventListener("change", (event) => choose({ model: event.target.value }));
 at("fix").addEventListener("change", (event) => choose({ fix: event.target.checked }));
 at("photograph").hidden = navigator.maxTouchPoints === 0; // elsewhere it would choose a file too
 loadModels();
 
-// --- pictures
+// --- images
 
-function take(pictures) {
+function take(images) {
   document.body.dataset.asked = "true"; // from now on the answers have the room
-  if (pictures.length === 1) show(pictures[0]);
-  else sheet.add(pictures);
+  if (images.length === 1) show(images[0]);
+  else sheet.add(images);
 }
 
-/** Ask for one picture and show its answer; `move` brings the answer before the reader. */
-async function show(picture, { move = false } = {}) {
+/** Ask for one image and show its answer; `move` brings the answer before the reader. */
+async function show(image, { move = false } = {}) {
   current?.asking.abort();
-  if (current && current.file !== picture.file) URL.revokeObjectURL(current.address);
-  const address = current?.file === picture.file ? current.address : URL.createObjectURL(picture.file);
-  const asked = { ...picture, address, asking: new AbortController() };
+  if (current && current.file !== image.file) URL.revokeObjectURL(current.address);
+  const address = current?.file === image.file ? current.address : URL.createObjectURL(image.file);
+  const asked = { ...image, address, asking: new AbortController() };
   current = asked;
-  at("name").textContent = picture.name;
+  at("name").textContent = image.name;
   at("answer").hidden = false;
   at("answer").setAttribute("aria-busy", "true");
   try {
@@ -67,7 +67,7 @@ async function draw(asked, { model, results: [result], milliseconds }, move) {
   const note = model && !result.error && `${model.name} answered in ${milliseconds.toFixed(1)} ms.`;
   const fixing = result.error ? null : { on: chosen.fix, change: (fix) => choose({ fix }) };
   const kept = document.activeElement?.getAttribute("role") === "switch";
-  await showAnswer(at("shown"), result, { picture: asked.address, note, fixing });
+  await showAnswer(at("shown"), result, { image: asked.address, note, fixing });
   if (current !== asked) return;
   at("answer").setAttribute("aria-busy", "false");
   say(sentence(result));

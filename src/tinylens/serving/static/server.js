@@ -34,7 +34,7 @@ export function connect(tell) {
       request.signal?.throwIfAborted();
       if (response === null) {
         breaks = (await isAlive()) ? breaks + 1 : 0;
-        if (breaks === BREAKS) throw new Trouble("the connection breaks while the picture is sent");
+        if (breaks === BREAKS) throw new Trouble("the connection breaks while the image is sent");
         if (breaks === 0) await untilBack(request.signal);
       } else if (response.status === 401) {
         if (used === token) await untilToken(used, request.signal);
@@ -109,7 +109,7 @@ export function connect(tell) {
     },
 
     /**
-     * Return the answer to one picture: the whole tree, with one row in `results`.
+     * Return the answer to one image: the whole tree, with one row in `results`.
      * @param {Blob} file
      * @param {object} question model, look, seen, fix and top
      * @param {?AbortSignal} signal ends the waiting

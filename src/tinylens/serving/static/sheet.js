@@ -1,4 +1,4 @@
-// Many pictures: a queue, a row each, and a table to save.
+// Many images: a queue, a row each, and a table to save.
 
 import { found, plain, sentence, state } from "./answer.js";
 import { csv } from "./csv.js";
@@ -17,8 +17,8 @@ const HEADINGS = [
  * Return a sheet in an element.
  * @param {Element} place the section; holds #rows, #progress, #count, #stop, #save and #clear
  * @param {object} calls
- * @param {function(File, AbortSignal): Promise<object>} calls.ask answers one picture
- * @param {function({file: File, name: string})} calls.open shows one picture's answer
+ * @param {function(File, AbortSignal): Promise<object>} calls.ask answers one image
+ * @param {function({file: File, name: string})} calls.open shows one image's answer
  * @param {function(string)} calls.say tells those who do not see
  * @param {function()} calls.changed is called after each answer
  */
@@ -28,12 +28,12 @@ export function makeSheet(place, { ask, open, say, changed }) {
   let next = 0; // the first row that may be waiting
   let running = null; // an AbortController, while questions are asked
 
-  function add(pictures) {
-    const added = pictures.map((picture) => newRow(picture, open));
+  function add(images) {
+    const added = images.map((image) => newRow(image, open));
     rows.push(...added);
     for (const row of added) block(at("rows")).append(row.element);
     place.hidden = false;
-    say(`${counted(added.length, "picture")} in the sheet.`);
+    say(`${counted(added.length, "image")} in the sheet.`);
     start();
   }
 
@@ -71,7 +71,7 @@ export function makeSheet(place, { ask, open, say, changed }) {
     const failed = rows.filter((row) => row.result.error).length;
     const unknown = rows.filter((row) => state(row.result) === "unknown").length;
     say(
-      `${counted(rows.length, "picture")} answered; ${unknown} unknown, ` +
+      `${counted(rows.length, "image")} answered; ${unknown} unknown, ` +
         `${failed} could not be answered.`,
     );
   }
@@ -80,7 +80,7 @@ export function makeSheet(place, { ask, open, say, changed }) {
     const done = rows.filter((row) => row.state === "done").length;
     at("progress").max = Math.max(rows.length, 1);
     at("progress").value = done;
-    at("count").textContent = `${done.toLocaleString("en")} of ${counted(rows.length, "picture")}`;
+    at("count").textContent = `${done.toLocaleString("en")} of ${counted(rows.length, "image")}`;
     at("stop").hidden = done === rows.length;
     at("stop").textContent = running ? "Stop" : "Go on";
     at("save").disabled = done === 0;
@@ -113,7 +113,7 @@ export function makeSheet(place, { ask, open, say, changed }) {
       for (const row of rows) empty(row);
       start();
     },
-    /** Whether any picture was found to be unlike the training pictures. */
+    /** Whether any image was found to be unlike the training images. */
     hasFindings: () => rows.some((row) => row.result && found(row.result).length),
   };
 }
@@ -129,14 +129,14 @@ function block(place) {
   return made;
 }
 
-function newRow(picture, open) {
+function newRow(image, open) {
   const thumbnail = make("canvas.thumbnail", { width: 1, height: 1, aria: { hidden: true } });
-  const name = make("button.file", { type: "button", click: () => open(picture) }, picture.name);
+  const name = make("button.file", { type: "button", click: () => open(image) }, image.name);
   const which = make("div.which", { role: "rowheader" }, thumbnail, name);
   const label = make("div.told", { role: "cell" }, make("span.muted", {}, "waiting"));
   const sure = make("div.sureness", { role: "cell" });
   const element = make("div.row", { role: "row" }, which, label, sure);
-  return { picture, element, thumbnail, label, sure, state: "waiting", result: null, model: null };
+  return { image, element, thumbnail, label, sure, state: "waiting", result: null, model: null };
 }
 
 function empty(row) {
@@ -148,8 +148,8 @@ function empty(row) {
 
 /** Return {result, model} for a row, when its thumbnail is drawn, too. */
 async function answered(row, ask) {
-  const drawn = row.thumbnail.width > 1 ? null : drawThumbnail(row.thumbnail, row.picture.file);
-  const asked = ask(row.picture.file).catch((error) => {
+  const drawn = row.thumbnail.width > 1 ? null : drawThumbnail(row.thumbnail, row.image.file);
+  const asked = ask(row.image.file).catch((error) => {
     if (!(error instanceof Trouble)) throw error;
     return { model: null, results: [{ error: error.message }] };
   });
@@ -191,21 +191,21 @@ function sureness(result) {
 }
 
 async function drawThumbnail(canvas, file) {
-  let picture;
+  let image;
   try {
-    picture = await createImageBitmap(file);
+    image = await createImageBitmap(file);
   } catch {
     canvas.classList.add("none"); // the browser cannot show it; the server may still read it
     return;
   }
-  const scale = THUMBNAIL / Math.max(picture.width, picture.height);
-  canvas.width = Math.max(Math.round(picture.width * scale), 1);
-  canvas.height = Math.max(Math.round(picture.height * scale), 1);
+  const scale = THUMBNAIL / Math.max(image.width, image.height);
+  canvas.width = Math.max(Math.round(image.width * scale), 1);
+  canvas.height = Math.max(Math.round(image.height * scale), 1);
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = scale < 1;
   context.imageSmoothingQuality = "high";
-  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
-  picture.close();
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  image.close();
 }
 
 // --- the table to save
@@ -217,8 +217,8 @@ function save(rows) {
 }
 
 function table(rows) {
-  const lines = rows.map(({ picture, result, model }) => [
-    picture.name,
+  const lines = rows.map(({ image, result, model }) => [
+    image.name,
     result.label,
     result.confidence,
     result.error ? null : Boolean(result.unknown),

@@ -1,7 +1,7 @@
 """Select the recipe: the best trials are trained again, since the best of many was lucky, too.
 
 The luck of a seed goes by a second look with another seed; it is taken with the default beside it,
-for the same time. That of the pictures of val stays, and the interval says how large it is.
+for the same time. That of the images of val stays, and the interval says how large it is.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Choice:
         trial: the number of its trial.
         parameters: what it changes.
         gain: val accuracy of the best one less that of the default, in the second look.
-        pictures: of val.
+        images: of val.
         looks: all second looks, the default's first.
         words: what was gained, in a sentence.
     """
@@ -71,7 +71,7 @@ class Choice:
     trial: int
     parameters: Mapping[str, Any]
     gain: Difference
-    pictures: int
+    images: int
     looks: tuple[Again, ...]
     words: str
 
@@ -111,18 +111,18 @@ def look_again(going: studies.Going) -> list[Again]:
     ]
 
 
-def choose(folder: Folder, looks: Sequence[Again], pictures: int) -> Choice:
+def choose(folder: Folder, looks: Sequence[Again], images: int) -> Choice:
     """Return the best recipe of a second look: the default, unless another one is really better.
 
     Args:
         folder: with the records of the second looks.
         looks: the default's first.
-        pictures: of val.
+        images: of val.
     """
     default = looks[0]
     best = max(looks[1:] or looks, key=lambda look: look.value)
-    before, after = (_right(folder, look.trial, pictures) for look in (default, best))
-    gain = paired_difference(int((before & ~after).sum()), int((after & ~before).sum()), pictures)
+    before, after = (_right(folder, look.trial, images) for look in (default, best))
+    gain = paired_difference(int((before & ~after).sum()), int((after & ~before).sum()), images)
     tuned = best is not default and gain.ci95[0] > 0
     chosen = best if tuned else default
     return Choice(
@@ -130,22 +130,22 @@ def choose(folder: Folder, looks: Sequence[Again], pictures: int) -> Choice:
         trial=chosen.trial,
         parameters=chosen.parameters if tuned else {},
         gain=gain,
-        pictures=pictures,
+        images=images,
         looks=tuple(looks),
-        words=_words(default, best, gain, pictures, tuned=tuned),
+        words=_words(default, best, gain, images, tuned=tuned),
     )
 
 
-def _words(default: Again, best: Again, gain: Difference, pictures: int, *, tuned: bool) -> str:
+def _words(default: Again, best: Again, gain: Difference, images: int, *, tuned: bool) -> str:
     low, high = (100 * end for end in gain.ci95)
     points = f"{100 * gain.value:+.2f} points ({low:+.2f} to {high:+.2f})"
-    judged = f"on {pictures:,} pictures of val"
+    judged = f"on {images:,} images of val"
     if tuned:
         return (
             f"{points} {judged} over the default recipe, {100 * default.value:.2f} → "
             f"{100 * best.value:.2f} %, trained for {best.seconds:.0f} s where the default took "
             f"{default.seconds:.0f} s, with a seed that the search had not used; val was chosen "
-            "on, so expect a little less of other pictures"
+            "on, so expect a little less of other images"
         )
     if best is default:
         return "no other recipe was finished to compare: best.toml is the default"
@@ -163,12 +163,12 @@ def _room(lengths: studies.Lengths, jobs: int) -> int:
     return min(max(rounds * jobs - 1, 1), studies.CONFIRMED)
 
 
-def _right(folder: Folder, trial: int, pictures: int) -> NDArray[np.bool_]:
+def _right(folder: Folder, trial: int, images: int) -> NDArray[np.bool_]:
     record = folder.read(f"trials/again-{trial}")
     if record is None:
         raise RunError(f"{folder.path} lacks the second look at trial {trial}; start anew")
     packed = np.frombuffer(base64.b64decode(record["right"]), np.uint8)
-    return np.unpackbits(packed, count=pictures).astype(bool)
+    return np.unpackbits(packed, count=images).astype(bool)
 
 
 def _train_all(jobs: Sequence[Job], going: studies.Going) -> dict[str, Mapping[str, Any]]:

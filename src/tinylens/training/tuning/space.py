@@ -131,9 +131,9 @@ def parameters_of(recipe: Recipe, space: Space) -> dict[str, Any]:
 
 
 def borrowed(recipe: Recipe, space: Space) -> list[dict[str, Any]]:
-    """Return the recipe's own values with what other built-in recipes do to pictures and labels.
+    """Return the recipe's own values with what other built-in recipes do to images and labels.
 
-    That suits pictures rather than a network, so it may well suit this one, too; no two are alike.
+    That suits images rather than a network, so it may well suit this one, too; no two are alike.
 
     >>> recipe = Recipe.load("classic")
     >>> [each["augment.shift"] for each in borrowed(recipe, recipe.search)]

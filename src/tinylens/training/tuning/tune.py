@@ -174,7 +174,7 @@ def _lengths(search: Search) -> Lengths:
     if lengths.trial is None or lengths.trial < 2 * pace.start + MIN_STEPS * step:
         raise RecipeError(
             f"--budget: {budget:.0f} s are too few to try several recipes on "
-            f"{len(search.data.train):,} pictures and to train a run; give more time"
+            f"{len(search.data.train):,} images and to train a run; give more time"
         )
     return lengths
 

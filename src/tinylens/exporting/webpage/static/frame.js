@@ -1,53 +1,53 @@
-// A picture in the network's size, whatever the ratio of its sides: stretched, cropped or padded.
+// An image in the network's size, whatever the ratio of its sides: stretched, cropped or padded.
 
 import { resized } from "./resample.js";
 
 const WAYS = {
-  stretch: (picture, { width, height }) => resized(picture, width, height),
-  crop: (picture, { width, height }) => resized(cropped(picture, width, height), width, height),
+  stretch: (image, { width, height }) => resized(image, width, height),
+  crop: (image, { width, height }) => resized(cropped(image, width, height), width, height),
   pad: padded,
 };
 
 /**
- * Return a picture as the rule wants it.
- * @param {{width: number, height: number, channels: number, data: Uint8Array}} picture
+ * Return an image as the rule wants it.
+ * @param {{width: number, height: number, channels: number, data: Uint8Array}} image
  * @param {{height: number, width: number, aspect: ?string}} rule without an aspect, it stretches
  */
-export function framed(picture, rule) {
-  return wayOf(rule)(picture, rule);
+export function framed(image, rule) {
+  return wayOf(rule)(image, rule);
 }
 
-/** Return what brings a picture to its size; a page that cannot follow a rule gives no answers. */
+/** Return what brings an image to its size; a page that cannot follow a rule gives no answers. */
 export function wayOf({ aspect = "stretch" }) {
   if (Object.hasOwn(WAYS, aspect)) return WAYS[aspect];
   throw new Error(
-    `the model wants pictures brought to its size by “${aspect}”, and this page knows ` +
+    `the model wants images brought to its size by “${aspect}”, and this page knows ` +
       `${Object.keys(WAYS).join(", ")}; export it anew with the tinylens that trained it`,
   );
 }
 
 /** Return the largest part of the ratio wanted, from the middle, at its own size. */
-function cropped(picture, newWidth, newHeight) {
-  const { channels, data } = picture;
-  let { width, height } = picture;
+function cropped(image, newWidth, newHeight) {
+  const { channels, data } = image;
+  let { width, height } = image;
   if (width * newHeight > height * newWidth) width = share(height, newWidth, newHeight);
   else height = share(width, newHeight, newWidth);
-  const left = Math.floor((picture.width - width) / 2);
-  const top = Math.floor((picture.height - height) / 2);
+  const left = Math.floor((image.width - width) / 2);
+  const top = Math.floor((image.height - height) / 2);
   const result = new Uint8Array(width * height * channels);
   for (let y = 0; y < height; y++) {
-    const start = ((top + y) * picture.width + left) * channels;
+    const start = ((top + y) * image.width + left) * channels;
     result.set(data.subarray(start, start + width * channels), y * width * channels);
   }
   return { width, height, channels, data: result };
 }
 
-/** Return the whole picture in the middle, on the mean of those of its edges that meet the rest. */
-function padded(picture, rule) {
-  const wide = picture.width * rule.height > picture.height * rule.width;
-  const width = wide ? rule.width : share(picture.width, rule.height, picture.height);
-  const height = wide ? share(picture.height, rule.width, picture.width) : rule.height;
-  const inner = resized(picture, width, height);
+/** Return the whole image in the middle, on the mean of those of its edges that meet the rest. */
+function padded(image, rule) {
+  const wide = image.width * rule.height > image.height * rule.width;
+  const width = wide ? rule.width : share(image.width, rule.height, image.height);
+  const height = wide ? share(image.height, rule.width, image.width) : rule.height;
+  const inner = resized(image, width, height);
   if (width === rule.width && height === rule.height) return inner;
   const { channels } = inner;
   const ground = meanOfEdges(inner, height < rule.height);

@@ -16,12 +16,12 @@ export async function openHere(page) {
   const settings = JSON.parse(page.getElementById("packed-settings").textContent);
   const [model, wasm] = await Promise.all(["model", "wasm"].map((name) => unpacked(page.getElementById(`packed-${name}`), name)));
   const { card, run } = await openNetwork(model, wasm, settings.tolerance);
-  wayOf(card.image); // a rule that is not known is said now, not at the first picture
+  wayOf(card.image); // a rule that is not known is said now, not at the first image
 
   /** Return the network's pixels for a File or Blob. */
   const pixels = (file) => pixelsOf(file, card.image, settings.most);
 
-  /** Answer one picture, a File or Blob, with a tree like that of POST /predict. */
+  /** Answer one image, a File or Blob, with a tree like that of POST /predict. */
   async function predict(file) {
     const start = performance.now();
     const tree = { model: { name: settings.name, sha256: settings.sha256 } };
@@ -30,10 +30,10 @@ export async function openHere(page) {
   }
 
   async function answered(file) {
-    const picture = await pixels(file);
-    const { probabilities, strangeness } = await run(picture.data, 1);
+    const image = await pixels(file);
+    const { probabilities, strangeness } = await run(image.data, 1);
     const told = judged(probabilities, strangeness?.[0] ?? null, card, settings.shares, TOP);
-    return { ...told, findings: [], seen: drawn(picture), look: null, error: null };
+    return { ...told, findings: [], seen: drawn(image), look: null, error: null };
   }
 
   return { settings, card, pixels, predict };
@@ -51,7 +51,7 @@ async function unpacked(block, name) {
   }
 }
 
-/** Return the network's pixels as a picture in an address. */
+/** Return the network's pixels as an image in an address. */
 function drawn({ width, height, channels, data }) {
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const context = canvas.getContext("2d");

@@ -5,7 +5,7 @@
  * @param {Float32Array} probabilities
  * @param {?number} strangeness
  * @param {object} card the model's
- * @param {number[]} shares at which the card keeps the strangeness of ordinary pictures
+ * @param {number[]} shares at which the card keeps the strangeness of ordinary images
  * @param {number} top how many classes to give
  */
 export function judged(probabilities, strangeness, card, shares, top) {
@@ -17,7 +17,7 @@ export function judged(probabilities, strangeness, card, shares, top) {
   const share = strangeness !== null && ordinary ? between(strangeness, ordinary, shares) : null;
   let unknown = tooUnsure(confidence, deciding);
   if (strangeness !== null && ordinary && tooStrange(strangeness, deciding, shares)) {
-    unknown = `it is unlike what the model was trained on: stranger than ${(100 * share).toFixed(1)} % of ordinary pictures`;
+    unknown = `it is unlike what the model was trained on: stranger than ${(100 * share).toFixed(1)} % of ordinary images`;
   }
   return { label, confidence, top: ranked.slice(0, top), unknown, strangeness: share };
 }

@@ -10,7 +10,7 @@ const METADATA_FIELD = 0x72; // of ModelProto, as tag: field 14, of bytes
  * @param {Uint8Array} wasm onnxruntime's
  * @param {number} tolerance between probabilities of the same network on two machines
  * @returns {Promise<{card: object, run: function(Uint8Array, number): Promise<object>}>} `run` takes
- *   the pixels of some pictures and their number, and gives float32 `probabilities` and, where the
+ *   the pixels of some images and their number, and gives float32 `probabilities` and, where the
  *   model tells it, `strangeness`
  */
 export async function openNetwork(model, wasm, tolerance) {

@@ -1,19 +1,19 @@
-// The page: pictures in, answers shown; nothing of it leaves the page.
+// The page: images in, answers shown; nothing of it leaves the page.
 
 import { sentence, showAnswer } from "./answer.js";
 import { make } from "./dom.js";
 import { openHere } from "./here.js";
-import { receivePictures } from "./pictures.js";
+import { receiveImages } from "./images.js";
 import { makeSheet } from "./sheet.js";
 
 const at = (id) => document.getElementById(id);
 
-let current = null; // the picture whose answer is shown: {file, name, address}
+let current = null; // the image whose answer is shown: {file, name, address}
 
 const opened = openHere(document);
 const sheet = makeSheet(at("sheet"), {
   ask: async (file) => (await opened).predict(file),
-  open: (picture) => show(picture, { move: true }),
+  open: (image) => show(image, { move: true }),
   say,
   changed() {},
 });
@@ -30,34 +30,34 @@ async function describe({ card, settings }) {
   at("classes").replaceChildren(...card.class_names.map((name) => make("li", {}, name)));
   at("knows").hidden = false;
   at("photograph").hidden = navigator.maxTouchPoints === 0; // elsewhere it would choose a file too
-  receivePictures(document, take);
+  receiveImages(document, take);
   document.body.dataset.state = "ready";
   banner("", "");
 }
 
-/** Say what is wrong, and take no pictures: an answer would be worth nothing. */
+/** Say what is wrong, and take no images: an answer would be worth nothing. */
 function refuse(error) {
   document.body.dataset.state = "failed";
   banner("fault", `This page gives no answers: ${error.message.replace(/\.$/, "")}.`);
 }
 
-function take(pictures) {
+function take(images) {
   document.body.dataset.asked = "true"; // from now on the answers have the room
-  if (pictures.length === 1) show(pictures[0]);
-  else sheet.add(pictures);
+  if (images.length === 1) show(images[0]);
+  else sheet.add(images);
 }
 
-async function show(picture, { move = false } = {}) {
+async function show(image, { move = false } = {}) {
   if (current) URL.revokeObjectURL(current.address);
-  const asked = { ...picture, address: URL.createObjectURL(picture.file) };
+  const asked = { ...image, address: URL.createObjectURL(image.file) };
   current = asked;
-  at("name").textContent = picture.name;
+  at("name").textContent = image.name;
   at("answer").hidden = false;
   at("answer").setAttribute("aria-busy", "true");
-  const { results: [result], milliseconds } = await (await opened).predict(picture.file);
+  const { results: [result], milliseconds } = await (await opened).predict(image.file);
   if (current !== asked) return;
   const note = result.error ? null : `Answered here in ${milliseconds.toFixed(0)} ms.`;
-  await showAnswer(at("shown"), result, { picture: asked.address, note });
+  await showAnswer(at("shown"), result, { image: asked.address, note });
   if (current !== asked) return;
   at("answer").setAttribute("aria-busy", "false");
   say(sentence(result));

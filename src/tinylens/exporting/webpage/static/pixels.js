@@ -15,7 +15,7 @@ const DECODING = { colorSpaceConversion: "none", imageOrientation: "from-image",
 export async function pixelsOf(file, rule, most) {
   if (!file.size) throw new Error("empty file");
   const bitmap = await createImageBitmap(file, DECODING).catch(() => {
-    throw new Error("not a picture: expected a whole PNG, JPEG, WebP, BMP or GIF");
+    throw new Error("not an image: expected a whole PNG, JPEG, WebP, BMP or GIF");
   });
   const { width, height } = bitmap;
   if (Math.max(width, height) > most.side || width * height > most.pixels) {

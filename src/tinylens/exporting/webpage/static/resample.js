@@ -1,27 +1,27 @@
-// Pillow's antialiased bicubic resampling of 8-bit pictures, to the last bit.
+// Pillow's antialiased bicubic resampling of 8-bit images, to the last bit.
 //
 // A canvas resamples in its own way, and in another one in each browser. This is Pillow's: along
 // rows and along columns, rounded to 8 bits in between, with weights in fixed point.
 
 const PRECISION = 2 ** 22; // of the weights: 32 bits less 8 of a pixel and 2 for overshoot
-const REACH = 2; // of the cubic, in pixels of the smaller picture
+const REACH = 2; // of the cubic, in pixels of the smaller image
 
 /**
- * Return a picture in another size.
- * @param {{width: number, height: number, channels: number, data: Uint8Array}} picture
+ * Return an image in another size.
+ * @param {{width: number, height: number, channels: number, data: Uint8Array}} image
  * @param {number} width
  * @param {number} height
  */
-export function resized(picture, width, height) {
+export function resized(image, width, height) {
   const along = { rows: [width, true], columns: [height, false] };
   // which comes first decides some last bits; this is the order of Pillow from version 13 on
-  const lost = picture.height - height;
-  const columnsFirst = lost > 0 && lost > 2 * (picture.width - width);
+  const lost = image.height - height;
+  const columnsFirst = lost > 0 && lost > 2 * (image.width - width);
   const order = columnsFirst ? [along.columns, along.rows] : [along.rows, along.columns];
   return order.reduce((result, [size, alongRows]) => {
     const same = (alongRows ? result.width : result.height) === size;
     return same ? result : stretched(result, size, alongRows);
-  }, picture);
+  }, image);
 }
 
 /** Return the cubic of Keys 1981 with a = −1/2, which has its support from −2 to 2. */

@@ -1,11 +1,11 @@
-// The ways in which pictures come: chosen, photographed, pasted, dropped, also as folders.
+// The ways in which images come: chosen, photographed, pasted, dropped, also as folders.
 
 /**
- * Call `take` with the pictures of every such act, as a list of {file, name}.
+ * Call `take` with the images of every such act, as a list of {file, name}.
  * @param {Document} page whose #choose, #camera and drop zone are used
  * @param {function({file: File, name: string}[])} take
  */
-export function receivePictures(page, take) {
+export function receiveImages(page, take) {
   for (const [button, input] of [["#choose", "#file"], ["#photograph", "#photo"]]) {
     const field = page.querySelector(input);
     page.querySelector(button).addEventListener("click", () => field.click());
