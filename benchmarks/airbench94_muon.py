@@ -121,12 +121,12 @@ def train(data: Splits, seed: int, epochs: int = EPOCHS) -> dict[str, Any]:
         trained = time.perf_counter() - begun
     network.eval()
     curve = []
-    for views in (1, 6):
+    for tta_views in (1, 6):
         looked = time.perf_counter()
-        answers = [_answer(network, part, views) for part in test.split(BATCH)]
+        answers = [_answer(network, part, tta_views) for part in test.split(BATCH)]
         accuracy = (torch.cat(answers).argmax(1) == test_labels).double().mean().item()
         seconds = trained + time.perf_counter() - looked
-        curve.append({"seconds": round(seconds, 2), "accuracy": accuracy, "views": views})
+        curve.append({"seconds": round(seconds, 2), "accuracy": accuracy, "views": tta_views})
     return {"curve": curve, "best": curve[0], "trained_seconds": round(trained, 2)}
 
 
@@ -191,9 +191,9 @@ def _augmented(images: Tensor, turned: Tensor, radius: int = 2) -> Tensor:
 
 
 @torch.no_grad()
-def _answer(network: Network, images: Tensor, views: int) -> Tensor:
+def _answer(network: Network, images: Tensor, tta_views: int) -> Tensor:
     with _arithmetic():
-        if views == 1:
+        if tta_views == 1:
             return network(images).float()
         side = images.size(2)
         padded = F.pad(images, (1,) * 4, "reflect")

@@ -43,20 +43,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--side", type=int, default=24, help="of all, in pixels: alike in work")
-    asked = parser.parse_args()
-    count, seeds = (600, 1) if asked.quick else (IMAGES, asked.seeds)
+    requested = parser.parse_args()
+    count, seeds = (600, 1) if requested.quick else (IMAGES, requested.seeds)
     rows = []
-    for name in asked.sets:
+    for name in requested.sets:
         with tempfile.TemporaryDirectory() as folder:
-            source = str(asked.cifar.resolve()) if name == "cifar10" else name
+            source = str(requested.cifar.resolve()) if name == "cifar10" else name
             write_sets(name, source, Path(folder), count)
             for seed in range(seeds):
                 for way in WAYS:
-                    row = trained(Path(folder), way, seed, asked.epochs, asked.side)
+                    row = trained(Path(folder), way, seed, requested.epochs, requested.side)
                     rows.append({"set": name, **row})
                     print(rows[-1], file=sys.stderr)
     show(rows)
-    described = {"machine": machine.describe(), "images": count, "epochs": asked.epochs}
+    described = {"machine": machine.describe(), "images": count, "epochs": requested.epochs}
     path = machine.write_results("aspect", {**described, "rows": rows})
     print(f"\nwritten: benchmarks/results/{path.name}")
 

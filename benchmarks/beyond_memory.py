@@ -48,16 +48,19 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave the folder there")
     parser.add_argument("--whole", action="store_true", help="run the command, too")
     parser.add_argument("--measure", action="store_true")
-    asked = parser.parse_args()
-    if asked.measure:
-        print(json.dumps(measure(asked)))
+    requested = parser.parse_args()
+    if requested.measure:
+        print(json.dumps(measure(requested)))
         return
     try:
-        draw(asked.folder, round((0.2 if asked.quick else asked.gigabytes) * 1e9) // IMAGE)
-        compare(asked)
+        draw(
+            requested.folder,
+            round((0.2 if requested.quick else requested.gigabytes) * 1e9) // IMAGE,
+        )
+        compare(requested)
     finally:
-        if not asked.keep:
-            shutil.rmtree(asked.folder, ignore_errors=True)
+        if not requested.keep:
+            shutil.rmtree(requested.folder, ignore_errors=True)
 
 
 def draw(folder: Path, count: int) -> None:
@@ -83,24 +86,24 @@ def draw(folder: Path, count: int) -> None:
     np.save(folder / "y_train.npy", labels)
 
 
-def compare(asked: argparse.Namespace) -> None:
+def compare(requested: argparse.Namespace) -> None:
     """Let both train; write and print what was reached."""
     described = machine.describe()
-    options = ["--folder", str(asked.folder.absolute()), "--steps", str(asked.steps)]
-    options += ["--recipe", asked.recipe, "--backend", asked.backend]
-    options += ["--rounds", "2" if asked.quick else str(asked.rounds)]
-    with group(asked.limit) as enter:
+    options = ["--folder", str(requested.folder.absolute()), "--steps", str(requested.steps)]
+    options += ["--recipe", requested.recipe, "--backend", requested.backend]
+    options += ["--rounds", "2" if requested.quick else str(requested.rounds)]
+    with group(requested.limit) as enter:
         printed = _run([sys.executable, __file__, "--measure", *options], enter)
     found = json.loads(printed.splitlines()[-1])
     speeds = found["images_per_second"]
     ratio = machine.ratio(speeds["disk"], speeds["memory"])
-    content = {"machine": described, **found, "ratio": ratio, "limit_gigabytes": asked.limit}
+    content = {"machine": described, **found, "ratio": ratio, "limit_gigabytes": requested.limit}
     machine.print_table(
         ["images in", "img/s"], [[name, _mean_sd(values)] for name, values in speeds.items()]
     )
     print(f"disk / memory: {ratio}; {found['own_gigabytes']:.2f} GB of the process's own")
-    if asked.whole:
-        content["whole"] = _whole(asked)
+    if requested.whole:
+        content["whole"] = _whole(requested)
         print(f"tinylens train: {content['whole']}")
     path = machine.write_results("beyond_memory", content)
     print(f"written: benchmarks/results/{path.name}")
@@ -133,35 +136,35 @@ def group(gigabytes: float) -> Generator[Callable[[], None]]:
         folder.rmdir()
 
 
-def measure(asked: argparse.Namespace) -> dict[str, Any]:
+def measure(requested: argparse.Namespace) -> dict[str, Any]:
     """Return the speeds of both, turn by turn, and the memory that it took."""
     from tinylens import backend
 
-    choice = backend.activate(asked.backend)
+    choice = backend.activate(requested.backend)
     from tinylens import system
     from tinylens.data.dataset import Splits
     from tinylens.data.readers.arrays import read_parts
     from tinylens.recipe import Recipe
     from tinylens.training import trainer as compiling
 
-    recipe = Recipe.load(asked.recipe)
+    recipe = Recipe.load(requested.recipe)
     batch = recipe.train.batch_size
-    _forget_pages(asked.folder / "x_train.npy")
-    whole = read_parts(asked.folder).train
+    _forget_pages(requested.folder / "x_train.npy")
+    whole = read_parts(requested.folder).train
     available = system.available()
-    parts = {"disk": whole, "memory": whole.subset(np.arange(asked.steps * batch))}
+    parts = {"disk": whole, "memory": whole.subset(np.arange(requested.steps * batch))}
     precision = backend.precision("auto", choice.name)
     trainers = {
         name: compiling.build(Splits(part, None, part), recipe, precision)
         for name, part in parts.items()
     }
     speeds: dict[str, list[float]] = {name: [] for name in trainers}
-    for number in range(asked.rounds + 1):
+    for number in range(requested.rounds + 1):
         for name in sorted(trainers, reverse=number % 2 == 0):
-            speeds[name].append(round(_train(trainers[name], number, asked.steps), 1))
+            speeds[name].append(round(_train(trainers[name], number, requested.steps), 1))
     return {
         "images_per_second": {name: values[1:] for name, values in speeds.items()},  # compiled
-        "steps": asked.steps,
+        "steps": requested.steps,
         "images": {name: len(part) for name, part in parts.items()},
         "gigabytes": whole.images.nbytes / 1e9,
         "streamed": {name: each.stream is not None for name, each in trainers.items()},
@@ -200,18 +203,18 @@ def _own_bytes() -> int:
     return int(found.split()[1]) * 1024
 
 
-def _whole(asked: argparse.Namespace) -> dict[str, Any]:
+def _whole(requested: argparse.Namespace) -> dict[str, Any]:
     """Run `tinylens train` on the whole set in the group; return its times and its accuracy."""
-    count = len(np.load(asked.folder / "y_train.npy", mmap_mode="r"))
-    share = min(asked.steps * 128 / count, 1.0)
+    count = len(np.load(requested.folder / "y_train.npy", mmap_mode="r"))
+    share = min(requested.steps * 128 / count, 1.0)
     changes = [f"train.epoch_share={share}", "train.epochs=2", "train.score_train=10000"]
-    run = asked.folder / "run"
-    command = [sys.executable, "-m", "tinylens", "train", str(asked.folder), "--json"]
-    command += ["--recipe", asked.recipe, "--backend", asked.backend, "--out", str(run)]
+    run = requested.folder / "run"
+    command = [sys.executable, "-m", "tinylens", "train", str(requested.folder), "--json"]
+    command += ["--recipe", requested.recipe, "--backend", requested.backend, "--out", str(run)]
     command += [word for change in changes for word in ("--set", change)]
-    _forget_pages(asked.folder / "x_train.npy")
+    _forget_pages(requested.folder / "x_train.npy")
     begun = time.perf_counter()
-    with group(asked.limit) as enter:
+    with group(requested.limit) as enter:
         _run(command, enter)
     return {
         "seconds": round(time.perf_counter() - begun, 1),

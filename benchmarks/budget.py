@@ -31,23 +31,23 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", default=["60s", "5m", "20m"])
     parser.add_argument("--cifar", type=Path, default=CIFAR, help="the folder of Parquet files")
     parser.add_argument("--seeds", type=int, default=1)
-    asked = parser.parse_args()
-    budgets = asked.budgets[:1] if asked.quick else asked.budgets
+    requested = parser.parse_args()
+    budgets = requested.budgets[:1] if requested.quick else requested.budgets
     described = machine.describe()
     rows = []
-    for name in asked.sets:
+    for name in requested.sets:
         for budget in budgets:
-            for seed in range(asked.seeds):
-                rows.append(measure(name, budget, seed, asked))
+            for seed in range(requested.seeds):
+                rows.append(measure(name, budget, seed, requested))
                 print(rows[-1], file=sys.stderr)
     show(rows)
     path = machine.write_results("budget", {"machine": described, "rows": rows})
     print(f"\nwritten: benchmarks/results/{path.name}")
 
 
-def measure(name: str, budget: str, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, budget: str, seed: int, requested: argparse.Namespace) -> dict[str, Any]:
     """Train once and return what was planned and what came of it."""
-    data = str(asked.cifar.resolve()) if name == "cifar10" else name
+    data = str(requested.cifar.resolve()) if name == "cifar10" else name
     words = ["train", data, "--budget", budget, "--seed", str(seed), "--json"]
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()

@@ -20,7 +20,7 @@ from typing import Any
 import machine
 
 DATASET = "fashion-mnist"
-TEACHER = ("accurate", {"model.views": 6})
+TEACHER = ("accurate", {"model.tta_views": 6})
 STUDENT = "small"
 KINDS = ("alone", "taught")
 RUNS = machine.ROOT / "runs" / "benchmark-distil"
@@ -34,24 +34,26 @@ def main() -> None:
     parser.add_argument("--core", type=int, help="that answers are timed on; else the last one")
     parser.add_argument("--train", metavar="NAME", help="for its own use: train one run")
     parser.add_argument("--time", nargs="+", metavar="RUN", help="for its own use: time runs")
-    asked = parser.parse_args()
-    asked.runs = asked.runs.absolute()
-    if asked.train:
-        print(json.dumps(train(asked.train, asked)))
-    elif asked.time:
-        print(json.dumps(time_answers(asked)))
+    requested = parser.parse_args()
+    requested.runs = requested.runs.absolute()
+    if requested.train:
+        print(json.dumps(train(requested.train, requested)))
+    elif requested.time:
+        print(json.dumps(time_answers(requested)))
     else:
-        compare(asked)
+        compare(requested)
 
 
-def compare(asked: argparse.Namespace) -> None:
+def compare(requested: argparse.Namespace) -> None:
     described = machine.describe()
-    if asked.quick:  # of other lengths than those that are published
-        asked.runs = asked.runs / "quick"
-    seeds = range(1 if asked.quick else asked.seeds)
+    if requested.quick:  # of other lengths than those that are published
+        requested.runs = requested.runs / "quick"
+    seeds = range(1 if requested.quick else requested.seeds)
     names = [f"{kind}-{seed}" for seed in seeds for kind in KINDS[:: 1 if seed % 2 else -1]]
-    found = {name: _in_a_process("--train", name, asked=asked) for name in ("teacher", *names)}
-    times = _in_a_process("--time", *found, asked=asked)
+    found = {
+        name: _in_a_process("--train", name, requested=requested) for name in ("teacher", *names)
+    }
+    times = _in_a_process("--time", *found, requested=requested)
     for name, row in found.items():
         row["one_p50_ms"] = times[name]
     results = {
@@ -63,10 +65,10 @@ def compare(asked: argparse.Namespace) -> None:
     print(f"\nwritten: benchmarks/results/{machine.write_results('distil', results).name}")
 
 
-def _in_a_process(option: str, *words: str, asked: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--runs", str(asked.runs), option, *words]
-    command += ["--quick"] if asked.quick else []
-    command += [] if asked.core is None else ["--core", str(asked.core)]
+def _in_a_process(option: str, *words: str, requested: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--runs", str(requested.runs), option, *words]
+    command += ["--quick"] if requested.quick else []
+    command += [] if requested.core is None else ["--core", str(requested.core)]
     return machine.run_contender(machine.Contender(" ".join(words), command))
 
 
@@ -103,7 +105,7 @@ def _row(name: str, rows: list[dict[str, Any]]) -> list[str]:
 # --- one of them
 
 
-def train(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+def train(name: str, requested: argparse.Namespace) -> dict[str, Any]:
     """Train a run, or take the finished one, and return its figures."""
     from tinylens.data.load import load
     from tinylens.exporting import verify
@@ -111,14 +113,14 @@ def train(name: str, asked: argparse.Namespace) -> dict[str, Any]:
 
     kind, _, seed = name.partition("-")
     recipe, changes = TEACHER if kind == "teacher" else (STUDENT, {"train.seed": int(seed)})
-    quick = {"train.epochs": 2} if asked.quick else {}
-    teacher = asked.runs / "teacher" if kind == "taught" else None
+    quick = {"train.epochs": 2} if requested.quick else {}
+    teacher = requested.runs / "teacher" if kind == "taught" else None
     run = training.train(
         load(DATASET),
         recipe,
         overrides={**changes, **quick},
         teacher=teacher,
-        out=asked.runs / name,
+        out=requested.runs / name,
         command=f"python benchmarks/distil.py --train {name}",
     )
     scores = run.evaluation.splits
@@ -131,15 +133,15 @@ def train(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def time_answers(asked: argparse.Namespace) -> dict[str, float]:
+def time_answers(requested: argparse.Namespace) -> dict[str, float]:
     """Return the median milliseconds of an answer on one core, by the run's name."""
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[-1] if asked.core is None else asked.core})
+    os.sched_setaffinity(0, {cores[-1] if requested.core is None else requested.core})
     from tinylens.exporting import verify
     from tinylens.run import Run
 
-    paths = {name: asked.runs / name for name in asked.time}
-    seconds = 2.0 if asked.quick else 8.0
+    paths = {name: requested.runs / name for name in requested.time}
+    seconds = 2.0 if requested.quick else 8.0
     rows = verify.compare(paths, Run(paths["teacher"]), seconds)
     return {row.name: row.one_p50_ms for row in rows}
 

@@ -44,16 +44,16 @@ def main() -> None:
     parser.add_argument("--flip-sets", nargs="+", choices=SETS, default=["fashion-mnist"])
     parser.add_argument("--cifar", type=Path, default=CIFAR, help="the folder of Parquet files")
     parser.add_argument("--seeds", type=int, default=1)
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.faults, asked.sets = asked.faults[:1], asked.sets[:1]
+    requested = parser.parse_args()
+    if requested.quick:
+        requested.faults, requested.sets = requested.faults[:1], requested.sets[:1]
     rows: list[dict[str, Any]] = []
-    for fault in asked.faults:
-        for name in asked.flip_sets if fault == "flips" else asked.sets:
-            data = load(str(asked.cifar.resolve()) if name == "cifar10" else name, val=0)
-            for seed in range(asked.seeds):
+    for fault in requested.faults:
+        for name in requested.flip_sets if fault == "flips" else requested.sets:
+            data = load(str(requested.cifar.resolve()) if name == "cifar10" else name, val=0)
+            for seed in range(requested.seeds):
                 rows.append({"set": name, "fault": fault, "seed": seed})
-                rows[-1] |= MEASURES[fault](data, np.random.default_rng(seed), asked)
+                rows[-1] |= MEASURES[fault](data, np.random.default_rng(seed), requested)
                 print(rows[-1], file=sys.stderr)
     headings = ["planted faults", "found", "precision", "recall", "s"]
     table = [
@@ -67,7 +67,7 @@ def main() -> None:
         for row in rows
     ]
     machine.print_table(headings, table)
-    kept = [] if asked.quick else _kept(asked.faults)
+    kept = [] if requested.quick else _kept(requested.faults)
     path = machine.write_results("faults", {"machine": machine.describe(), "rows": kept + rows})
     print(f"\nwritten: benchmarks/results/{path.name}")
 
@@ -105,7 +105,9 @@ def copies(data: Splits, random: np.random.Generator, _: argparse.Namespace) -> 
     }
 
 
-def flips(data: Splits, random: np.random.Generator, asked: argparse.Namespace) -> dict[str, Any]:
+def flips(
+    data: Splits, random: np.random.Generator, requested: argparse.Namespace
+) -> dict[str, Any]:
     """Flip labels of train, and count those that are doubted."""
     labels, classes = data.train.labels.copy(), len(data.class_names)
     flipped = random.choice(len(labels), int(FLIPPED * len(labels)), replace=False)

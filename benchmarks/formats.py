@@ -40,12 +40,14 @@ def main() -> None:
     parser = machine.parser(__doc__)
     parser.add_argument("--cifar", type=Path, default=CIFAR, help="the folder of Parquet files")
     parser.add_argument("--run", type=Path, action="append", help="a trained run; may be repeated")
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     described = machine.describe()
     activate("tensorflow")  # it writes some of the formats
     with tempfile.TemporaryDirectory() as folder:
-        runs = _given(asked.run) if asked.run else _trained(asked, Path(folder))
-        results = {name: measure(name, *each, asked, Path(folder)) for name, each in runs.items()}
+        runs = _given(requested.run) if requested.run else _trained(requested, Path(folder))
+        results = {
+            name: measure(name, *each, requested, Path(folder)) for name, each in runs.items()
+        }
     path = machine.write_results("formats", {"machine": described, "sets": results})
     print(f"\n{path.relative_to(machine.ROOT)}")
 
@@ -58,23 +60,23 @@ def _given(folders: list[Path]) -> dict[str, tuple[Run, Splits]]:
     return found
 
 
-def _trained(asked: argparse.Namespace, folder: Path) -> dict[str, tuple[Run, Splits]]:
+def _trained(requested: argparse.Namespace, folder: Path) -> dict[str, tuple[Run, Splits]]:
     from tinylens.data.load import load
     from tinylens.training.train import train
 
     found = {}
     for name, title in SETS.items():
-        data = load(str(asked.cifar.resolve()) if name == "cifar10" else name)
+        data = load(str(requested.cifar.resolve()) if name == "cifar10" else name)
         print(f"training {RECIPE} on {title}", flush=True)
         run = train(
-            data, RECIPE, out=folder / f"run-{name}", overrides=QUICK if asked.quick else None
+            data, RECIPE, out=folder / f"run-{name}", overrides=QUICK if requested.quick else None
         )
         found[f"{title}, {RECIPE}"] = (run, data)
     return found
 
 
 def measure(
-    name: str, run: Run, data: Splits, asked: argparse.Namespace, folder: Path
+    name: str, run: Run, data: Splits, requested: argparse.Namespace, folder: Path
 ) -> dict[str, Any]:
     """Export and judge all formats of a run; return a row a format and the ratios."""
     from tinylens.exporting.export import export
@@ -86,9 +88,11 @@ def measure(
         raise ModelError("; ".join(lost))
     threads = core_count()
     models = [open_model(out / each.file, threads) for each in FORMATS.values()]
-    images = QUICK_IMAGES if asked.quick else None
+    images = QUICK_IMAGES if requested.quick else None
     keras = reference(run, data, "test", labels=True, images=images)
-    found = verify(models, keras, Limits(), threads=threads, seconds=1.0 if asked.quick else 10.0)
+    found = verify(
+        models, keras, Limits(), threads=threads, seconds=1.0 if requested.quick else 10.0
+    )
     rows = [replace(row, path=FORMATS[row.format].file) for row in found.rows]
     right = (keras.probabilities.argmax(axis=1) == keras.labels).mean()
     ratios = _ratios(rows)

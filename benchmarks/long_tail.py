@@ -2,7 +2,7 @@
 
 Of the training images each class keeps fewer than the one before, 6,000 down to 60 (an imbalance
 of 100, exponential, as Cui et al. 2019 have it), others for each seed; a tenth of every class
-becomes val. The test part stays whole and even. `tinylens.train` trains with every value of
+becomes val. The test split stays whole and even. `tinylens.train` trains with every value of
 train.balance, and the macro-F1 on test is that of the run's own evaluation. "auto" chooses by
 images of train and val alone; its time is that of its trials and of its training.
 """
@@ -35,23 +35,25 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--measure", nargs=3, metavar=("RECIPE", "WAY", "SEED"))
-    asked = parser.parse_args()
-    if asked.measure:
-        recipe, way, seed = asked.measure
-        print(json.dumps(measure(recipe, way, int(seed), quick=asked.quick)))
+    requested = parser.parse_args()
+    if requested.measure:
+        recipe, way, seed = requested.measure
+        print(json.dumps(measure(recipe, way, int(seed), quick=requested.quick)))
     else:
-        compare(asked)
+        compare(requested)
 
 
-def compare(asked: argparse.Namespace) -> None:
+def compare(requested: argparse.Namespace) -> None:
     """Run everything, each training in a process of its own; write and print what came out."""
     described = machine.describe()
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for recipe in asked.recipes:
-        found[recipe] = {way: [] for way in asked.ways}
-        for seed in range(asked.first_seed, asked.first_seed + (1 if asked.quick else asked.seeds)):
-            for way in asked.ways:
-                words = ["--measure", recipe, way, str(seed), *(["--quick"] * asked.quick)]
+    for recipe in requested.recipes:
+        found[recipe] = {way: [] for way in requested.ways}
+        for seed in range(
+            requested.first_seed, requested.first_seed + (1 if requested.quick else requested.seeds)
+        ):
+            for way in requested.ways:
+                words = ["--measure", recipe, way, str(seed), *(["--quick"] * requested.quick)]
                 command = [sys.executable, __file__, *words]
                 row = machine.run_contender(machine.Contender(way, command))
                 found[recipe][way].append(row)
@@ -83,7 +85,7 @@ def measure(recipe: str, way: str, seed: int, *, quick: bool) -> dict[str, Any]:
 
 
 def long_tailed(seed: int) -> Any:
-    """Return Splits whose train and val parts together hold 6,000 … 60 images a class."""
+    """Return Splits whose train and val splits together hold 6,000 … 60 images a class."""
     from tinylens.data.dataset import Splits, stratified_split
     from tinylens.data.load import load
 

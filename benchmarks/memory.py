@@ -48,7 +48,7 @@ class Sample:
 
 
 class PhaseTimes(ProgressReporter):
-    """A watcher that prints when each phase begins."""
+    """A reporter that prints when each phase begins."""
 
     def phase(self, name: str) -> None:
         """Print the phase and the time."""
@@ -57,15 +57,15 @@ class PhaseTimes(ProgressReporter):
 
 def train(data: str, recipe: str, folder: str) -> None:
     """Load and train for one epoch, everything written into `folder`; print what happens when."""
-    watcher = PhaseTimes()
-    watcher.phase("importing tinylens")
+    reporter = PhaseTimes()
+    reporter.phase("importing tinylens")
     import tinylens
 
-    watcher.phase("loading the data")
+    reporter.phase("loading the data")
     splits = tinylens.load(data, data_dir=Path(folder) / "cache")
-    watcher.phase("importing the backend")
+    reporter.phase("importing the backend")
     out = Path(folder) / "run"
-    tinylens.train(splits, recipe, out=out, overrides={"train.epochs": 1}, watcher=watcher)
+    tinylens.train(splits, recipe, out=out, overrides={"train.epochs": 1}, reporter=reporter)
     images = sum(part.images.nbytes for _, part in splits.items())
     print(json.dumps({"phase": "end", "at": time.monotonic(), "bytes": images}), flush=True)
 

@@ -44,13 +44,18 @@ def main() -> None:
     parser.add_argument("--cifar", type=Path, default=CIFAR, help="the folder of Parquet files")
     parser.add_argument("--scratch", type=Path, help="where the forms are written; else temporary")
     parser.add_argument("--set", dest="changes", action="append", default=["train.epochs=1"])
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     described = machine.describe()
-    names, rows = read(asked.cifar, QUICK if asked.quick else None)
-    with tempfile.TemporaryDirectory(dir=asked.scratch) as scratch:
-        found = [measure(Path(scratch), name, names, rows, asked) for name in FORMS]
+    names, rows = read(requested.cifar, QUICK if requested.quick else None)
+    with tempfile.TemporaryDirectory(dir=requested.scratch) as scratch:
+        found = [measure(Path(scratch), name, names, rows, requested) for name in FORMS]
     show(found)
-    content = {"machine": described, "images": len(rows), "changes": asked.changes, "rows": found}
+    content = {
+        "machine": described,
+        "images": len(rows),
+        "changes": requested.changes,
+        "rows": found,
+    }
     path = machine.write_results("same_from_every_format", content)
     print(f"\nwritten: benchmarks/results/{path.name}")
     if len({(each["fingerprint"], each["weights"]) for each in found}) > 1:
@@ -72,12 +77,12 @@ def read(folder: Path, most: int | None) -> tuple[list[str], list[Row]]:
 
 
 def measure(
-    scratch: Path, form: str, names: list[str], rows: list[Row], asked: argparse.Namespace
+    scratch: Path, form: str, names: list[str], rows: list[Row], requested: argparse.Namespace
 ) -> dict[str, Any]:
     """Write a form, train on it, and return what came of it."""
     shuffled = random.Random(form).sample(rows, len(rows))
     path = FORMS[form](scratch / form, names, shuffled)
-    changes = [word for change in asked.changes for word in ("--set", change)]
+    changes = [word for change in requested.changes for word in ("--set", change)]
     words = ["train", str(path), "--recipe", "fast", *changes, "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "tinylens", *words, "--out", str(scratch / f"{form}-run")],
@@ -180,14 +185,14 @@ def parquet(path: Path, names: list[str], rows: list[Row]) -> Path:
     return path
 
 
-def write_table(path: Path, names: list[str], rows: list[Row], *, told: bool = True) -> None:
+def write_table(path: Path, names: list[str], rows: list[Row], *, described: bool = True) -> None:
     import pyarrow
     import pyarrow.parquet
 
     path.parent.mkdir(parents=True, exist_ok=True)
     cells = [{"bytes": row.content, "path": None} for row in rows]
     table = pyarrow.table({"image": cells, "label": [row.label for row in rows]})
-    if told:
+    if described:
         feature = {"names": names, "_type": "ClassLabel"}
         described = json.dumps({"info": {"features": {"label": feature}}})
         table = table.replace_schema_metadata({"huggingface": described})
@@ -214,7 +219,7 @@ def hugging_face(path: Path, names: list[str], rows: list[Row]) -> Path:
         half = len(mine) // 2
         for number, some in enumerate((mine[:half], mine[half:])):
             name = f"{part}-{number:05}-of-00002.parquet"
-            write_table(path / "data" / name, names, some, told=False)
+            write_table(path / "data" / name, names, some, described=False)
     numbered = "".join(f"          '{number}': {name}\n" for number, name in enumerate(names))
     (path / "README.md").write_text(
         "---\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n  - name: label\n"

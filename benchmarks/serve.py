@@ -329,8 +329,8 @@ def overload(model: Path, folder: Path, seconds: float) -> dict[str, Any]:
         load(port, file, WARM_UP_SECONDS, CONNECTIONS)
         normal = load(port, file, 5, CONNECTIONS)["200"]
         before = memory(process)
-        asked = 10 * normal["per_second"]
-        with flood(port, file, seconds + 3, asked) as flooding:
+        requested = 10 * normal["per_second"]
+        with flood(port, file, seconds + 3, requested) as flooding:
             time.sleep(2)  # until all its connections are there
             probed = load(port, file, seconds, CONNECTIONS, PROBES_PER_SECOND)
             flooded = [json.loads(one.communicate()[0]) for one in flooding]
@@ -342,7 +342,7 @@ def overload(model: Path, folder: Path, seconds: float) -> dict[str, Any]:
                 well = time.perf_counter() - ended
     return {
         "normal": normal,
-        "asked_per_second": asked,
+        "asked_per_second": requested,
         "sent_per_second": sum(row["per_second"] for one in flooded for row in one.values()),
         "flood": flooded,
         "probes": probed,

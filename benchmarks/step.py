@@ -73,7 +73,7 @@ PEER = "airbench94 in PyTorch, colour 32"  # trained by benchmarks/airbench94_mu
 
 
 class StepTimes(ProgressReporter):
-    """A watcher that notes when how many steps were done, and when enough was seen."""
+    """A reporter that notes when how many steps were done, and when enough was seen."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -114,16 +114,16 @@ def measure(subject: Subject, seconds: float, backend: str | None) -> dict[str, 
 
         tf.config.experimental.enable_op_determinism()
     # smaller images in the first epochs would be other steps than those that are counted
-    whole_images = {"train.early_scale": 1.0}
+    whole_images = {"train.progressive_resize_scale": 1.0}
     recipe = Recipe.load(subject.recipe).override(whole_images | dict(subject.options))
     precision = backends.precision(recipe.train.precision, choice.name)
     trainer = compiling.build(_random_splits(subject.image_shape), recipe, precision)
     if subject.by_fit:
         trainer = replace(trainer, loops={})
-    watcher = StepTimes(seconds)
+    reporter = StepTimes(seconds)
     with tempfile.TemporaryDirectory() as folder:
-        fit(trainer, Run(Path(folder)), watcher, watcher.enough)
-    taken, steps, batch = watcher.seconds_a_step(), watcher.steps(), trainer.order.batch_size
+        fit(trainer, Run(Path(folder)), reporter, reporter.enough)
+    taken, steps, batch = reporter.seconds_a_step(), reporter.steps(), trainer.order.batch_size
     rate = batch / statistics.median(taken)
     flops = training_flops(trainer.network)
     return {
@@ -133,7 +133,7 @@ def measure(subject: Subject, seconds: float, backend: str | None) -> dict[str, 
         "steps": steps,
         "training_flops": flops,
         "images_per_second": round(rate, 1),
-        "images_per_second_mean": round(batch * steps / watcher.counted_seconds(), 1),
+        "images_per_second_mean": round(batch * steps / reporter.counted_seconds(), 1),
         "gflops": round(rate * flops / 1e9, 1),
     }
 

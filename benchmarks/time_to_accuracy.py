@@ -6,7 +6,7 @@ and the time of its best epoch is what the recipes are compared with. A recipe i
 each number of epochs, to the end of its schedule. The clock of both runs from before the first step
 is compiled to the last step, for a recipe also over its one evaluation on test; imports and loading
 are not counted. On CIFAR-10 airbench94_muon (benchmarks/airbench94_muon.py) runs beside them. All
-training images are used: nothing is chosen here, so no val part is needed.
+training images are used: nothing is chosen here, so no val split is needed.
 
 With --plot the results of earlier runs are drawn as docs/accuracy-by-seconds.png.
 """
@@ -74,31 +74,31 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="contenders whose name contains one of these")
     parser.add_argument("--plot", action="store_true", help="only draw what was measured before")
     parser.add_argument("--measure", nargs=3, metavar=("SET", "NAME", "SEED"))
-    asked = parser.parse_args()
-    if asked.measure:
-        name, contender, seed = asked.measure
-        print(json.dumps(measure(name, contender, int(seed), asked)))
-    elif asked.plot:
+    requested = parser.parse_args()
+    if requested.measure:
+        name, contender, seed = requested.measure
+        print(json.dumps(measure(name, contender, int(seed), requested)))
+    elif requested.plot:
         print(draw())
     else:
-        compare(asked)
+        compare(requested)
 
 
-def compare(asked: argparse.Namespace) -> None:
+def compare(requested: argparse.Namespace) -> None:
     """Run all contenders and write and print what they reached."""
     described = machine.describe()
-    seeds = 1 if asked.quick else asked.seeds
-    found = {} if asked.quick else _kept()
+    seeds = 1 if requested.quick else requested.seeds
+    found = {} if requested.quick else _kept()
     stamp = {name: described[name] for name in ("commit", "dirty", "load_average", "time")}
-    for name in asked.sets:
-        wanted = asked.only or [""]
+    for name in requested.sets:
+        wanted = requested.only or [""]
         names = [each for each in _contenders(name) if any(part in each for part in wanted)]
         found[name] = {**found.get(name, {}), **{each: [] for each in names}}
         for seed in range(seeds):
             for each in names if seed % 2 == 0 else names[::-1]:
-                if each == RECORD and seed >= asked.record_seeds:
+                if each == RECORD and seed >= requested.record_seeds:
                     continue
-                found[name][each].append({**_in_a_process(name, each, seed, asked), **stamp})
+                found[name][each].append({**_in_a_process(name, each, seed, requested), **stamp})
                 row = found[name][each][-1]
                 print(f"{SETS[name]}, {each}, seed {seed}: {row['best']}", file=sys.stderr)
         _print(SETS[name], found[name])
@@ -126,25 +126,25 @@ def _kept() -> dict[str, dict[str, list[dict[str, Any]]]]:
 
 
 def _in_a_process(
-    name: str, contender: str, seed: int, asked: argparse.Namespace
+    name: str, contender: str, seed: int, requested: argparse.Namespace
 ) -> dict[str, Any]:
-    words = ["--measure", name, contender, str(seed), "--cifar", str(asked.cifar)]
-    quick = ["--quick"] if asked.quick else []
+    words = ["--measure", name, contender, str(seed), "--cifar", str(requested.cifar)]
+    quick = ["--quick"] if requested.quick else []
     command = [sys.executable, __file__, *words, *quick]
     return machine.run_contender(machine.Contender(contender, command))
 
 
-def measure(name: str, contender: str, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, contender: str, seed: int, requested: argparse.Namespace) -> dict[str, Any]:
     """Train one contender and return its "curve" of seconds and accuracies, and its "best"."""
-    data = load(str(asked.cifar) if name == "cifar10" else name, val=0)
-    if asked.quick:
+    data = load(str(requested.cifar) if name == "cifar10" else name, val=0)
+    if requested.quick:
         data = Splits(data.train.subset(np.arange(5_000)), None, data.test)
     if contender == TUTORIAL:
-        return _tutorial(data, 2 if asked.quick else TUTORIAL_EPOCHS[name], seed)
+        return _tutorial(data, 2 if requested.quick else TUTORIAL_EPOCHS[name], seed)
     if contender == RECORD:
         import airbench94_muon
 
-        return airbench94_muon.train(data, seed, epochs=1 if asked.quick else 8)
+        return airbench94_muon.train(data, seed, epochs=1 if requested.quick else 8)
     _, recipe, changes = next(each for each in RECIPES[name] if each[0] == contender)
     return _recipe(data, recipe, {**changes, "train.seed": seed})
 
@@ -173,13 +173,13 @@ def _recipe(data: Splits, name: str, changes: dict[str, Any]) -> dict[str, Any]:
         fit(trainer, Run(folder), ProgressReporter(), lambda: False)
     trained = time.perf_counter() - begun
     curve = []
-    for views in VIEWS:
+    for tta_views in VIEWS:
         looked = time.perf_counter()
-        network = trainer.network if views == 1 else averaged(trainer.network, views)
+        network = trainer.network if tta_views == 1 else averaged(trainer.network, tta_views)
         logits = network.predict(**in_batches(data.test.images, batch_size=500), verbose=0)
         seconds = trained + time.perf_counter() - looked
         accuracy = float((logits.argmax(axis=1) == data.test.labels).mean())
-        curve.append({"seconds": round(seconds, 2), "accuracy": accuracy, "views": views})
+        curve.append({"seconds": round(seconds, 2), "accuracy": accuracy, "views": tta_views})
     return {"curve": curve, "best": curve[0], "trained_seconds": round(trained, 2)}
 
 
@@ -239,23 +239,23 @@ def _print(title: str, found: dict[str, list[dict[str, Any]]]) -> None:
     rows = []
     goal, patience = _goal(found.get(TUTORIAL, []))
     for name, runs in found.items():
-        for views in VIEWS:
-            points = [p for run in runs for p in _last(run, views)]
+        for tta_views in VIEWS:
+            points = [p for run in runs for p in _last(run, tta_views)]
             if points:
                 seconds = statistics.mean(p["seconds"] for p in points)
                 faster = patience / seconds if patience else 0.0
                 reached = all(p["accuracy"] >= goal for p in points)
                 ratio = f"{faster:.1f}×" if reached and name != TUTORIAL else ""
                 accuracy = _mean_sd([p["accuracy"] for p in points])
-                rows.append([name, len(points), views, f"{seconds:.1f}", accuracy, ratio])
+                rows.append([name, len(points), tta_views, f"{seconds:.1f}", accuracy, ratio])
     print(f"\n{title}")
     headings = ["trained by", "seeds", "views", "seconds", "accuracy on test", "faster"]
     machine.print_table(headings, rows)
 
 
-def _last(run: dict[str, Any], views: int) -> Iterable[dict[str, Any]]:
+def _last(run: dict[str, Any], tta_views: int) -> Iterable[dict[str, Any]]:
     """Return the best point of a run with so many views; none where it has none."""
-    points = [point for point in run["curve"] if point["views"] == views]
+    points = [point for point in run["curve"] if point["views"] == tta_views]
     return [max(points, key=lambda point: point["accuracy"])] if points else []
 
 
@@ -306,18 +306,18 @@ def _draw_contender(axes: Any, contender: str, runs: list[dict[str, Any]]) -> No
         for run in runs:
             seconds, accuracies = _columns(run["curve"])
             axes.plot(seconds, accuracies, color=colour, marker=".", markersize=3, linewidth=0.7)
-    for views, fill in zip(VIEWS, (colour, "white"), strict=True):
-        points = [point for run in runs for point in _last(run, views)]
+    for tta_views, fill in zip(VIEWS, (colour, "white"), strict=True):
+        points = [point for run in runs for point in _last(run, tta_views)]
         if not points:
             continue
         label = None
         if contender == "fast, 10 epochs":
-            label = "one view" if views == 1 else f"mean of {views} views"
+            label = "one view" if tta_views == 1 else f"mean of {tta_views} views"
         seconds, accuracies = _columns(points)
         axes.plot(
             seconds, accuracies, "o", color=colour, markerfacecolor=fill, markersize=5, label=label
         )
-        if views == 1:
+        if tta_views == 1:
             place = statistics.mean(seconds), statistics.mean(accuracies)
             words = contender.removeprefix("fast, ").replace("1 epochs", "1 epoch")
             away, side = BESIDE.get(contender, ((0, -15), "center"))

@@ -1,7 +1,7 @@
 """What a body trained on other classes is worth where images are few, on CIFAR-10 (JPEG).
 
 A seed draws five of the ten classes; recipe `fast` trains the source on all their images. Of each
-of the other five classes 100 images of train are drawn. Three runs see them, without a val part,
+of the other five classes 100 images of train are drawn. Three runs see them, without a val split,
 and are judged on the test images of these five classes: trained on from the source (--from), a
 linear probe (--probe), and from scratch by the same recipe, with as many epochs more as the
 probe's seconds have room for, rounded up. Each is a run of its own, which a second call finds
@@ -27,8 +27,8 @@ RECIPE = "fast"
 # an epoch of 500 images in steps of 500 would be a single step
 FEW = {
     "train.batch_size": 50,
-    "train.hard_share": 1.0,
-    "train.early_scale": 1.0,
+    "train.hard_example_fraction": 1.0,
+    "train.progressive_resize_scale": 1.0,
     "train.score_train": 0,
 }
 CLASSES, IMAGES = 5, 100
@@ -45,20 +45,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--source-epochs", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=12, help="of --from")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.seeds, asked.source_epochs, asked.epochs = 2, 1, 2
+    requested = parser.parse_args()
+    if requested.quick:
+        requested.seeds, requested.source_epochs, requested.epochs = 2, 1, 2
     from tinylens.data.load import load
 
-    described, data = machine.describe(), load(asked.data, val=0)
-    rows = [of_seed(data, seed, asked) for seed in range(asked.seeds)]
+    described, data = machine.describe(), load(requested.data, val=0)
+    rows = [of_seed(data, seed, requested) for seed in range(requested.seeds)]
     results = {
         "machine": described,
         "recipe": RECIPE,
         "changes": FEW,
-        "sources": "trained here" if asked.sources is None else "trained before",
-        "source_epochs": asked.source_epochs,
-        "epochs": asked.epochs,
+        "sources": "trained here" if requested.sources is None else "trained before",
+        "source_epochs": requested.source_epochs,
+        "epochs": requested.epochs,
         "seeds": rows,
         "from_minus_scratch": interval([row["from"] - row["scratch"] for row in rows]),
         "probe_minus_scratch": interval([row["probe"] - row["scratch"] for row in rows]),
@@ -67,11 +67,11 @@ def main() -> None:
     print(f"\nwritten: benchmarks/results/{machine.write_results('transfer', results).name}")
 
 
-def of_seed(data: Splits, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
+def of_seed(data: Splits, seed: int, requested: argparse.Namespace) -> dict[str, Any]:
     """Train the four runs of a seed and return their figures."""
     drawn = np.random.default_rng(seed).permutation(len(data.class_names))
     first, others = np.sort(drawn[:CLASSES]), np.sort(drawn[CLASSES:])
-    folder = asked.runs / f"seed-{seed}"
+    folder = requested.runs / f"seed-{seed}"
 
     def train(kind: str, part: Splits, epochs: int, **options: Any) -> Any:
         from tinylens.training import train as training
@@ -89,17 +89,17 @@ def of_seed(data: Splits, seed: int, asked: argparse.Namespace) -> dict[str, Any
             **options,
         )
 
-    if asked.sources is None:
-        source = train("source", of_classes(data, first), asked.source_epochs).path
+    if requested.sources is None:
+        source = train("source", of_classes(data, first), requested.source_epochs).path
     else:
-        source = asked.sources / f"source-run-{seed}"
+        source = requested.sources / f"source-run-{seed}"
     few = of_classes(data, others, IMAGES, seed)
-    tuned = train("from", few, asked.epochs, source=source)
-    probe = train("probe", few, asked.epochs, source=source, probe=True)
+    tuned = train("from", few, requested.epochs, source=source)
+    probe = train("probe", few, requested.epochs, source=source, probe=True)
     seconds = tuned.info.seconds["train"] + tuned.info.seconds["probe"]
     paces = [row["seconds"] for row in tuned.history[1:]][-WARM_UP:]
     # compiling takes both alike, so the probe's seconds alone are made up for, in whole epochs
-    epochs = asked.epochs + math.ceil(tuned.info.seconds["probe"] / statistics.median(paces))
+    epochs = requested.epochs + math.ceil(tuned.info.seconds["probe"] / statistics.median(paces))
     scratch = train("scratch", few, epochs)
     runs = {"from": tuned, "probe": probe, "scratch": scratch}
     return {

@@ -28,15 +28,15 @@ def main() -> None:
     parser = machine.parser(__doc__)
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--recipes", nargs="+", default=["classic", "classic-augmented", "fast"])
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     described, rows = machine.describe(), []
     with tempfile.TemporaryDirectory() as place:
         folder = Folder(Path(place))
         data = load("fashion-mnist")
         folder.write_data(data)
-        for name in asked.recipes[:1] if asked.quick else asked.recipes:
+        for name in requested.recipes[:1] if requested.quick else requested.recipes:
             recipe = Recipe.load(name).without_search()
-            for jobs in [*asked.jobs, *reversed(asked.jobs)]:
+            for jobs in [*requested.jobs, *reversed(requested.jobs)]:
                 rows.append(measure(folder, recipe, jobs))
                 print(rows[-1], file=sys.stderr)
     headings = ["recipe", "at a time", "images/s together"]
@@ -47,8 +47,12 @@ def main() -> None:
 
 def measure(folder: Folder, recipe: Recipe, jobs: int) -> dict[str, Any]:
     """Return the images a second of so many trainings side by side."""
-    changes = {"train.epochs": EPOCHS, "train.epoch_share": SHARE, "train.hard_share": 1.0}
-    spec = recipe.override({**changes, "train.early_scale": 1.0})
+    changes = {
+        "train.epochs": EPOCHS,
+        "train.epoch_share": SHARE,
+        "train.hard_example_fraction": 1.0,
+    }
+    spec = recipe.override({**changes, "train.progressive_resize_scale": 1.0})
     settings = {"folder": str(folder.path), "backend": "tensorflow", "precision": "bfloat16"}
     together = 0.0
     with contextlib.closing(Places(settings, jobs)) as places:

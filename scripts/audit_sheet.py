@@ -36,7 +36,7 @@ def main() -> None:
         raise SystemExit(f"{folder} has no audit.json; run tinylens audit {dataset} --folds 5")
     parts = dict(load_parts(dataset, Options()).items())
     files.write_bytes(DOCS / f"{name}.png", draw(audit, parts))
-    files.write_text(DOCS / f"{name}.md", tell(audit, dataset, name))
+    files.write_text(DOCS / f"{name}.md", describe(audit, dataset, name))
 
 
 def draw(audit: Audit, parts: dict[str, Dataset]) -> bytes:
@@ -63,7 +63,7 @@ def _show(axes: Axes, image: np.ndarray, words: str) -> None:
     axes.set_title(words, fontsize=7)
 
 
-def tell(audit: Audit, dataset: str, name: str) -> str:
+def describe(audit: Audit, dataset: str, name: str) -> str:
     """Return the page."""
     exact = sum(twin.distance == 0 for twin in audit.duplicates)
     counts = Counter(issue.split for issue in audit.label_issues)

@@ -20,7 +20,7 @@ def errors_of(exponent, floor, last):
     return last * ((1 - floor) * sizes**-exponent + floor)
 
 
-def simulated(errors, random, *, judged=6_000, seeds=3, spread=0.02, alike=0.9):
+def simulated(errors, random, *, evaluated=6_000, seeds=3, spread=0.02, alike=0.9):
     """Mistakes at these errors, bool (sizes, seeds, judged); hard images are hard for all.
 
     Each training's own error is off by `spread` of it; `alike` is how much of what makes an image
@@ -28,8 +28,8 @@ def simulated(errors, random, *, judged=6_000, seeds=3, spread=0.02, alike=0.9):
     """
     shape = (len(errors), seeds)
     own = np.array(errors)[:, None] * np.exp(random.normal(0, spread, shape))
-    hard = random.standard_normal(judged, dtype=np.float32)
-    noise = random.standard_normal((*shape, judged), dtype=np.float32)
+    hard = random.standard_normal(evaluated, dtype=np.float32)
+    noise = random.standard_normal((*shape, evaluated), dtype=np.float32)
     return alike**0.5 * hard + (1 - alike) ** 0.5 * noise < norm.ppf(own)[:, :, None]
 
 

@@ -180,8 +180,8 @@ def parquet(
     columns = {image_column: pa.array(cells, kind), label_column: pa.array(labels), **others}
     table = pa.table(columns)
     if names:
-        told = json.dumps({"info": {"features": features}})
-        table = table.replace_schema_metadata({"huggingface": told})
+        described = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": described})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
     return path

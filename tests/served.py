@@ -82,8 +82,8 @@ class Server:
             if line.rstrip() == b"}":
                 break
         try:
-            self.told = json.loads(b"".join(lines))
-            self.port = int(self.told["url"].rstrip("/").rpartition(":")[2])
+            self.described = json.loads(b"".join(lines))
+            self.port = int(self.described["url"].rstrip("/").rpartition(":")[2])
         except (ValueError, KeyError):
             self.process.wait(10)
             raise AssertionError(f"no server: {lines} {self.errors}") from None
@@ -99,7 +99,7 @@ class Server:
 
     @property
     def workers(self) -> list[int]:
-        return self.told["workers"]
+        return self.described["workers"]
 
     def ask(
         self,

@@ -115,11 +115,11 @@ def test_bfloat16_is_taken_where_it_is_faster(machine, name, gpu, flags, expecte
     assert backend.precision("auto", name) == expected
 
 
-@pytest.mark.parametrize("asked", ["float32", "bfloat16"])
-def test_the_asked_precision_is_taken_everywhere(machine, asked):
+@pytest.mark.parametrize("requested", ["float32", "bfloat16"])
+def test_the_asked_precision_is_taken_everywhere(machine, requested):
     machine()
     for name in backend.BACKENDS:
-        assert backend.precision(asked, name) == asked
+        assert backend.precision(requested, name) == requested
 
 
 def test_activating_sets_the_environment_and_leaves_stderr_as_it_was(capfd):

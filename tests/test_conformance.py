@@ -116,7 +116,7 @@ BROKEN = [
     (batch_dependent, networks.check_batch_size_does_not_matter, "the answers lie"),
     (forgetful, networks.check_what_ships_answers_as_what_was_trained, "the answers lie"),
     (not_dense_at_the_end, networks.check_temperature_divides_the_logits, "the answers lie"),
-    (forgetful, networks.check_a_bend_changes_no_answer, "the answers lie"),
+    (forgetful, networks.check_curvature_changes_no_answer, "the answers lie"),
     (forgetful, networks.check_what_ships_is_plain_keras, "not layers of Keras: forgetful"),
     (batch_dependent, networks.check_saved_and_loaded_is_equal, "MinusBatchMean"),
 ]
@@ -218,13 +218,13 @@ def makes_do(path):
 )
 def test_check_of_readers_fails_on_what_is_broken(read, reason):
     case = ReaderCase(read, write, FILE_DAMAGES, tiny_dataset((8, 8, 3), count=12))
-    told = []
+    described = []
     for check in READER_CHECKS:
         try:
             check(case)
         except (AssertionError, ValueError) as error:
-            told.append(str(error))
-    assert reason in "\n".join(told)
+            described.append(str(error))
+    assert reason in "\n".join(described)
 
 
 # --- recipes

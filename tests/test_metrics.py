@@ -153,36 +153,36 @@ def test_log_loss_is_clipped_as_scikit_learn_does(dtype):
     assert metrics.log_loss(probabilities, labels) == pytest.approx(expected, rel=1e-6)
 
 
-def answers_bent_by(bend, temperature=1.3, n=60_000, seed=0):
+def answers_bent_by(curvature, temperature=1.3, n=60_000, seed=0):
     """Return logits that have to be bent by so much, and labels drawn from what they then say."""
     random = np.random.default_rng(seed)
     logits = random.normal(size=(n, 4)) * 2
-    shares = np.cumsum(metrics.calibrated(logits, temperature, bend), axis=1)
+    shares = np.cumsum(metrics.calibrated(logits, temperature, curvature), axis=1)
     return logits, (random.random((n, 1)) > shares).sum(axis=1)
 
 
-@pytest.mark.parametrize("bend", [0.05, 0.2, 0.5, 0.9])
-def test_fit_bend_finds_what_was_applied(bend):
-    logits, labels = answers_bent_by(bend)
-    found, true = metrics.fit_bend(logits, labels), (1.3, bend)
+@pytest.mark.parametrize("curvature", [0.05, 0.2, 0.5, 0.9])
+def test_fit_bend_finds_what_was_applied(curvature):
+    logits, labels = answers_bent_by(curvature)
+    found, true = metrics.fit_curvature(logits, labels), (1.3, curvature)
     # both numbers trade off, so what they say is compared
     fitted, drawn_from = (metrics.calibrated(logits, *each) for each in (found, true))
     assert np.abs(fitted - drawn_from).max() < 0.02
     assert metrics.log_loss(fitted, labels) <= metrics.log_loss(drawn_from, labels)
-    assert found[1] == pytest.approx(bend, abs=0.2)
+    assert found[1] == pytest.approx(curvature, abs=0.2)
 
 
 def test_without_need_the_bend_is_near_0_and_the_temperature_that_of_fit_temperature():
     logits, labels = answers_bent_by(0.0)
-    temperature, bend = metrics.fit_bend(logits, labels)
-    assert bend < 0.05
+    temperature, curvature = metrics.fit_curvature(logits, labels)
+    assert curvature < 0.05
     assert temperature == pytest.approx(metrics.fit_temperature(logits, labels), rel=0.05)
 
 
 @given(st.floats(0.1, 5), st.floats(0, 0.99), st.integers(0, 100))
-def test_bending_keeps_the_order_of_the_classes(temperature, bend, seed):
+def test_bending_keeps_the_order_of_the_classes(temperature, curvature, seed):
     logits = np.random.default_rng(seed).normal(size=(20, 5)) * 4
-    probabilities = metrics.calibrated(logits, temperature, bend)
+    probabilities = metrics.calibrated(logits, temperature, curvature)
     order = np.argsort(logits, axis=1, kind="stable")
     ranked = np.take_along_axis(probabilities, order, axis=1)
     assert (np.diff(ranked, axis=1) >= 0).all()
@@ -197,7 +197,7 @@ def test_without_a_bend_it_is_the_softmax_of_divided_logits():
 
 def test_fit_bend_stays_in_bounds_when_no_minimum_exists():
     logits = np.array([[9.0, 0.0], [0.0, 9.0]])
-    temperature, bend = metrics.fit_bend(logits, np.array([0, 1]))  # all right
-    assert 0.02 <= temperature <= 20 and 0 <= bend <= 1
-    temperature, bend = metrics.fit_bend(logits, np.array([1, 0]))  # all wrong
-    assert temperature == pytest.approx(20, rel=0.01) and bend == pytest.approx(0, abs=1e-6)
+    temperature, curvature = metrics.fit_curvature(logits, np.array([0, 1]))  # all right
+    assert 0.02 <= temperature <= 20 and 0 <= curvature <= 1
+    temperature, curvature = metrics.fit_curvature(logits, np.array([1, 0]))  # all wrong
+    assert temperature == pytest.approx(20, rel=0.01) and curvature == pytest.approx(0, abs=1e-6)

@@ -119,10 +119,10 @@ def test_a_learning_rate_that_is_none_is_refused(value):
 
 
 def test_weight_decay_with_adam_is_refused_since_it_would_not_be_decoupled():
-    told = mistakes_of(MINE.override, {"optimizer.weight_decay": 0.01})
+    described = mistakes_of(MINE.override, {"optimizer.weight_decay": 0.01})
     assert (
         "optimizer.weight_decay: expected 0 with adam; adamw, sgd and muon take it, got 0.01"
-        in told
+        in described
     )
     for name in ("adamw", "sgd"):
         changed = MINE.override({"optimizer.name": name, "optimizer.weight_decay": 0.01})
@@ -130,8 +130,8 @@ def test_weight_decay_with_adam_is_refused_since_it_would_not_be_decoupled():
 
 
 def test_text_that_is_not_toml_is_told_with_its_place():
-    told = mistakes_of(Recipe.from_toml, "name = 'x'\nepochs = =\n", "x.toml")
-    assert told == "x.toml is not a TOML file: Invalid value (at line 2, column 10)"
+    described = mistakes_of(Recipe.from_toml, "name = 'x'\nepochs = =\n", "x.toml")
+    assert described == "x.toml is not a TOML file: Invalid value (at line 2, column 10)"
 
 
 def test_a_section_that_is_a_value_is_told():
@@ -165,13 +165,13 @@ def test_override_sets_options_and_leaves_the_recipe_as_it_is():
 
 
 def test_override_below_a_value_is_refused():
-    told = mistakes_of(MINE.override, {"train.epochs.more": 1})
-    assert told == "train.epochs.more: epochs is a value, not a section"
+    described = mistakes_of(MINE.override, {"train.epochs.more": 1})
+    assert described == "train.epochs.more: epochs is a value, not a section"
 
 
 def test_all_mistakes_of_overrides_are_told_at_once():
-    told = mistakes_of(MINE.override, {"train.epochs": 0, "data.val": 2})
-    assert told == (
+    described = mistakes_of(MINE.override, {"train.epochs": 0, "data.val": 2})
+    assert described == (
         "recipe mine with changes has mistakes:\n"
         "  data.val: expected less than 1, got 2\n"
         "  train.epochs: expected greater than or equal to 1, got 0"
@@ -198,16 +198,18 @@ def test_load_finds_built_in_recipes_and_files(tmp_path):
 
 
 def test_load_of_an_unknown_name_offers_the_near_one():
-    told = mistakes_of(Recipe.load, "clasic")
-    assert told.startswith(
+    described = mistakes_of(Recipe.load, "clasic")
+    assert described.startswith(
         "no recipe 'clasic', did you mean classic?; built-in recipes: accurate, "
     )
-    assert told.endswith("a recipe of your own is a path that ends in .toml")
+    assert described.endswith("a recipe of your own is a path that ends in .toml")
 
 
 def test_load_of_a_missing_file_lists_the_built_in_recipes(tmp_path):
-    told = mistakes_of(Recipe.load, tmp_path / "none.toml")
-    assert told.startswith(f"no recipe file {tmp_path / 'none.toml'}; built-in recipes: accurate, ")
+    described = mistakes_of(Recipe.load, tmp_path / "none.toml")
+    assert described.startswith(
+        f"no recipe file {tmp_path / 'none.toml'}; built-in recipes: accurate, "
+    )
 
 
 def test_load_of_a_file_that_is_no_text_names_it(tmp_path):

@@ -16,10 +16,10 @@ from tinylens.results import (
     Evaluation,
     Gap,
     LevelScores,
+    OodScores,
     Score,
     SetScores,
     SplitScores,
-    StrangerScores,
 )
 
 FIGURE = st.floats(allow_nan=False, allow_infinity=False)
@@ -45,10 +45,10 @@ EVALUATION = builds(
         *[st.none()] * 5,
         st.lists(st.builds(LevelScores, FIGURE, FIGURE, SCORE, SCORE), max_size=2).map(tuple),
         st.lists(st.builds(SetScores, FIGURE, FIGURE, SCORE, SCORE, FIGURE), max_size=2).map(tuple),
-        bend=FIGURE,
+        curvature=FIGURE,
     ),
-    strangers=st.lists(
-        st.builds(StrangerScores, st.text(), st.integers(0), SCORE, SCORE, FIGURE), max_size=2
+    ood=st.lists(
+        st.builds(OodScores, st.text(), st.integers(0), SCORE, SCORE, FIGURE), max_size=2
     ).map(tuple),
 )
 HALF = Score(0.5, (0.25, 0.75))
@@ -70,7 +70,7 @@ def test_json_round_trip(evaluation):
 def test_json_has_the_keys_of_the_contract():
     row = ClassScores("cat", HALF, HALF, HALF, support=4)
     tree = Evaluation({"test": split(row)}, None, Calibration(1.0, "none")).to_json()
-    assert tree.keys() == {"splits", "gap", "calibration", "strangers"}
+    assert tree.keys() == {"splits", "gap", "calibration", "ood"}
     part = tree["splits"]["test"]
     assert part.keys() == {"n", *OVERALL_FIGURES, "per_class", "confusion"}
     assert part["accuracy"] == {"value": 0.5, "ci95": [0.25, 0.75]}

@@ -171,9 +171,9 @@ def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_read(run, dama
             "text": b"<html>",
         }[damage]
     )
-    told = []
-    assert run.read_checkpoint(told.append)[1]["step"] == 1
-    [line] = told
+    described = []
+    assert run.read_checkpoint(described.append)[1]["step"] == 1
+    [line] = described
     assert path.name in line and line.endswith("the checkpoint before it is tried")
 
 

@@ -60,7 +60,7 @@ class Choice:
     reason: str
 
 
-def choose(asked: str | None = None) -> Choice:
+def choose(requested: str | None = None) -> Choice:
     """Choose the Keras backend: what was asked for, KERAS_BACKEND, or the fastest installed.
 
     TensorFlow comes first on a processor, where its kernels were measured fastest; JAX where it
@@ -71,16 +71,16 @@ def choose(asked: str | None = None) -> Choice:
         MissingExtra: the backend is not installed.
     """
     running = _running()
-    if running and asked in (None, running):
+    if running and requested in (None, running):
         return Choice(running, "Keras already runs on it")
     if running:
         raise RecipeError(
-            f"Keras already runs on {running} in this process, {asked} was asked for; "
-            f"set KERAS_BACKEND={asked} before the first import of keras"
+            f"Keras already runs on {running} in this process, {requested} was asked for; "
+            f"set KERAS_BACKEND={requested} before the first import of keras"
         )
-    wanted = asked or os.environ.get("KERAS_BACKEND")
+    wanted = requested or os.environ.get("KERAS_BACKEND")
     if wanted:
-        where = "asked for" if asked else "from KERAS_BACKEND"
+        where = "asked for" if requested else "from KERAS_BACKEND"
         return Choice(_checked(wanted), where)
     if _installed("jax") and Path("/dev/nvidia0").exists():
         return Choice("jax", "fastest on a GPU")
@@ -90,9 +90,9 @@ def choose(asked: str | None = None) -> Choice:
     raise MissingExtra(f"no Keras backend is installed; type: {INSTALL['tensorflow']}")
 
 
-def activate(asked: str | None = None) -> Choice:
+def activate(requested: str | None = None) -> Choice:
     """Choose a backend as `choose` does and make the coming import of Keras take it."""
-    choice = choose(asked)
+    choice = choose(requested)
     if not _installed("keras"):
         raise MissingExtra(f"Keras is not installed; type: {INSTALL[choice.name]}")
     os.environ["KERAS_BACKEND"] = choice.name
@@ -124,14 +124,14 @@ def _quiet_stderr() -> Generator[None]:
             os.close(kept)
 
 
-def precision(asked: str, backend: str) -> str:
+def precision(requested: str, backend: str) -> str:
     """Return "float32" or "bfloat16": what was asked for, or what is faster here.
 
     bfloat16 pays on a GPU with JAX, and with TensorFlow where the processor multiplies in it
     (AVX512_BF16 or AMX); elsewhere it is emulated and slower than float32.
     """
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     if backend == "tensorflow" and processor_flags() & {"avx512_bf16", "amx_bf16"}:
         return "bfloat16"
     if backend == "jax" and Path("/dev/nvidia0").exists():

@@ -179,7 +179,7 @@ def fit_temperature(logits: Probabilities, labels: Labels) -> float:
     return 2 / (low + high)
 
 
-def fit_bend(logits: Probabilities, labels: Labels) -> tuple[float, float]:
+def fit_curvature(logits: Probabilities, labels: Labels) -> tuple[float, float]:
     """Return the temperature and the bend of `calibrated` with the least log loss.
 
     A temperature moves all confidences alike. A network trained on smoothed labels needs more: it
@@ -202,10 +202,10 @@ def fit_bend(logits: Probabilities, labels: Labels) -> tuple[float, float]:
     rows = np.arange(len(labels))
 
     def loss(weights: Floats) -> tuple[float, Floats]:
-        bent = scipy.special.log_softmax(np.tensordot(weights, terms, 1), axis=1)
-        expected = (np.exp(bent) * terms).sum(axis=2)
+        curved = scipy.special.log_softmax(np.tensordot(weights, terms, 1), axis=1)
+        expected = (np.exp(curved) * terms).sum(axis=2)
         slope = (expected - terms[:, rows, labels]).mean(axis=1)
-        return float(-bent[rows, labels].mean()), slope
+        return float(-curved[rows, labels].mean()), slope
 
     low, high = (1 / bound for bound in reversed(TEMPERATURE_BOUNDS))
     found = scipy.optimize.minimize(
@@ -220,7 +220,9 @@ def fit_bend(logits: Probabilities, labels: Labels) -> tuple[float, float]:
     return 1 / (first + second), second / (first + second)
 
 
-def calibrated(logits: Probabilities, temperature: float, bend: float = 0.0) -> NDArray[np.float64]:
+def calibrated(
+    logits: Probabilities, temperature: float, curvature: float = 0.0
+) -> NDArray[np.float64]:
     """Return probabilities, float64, shape (n, classes), of logits that are calibrated.
 
     With the log probabilities u of the logits they are the softmax of
@@ -229,8 +231,8 @@ def calibrated(logits: Probabilities, temperature: float, bend: float = 0.0) -> 
     import scipy.special
 
     straight = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
-    bent = straight * (1 - bend - bend * straight) / temperature
-    probabilities: NDArray[np.float64] = scipy.special.softmax(bent, axis=1)
+    curved = straight * (1 - curvature - curvature * straight) / temperature
+    probabilities: NDArray[np.float64] = scipy.special.softmax(curved, axis=1)
     return probabilities
 
 

@@ -93,7 +93,7 @@ class TerminalReporter(ProgressReporter):
 
 @contextmanager
 def on_terminal() -> Generator[ProgressReporter]:
-    """Yield a watcher for stderr: one that shows progress on a terminal, else a silent one."""
+    """Yield a reporter for stderr: one that shows progress on a terminal, else a silent one."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

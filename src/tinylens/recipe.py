@@ -35,11 +35,11 @@ class Section(BaseModel):
 
 
 class DataSection(Section):
-    """How a data set becomes train, val and test parts.
+    """How a data set becomes train, val and test splits.
 
     Attributes:
-        val: share of train carved out for choosing, where the set brings no val part.
-        test: share carved out for judging, where the set brings no test part.
+        val: share of train carved out for choosing, where the set brings no val split.
+        test: share carved out for judging, where the set brings no test split.
         split_seed: the seed of both draws; apart from `train.seed` so that runs with several
             seeds are judged on the same images.
         size: height and width in pixels to which a folder's images are brought; None takes the
@@ -70,14 +70,14 @@ class ModelSection(Section):
     Attributes:
         name: in `tinylens.models.build.BUILDERS`.
         options: that builder's own.
-        views: of each image whose answers are averaged, in what ships and in every figure: 1, 2
+        tta_views: of each image whose answers are averaged, in what ships and in every figure: 1, 2
             (and its mirror image) or 6 (both, moved by a pixel two ways); an answer takes as many
             times longer.
     """
 
     name: str = "classic"
     options: dict[str, OptionValue] = {}
-    views: Literal[1, 2, 6] = 1
+    tta_views: Literal[1, 2, 6] = 1
 
 
 class AugmentSection(Section):
@@ -110,9 +110,9 @@ class OptimizerSection(Section):
         weight_decay: decoupled; with "muon" of the rest. Not for "adam".
         momentum: for "sgd" and "muon".
         vector_momentum: with "muon", of all that is no convolution kernel.
-        head_rate: for "sgd" and "muon", the rate of dense kernels as a multiple of the learning
-            rate.
-        bias_rate: likewise of biases and of the scales and offsets of norms.
+        head_lr_multiplier: for "sgd" and "muon", the rate of dense kernels as a multiple of the
+            learning rate.
+        bias_lr_multiplier: likewise of biases and of the scales and offsets of norms.
         schedule: "constant", "cosine" (to `final_rate`) or "linear" (to `final_rate`).
         warmup: share of all steps over which the rate rises from a tenth to its highest.
         final_rate: the last learning rate as a share of the highest.
@@ -124,14 +124,14 @@ class OptimizerSection(Section):
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     momentum: Fraction = 0.9
     vector_momentum: Fraction = 0.85
-    head_rate: Annotated[float, Field(ge=0)] = 1.0
-    bias_rate: Annotated[float, Field(ge=0)] = 1.0
+    head_lr_multiplier: Annotated[float, Field(ge=0)] = 1.0
+    bias_lr_multiplier: Annotated[float, Field(ge=0)] = 1.0
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     warmup: Fraction = 0.0
     final_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip_norm: Annotated[float, Field(ge=0)] = 0.0
 
-    @field_validator("head_rate", "bias_rate")
+    @field_validator("head_lr_multiplier", "bias_lr_multiplier")
     @classmethod
     def _rates_apart_only_without_moments(cls, value: float, info: ValidationInfo) -> float:
         if value != 1 and info.data.get("name") in ("adam", "adamw"):
@@ -153,7 +153,8 @@ class AnswerSection(Section):
         max_error: share of answers that may be wrong; images that would need more are answered
             "unknown". 0 answers always.
         refused: share of ordinary images, such as those of val, that may be answered "unknown"
-            for being unlike what was trained on, so that strangers are. 0 refuses none.
+            for being unlike what was trained on, so that out-of-distribution images are. 0 refuses
+            none.
     """
 
     max_error: Annotated[float, Field(ge=0, le=0.5)] = 0.0
@@ -189,15 +190,15 @@ class TrainSection(Section):
     """How long, in what pieces and from which seed.
 
     Attributes:
-        epochs: passes over the training part.
+        epochs: passes over the training split.
         epoch_share: share of the training images that an epoch sees, others each time.
         batch_size: images a step.
-        hard_share: share of the training images that the later epochs see: those whose loss was
-            largest when they were last seen (Jordan 2024, arXiv:2404.00498, section 4.2).
-        hard_from: share of the epochs before that begins.
-        early_scale: height and width of the images in the first epochs, as a share of their own;
-            1 leaves them (Howard 2018, "progressive resizing").
-        early_share: share of the epochs that see images of that size.
+        hard_example_fraction: share of the training images that the later epochs see: those whose
+            loss was largest when they were last seen (Jordan 2024, arXiv:2404.00498, section 4.2).
+        hard_examples_from: share of the epochs before that begins.
+        progressive_resize_scale: height and width of the images in the first epochs, as a share of
+            their own; 1 leaves them (Howard 2018, "progressive resizing").
+        progressive_resize_fraction: share of the epochs that see images of that size.
         label_smoothing: share of each label spread over all classes.
         early_stopping: stop after this many epochs without a better val loss; 0 never stops.
         val_every: epochs from one look at val to the next; the last epoch always has one.
@@ -216,10 +217,10 @@ class TrainSection(Section):
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     epoch_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
-    hard_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    hard_from: Fraction = 0.5
-    early_scale: Annotated[float, Field(ge=0.25, le=1)] = 1.0
-    early_share: Fraction = 0.5
+    hard_example_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    hard_examples_from: Fraction = 0.5
+    progressive_resize_scale: Annotated[float, Field(ge=0.25, le=1)] = 1.0
+    progressive_resize_fraction: Fraction = 0.5
     label_smoothing: Fraction = 0.0
     early_stopping: Annotated[int, Field(ge=0)] = 0
     val_every: Annotated[int, Field(ge=1)] = 1

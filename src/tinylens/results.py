@@ -161,13 +161,14 @@ class SetScores(Record):
 
 
 @dataclass(frozen=True)
-class StrangerScores(Record):
-    """How images from elsewhere are told from those of test, by their strangeness.
+class OodScores(Record):
+    """How images from elsewhere are told from those of test, by their OOD score.
 
     Attributes:
         name: what they are, in words.
         images: how many.
-        roc_auc: the share of pairs, one of test and one of them, in which theirs is the stranger.
+        roc_auc: the share of pairs, one of test and one of them, in which theirs is the more
+            unusual.
         refused: share of them that is refused where `at` of ordinary images would be.
         at: that share.
     """
@@ -192,8 +193,8 @@ class Calibration(Record):
         ece_before, ece_after: its expected calibration error, likewise.
         levels: how thresholds of confidence hold on test.
         sets: how sets of classes do.
-        bend: how much more than a temperature was needed; see `tinylens.metrics.fit_bend`. 0 is
-            none.
+        curvature: how much more than a temperature was needed; see
+            `tinylens.metrics.fit_curvature`. 0 is none.
     """
 
     temperature: float
@@ -206,7 +207,7 @@ class Calibration(Record):
     ece_after: float | None = None
     levels: tuple[LevelScores, ...] = ()
     sets: tuple[SetScores, ...] = ()
-    bend: float = 0.0
+    curvature: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -219,13 +220,13 @@ class Evaluation(Record):
         splits: the figures of each part.
         gap: from train to test, where there are both.
         calibration: of the probabilities.
-        strangers: how images from elsewhere are told, where the model can tell them.
+        ood: how images from elsewhere are told, where the model can tell them.
     """
 
     splits: Mapping[str, SplitScores]
     gap: Gap | None
     calibration: Calibration
-    strangers: tuple[StrangerScores, ...] = ()
+    ood: tuple[OodScores, ...] = ()
 
     def __str__(self) -> str:
         return "\n\n".join(filter(None, [self._overview(), self._per_class(), self._gap()]))
@@ -332,7 +333,7 @@ class LearningCurve(Record):
 
     Attributes:
         recipe: what was trained, for few epochs.
-        judged: images of val, on which all was judged.
+        evaluated: images of val, on which all was judged.
         points: what was measured, by rising numbers of images.
         fitted: the power laws, from the fewest images to twice the most.
         doubled: what twice the images, trained √2 times as long, would add to the accuracy; not
@@ -341,7 +342,7 @@ class LearningCurve(Record):
     """
 
     recipe: str
-    judged: int
+    evaluated: int
     points: tuple[CurvePoint, ...]
     fitted: tuple[FittedPoint, ...]
     doubled: Score
@@ -544,7 +545,7 @@ class Explained(Record):
 
     Attributes:
         image: as the network sees it, uint8, shape (height, width, channels).
-        index: its row in the test part; None for one that was named by its path.
+        index: its row in the test split; None for one that was named by its path.
         path: where it came from; empty for one out of an array.
         label: its class, where that is known.
         answer: the most probable class.
@@ -592,7 +593,7 @@ class Explanations(Record):
         method: "grad-cam" or "occlusion".
         sheets: a confused pair each, the most frequent first; or images that were named.
         places: height and width of the maps that Grad-CAM adds up; None of occlusion.
-        mistakes: on the test part in all; None where images were named.
+        mistakes: on the test split in all; None where images were named.
         broken: images that could not be read.
         caution: why the maps may mislead; empty where they do not.
     """
@@ -645,7 +646,7 @@ class Summary(Record):
     Attributes:
         kind: whether seeds or folds differed.
         runs: the names of the runs' folders, in order.
-        images: that were judged: the test part's, or those of all folds together.
+        images: that were judged: the test split's, or those of all folds together.
         figures: by the names of `SplitScores`; of test, or of the fold that was held out.
         words: the accuracy in a sentence.
     """
@@ -666,7 +667,7 @@ class NetworkSize(Record):
         path: of its model.onnx.
         parameters: numbers in its weights, those of norms included.
         bytes: of model.onnx.
-        accuracy: on the test part of the run that is shown; None where another was judged.
+        accuracy: on the test split of the run that is shown; None where another was judged.
         one_p50_ms: milliseconds for one image in memory on one core, median.
     """
 

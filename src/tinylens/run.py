@@ -49,7 +49,7 @@ class RunInfo:
         source: with a body trained before, what `tinylens.training.transfer.Source.to_json` gives,
             "used", "probe" or "trained on", and of the probe its "strength" and "log_loss".
         members: of an ensemble, "name" and "sha256" (of model.onnx) of each network's run.
-        test_opened: "time" (UTC) and "command" of each look at the test part.
+        test_opened: "time" (UTC) and "command" of each look at the test split.
     """
 
     state: str = "running"
@@ -238,12 +238,12 @@ class Run:
             old.unlink(missing_ok=True)
 
     def read_checkpoint(
-        self, tell: Callable[[str], object] | None = None
+        self, describe: Callable[[str], object] | None = None
     ) -> tuple[Arrays, dict[str, Any]] | None:
         """Return the newest checkpoint that can be read whole, or None when there is none.
 
         Args:
-            tell: is given a sentence for each newer one that cannot be read.
+            describe: is given a sentence for each newer one that cannot be read.
 
         Raises:
             RunError: there are some, and none can be read.
@@ -253,8 +253,8 @@ class Run:
             try:
                 return _read_whole(path)
             except RunError as error:  # torn by the disk, not by us: try the one before
-                if tell:
-                    tell(f"{error}; the checkpoint before it is tried")
+                if describe:
+                    describe(f"{error}; the checkpoint before it is tried")
         if paths:
             raise RunError(
                 f"{paths[0].parent}: none of the {len(paths)} checkpoints can be read; remove that "

@@ -189,23 +189,23 @@ def stop_signals() -> Generator[threading.Event]:
 
     After the block a wish becomes what the signal means: KeyboardInterrupt, or exit code 143.
     """
-    asked = threading.Event()
+    requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # only the main thread may catch signals
+        yield requested  # only the main thread may catch signals
         return
     came: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _: FrameType | None) -> None:
         came.append(number)
-        asked.set()
+        requested.set()
         for each, handler in before.items():
             signal.signal(each, handler)
 
     for number in before:
         signal.signal(number, note)
     try:
-        yield asked
+        yield requested
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

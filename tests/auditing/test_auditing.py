@@ -85,14 +85,14 @@ def test_labels_are_doubted_where_there_are_answers(parts):
 
 
 def test_strangers_are_outliers(parts):
-    strange = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    ood_scores = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), np.uint8)
 
     def embed(images):  # how rough an image is, in both directions
         across = np.abs(np.diff(images.astype(np.float32), axis=2)).mean(axis=(1, 2, 3))
         down = np.abs(np.diff(images.astype(np.float32), axis=1)).mean(axis=(1, 2, 3))
         return np.stack([across, down, np.full(len(images), 10)], axis=1)
 
-    found = audit(changed(parts, test={8: strange[0]}, train={9: strange[1]}), embed=embed)
+    found = audit(changed(parts, test={8: ood_scores[0]}, train={9: ood_scores[1]}), embed=embed)
     assert found.compared
     assert {("test", 8), ("train", 9)} <= {(each.split, each.index) for each in found.outliers}
     assert len(found.outliers) <= 5

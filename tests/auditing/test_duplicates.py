@@ -84,6 +84,6 @@ def test_few_images_or_one_are_no_trouble(images):
 
 
 def test_progress_ends_with_all_images(images):
-    told = []
-    find_duplicates(images, lambda done, total: told.append((done, total)))
-    assert told[-1] == (600, 600)
+    described = []
+    find_duplicates(images, lambda done, total: described.append((done, total)))
+    assert described[-1] == (600, 600)

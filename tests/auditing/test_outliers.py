@@ -27,9 +27,9 @@ def test_distances_are_those_of_a_plain_search(features):
 
 
 def test_strangers_lie_beyond_the_fence_and_hardly_any_ordinary_image_does(features):
-    strangers = np.random.default_rng(1).normal(size=(50, 16)).astype(np.float32)
+    ood = np.random.default_rng(1).normal(size=(50, 16)).astype(np.float32)
     limit = fence(unlikeness(features, features, same=True))
-    assert (unlikeness(strangers, features, same=False) > limit).mean() > 0.95
+    assert (unlikeness(ood, features, same=False) > limit).mean() > 0.95
     others = features[:300], features[300:]
     assert (unlikeness(*others, same=False) > limit).mean() < 0.02
 

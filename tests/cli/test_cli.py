@@ -133,7 +133,7 @@ def test_training_leaves_the_whole_run_folder(folder: Path) -> None:
     info = json.loads((run / "run.json").read_text())
     assert info["state"] == "done"
     assert [opening["command"] for opening in info["test_opened"]] == [info["command"]]
-    assert set(info["seconds"]) == {"load", "train", "evaluate", "strangers", "export", "total"}
+    assert set(info["seconds"]) == {"load", "train", "evaluate", "ood", "export", "total"}
     assert said["evaluation"] == json.loads((run / "evaluation.json").read_text())
 
 

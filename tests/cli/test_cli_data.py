@@ -51,14 +51,14 @@ def test_data_info_prints_counts_sizes_colours_and_what_is_broken(tmp_path, pets
 def test_data_info_as_json_prints_one_object_and_nothing_else(tmp_path, pets):
     done = tinylens("data", "info", pets, "--json", "--val", "0", cache=tmp_path / "c")
     assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(done.stdout)
-    assert {name: part["images"] for name, part in told["parts"].items()} == {
+    described = json.loads(done.stdout)
+    assert {name: part["images"] for name, part in described["parts"].items()} == {
         "train": 34,
         "test": 6,
     }
-    assert told["class_names"] == ["cat", "dog"] and told["sheet"] == "pets-sheet.png"
+    assert described["class_names"] == ["cat", "dog"] and described["sheet"] == "pets-sheet.png"
     assert (tmp_path / "pets-sheet.png").is_file()
-    assert told["parts"]["train"]["skipped"][0]["path"].endswith("broken.png")
+    assert described["parts"]["train"]["skipped"][0]["path"].endswith("broken.png")
 
 
 def test_data_info_strict_ends_with_4_and_one_sentence(tmp_path, pets):
@@ -99,9 +99,9 @@ def test_data_convert_as_json_and_back_gives_the_same_fingerprint(tmp_path, type
     build.two_classes(tmp_path / "pets", 20)
     words = ("data", "convert", "pets", "shards", "--format", "parquet")
     code, out, _ = type_in(*words, "--groups", "([0-9]).png", "--json")
-    told = json.loads(out)
-    assert code == 0 and told["images"] == {"train": 40} and told["groups"] == 10
-    assert told["class_names"] == ["cat", "dog"] and told["skipped"] == []
+    described = json.loads(out)
+    assert code == 0 and described["images"] == {"train": 40} and described["groups"] == 10
+    assert described["class_names"] == ["cat", "dog"] and described["skipped"] == []
     prints = {
         json.loads(type_in("data", "info", path, "--json")[1])["fingerprint"]
         for path in ("pets", "shards")

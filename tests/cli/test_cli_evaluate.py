@@ -15,7 +15,7 @@ NAMES = shipped.CLASS_NAMES
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder with train and test parts; the model answers 9 of the 12 test images right."""
+    """A folder with train and test splits; the model answers 9 of the 12 test images right."""
     images = shipped.some_images(6000, shipped.RULE)
     answers = shipped.linear_answers(images, shipped.RULE).argmax(axis=1)
     root = tmp_path / "clothes"

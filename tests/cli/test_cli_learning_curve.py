@@ -23,7 +23,7 @@ def test_a_folder_without_a_run_is_refused(type_in, tmp_path):
 def test_what_no_curve_can_be_made_of_is_refused_before_a_training(type_in, tmp_path):
     words = ("train", "shapes", "--val", "0", "--out", tmp_path / "run", "--learning-curve")
     code, _, err = type_in(*words)
-    assert (code, "there is no val part; train with --val 0.1" in err) == (4, True)
+    assert (code, "there is no val split; train with --val 0.1" in err) == (4, True)
     assert not (tmp_path / "run").exists()
 
 
@@ -40,9 +40,9 @@ def test_evaluate_ends_in_the_parts_and_in_advice(type_in, tmp_path):
     explained = diagnose(run)
     code, out, _ = type_in("evaluate", run.path)
     assert code == 0
-    told = "".join(out.split())
+    described = "".join(out.split())
     for number, each in enumerate(explained.advice, start=1):
-        assert "".join(f"{number}.{each.words}".split()) in told
+        assert "".join(f"{number}.{each.words}".split()) in described
     assert "wrong on train, too" in out
     tree = json.loads(type_in("evaluate", run.path, "--json")[1])["explained"]
     [first, *_] = explained.advice
@@ -76,7 +76,7 @@ def test_a_training_with_a_learning_curve_leaves_both(type_in, tmp_path, monkeyp
     assert run.learning_curve.words in run.report.read_text("utf-8")
     code, out, err = type_in("learning-curve", train)  # anew, on the data that the run names
     assert (code, err) == (0, "")
-    told = "".join(out.split())
-    assert "".join(run.learning_curve.words.split()) in told
-    assert "recipefast,on60imagesofval" in told
-    assert "Whattodo" in told and str(run.report) in out
+    described = "".join(out.split())
+    assert "".join(run.learning_curve.words.split()) in described
+    assert "recipefast,on60imagesofval" in described
+    assert "Whattodo" in described and str(run.report) in out

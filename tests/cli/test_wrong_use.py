@@ -79,13 +79,13 @@ REFUSED: dict[str, tuple[Case, list[str]]] = {
         folders(*"abcdefgh", each=1),
         [
             "one image alone of class a, b, c, d, e and 3 more",
-            "expected at least 2, and 3 with a val part",
+            "expected at least 2, and 3 with a val split",
             "add images, leave the class out, or put what to judge on into a folder test",
         ],
     ),
     "two images a class": (
         folders(*"ab", each=2),
-        ["to be set aside for val", "at least 3 with a test part", "--val 0"],
+        ["to be set aside for val", "at least 3 with a test split", "--val 0"],
     ),
     "an empty class": (
         folders("cat", "dog", empty=["owl"]),
@@ -197,11 +197,11 @@ def test_wrong_use_ends_in_a_sentence_with_the_way_out(tinylens, tmp_path, name,
             pytest.skip("this file system tells no such names apart")
     except OSError as error:
         pytest.skip(f"this file system has no such names: {error}")
-    code, out, told = tinylens(*verb, path)
+    code, out, described = tinylens(*verb, path)
     assert (code, out) == (4, "")
-    assert told.startswith("error: ") and told.count("\n") == 1 and len(told) < 1000
+    assert described.startswith("error: ") and described.count("\n") == 1 and len(described) < 1000
     for each in words:
-        assert each in told
+        assert each in described
     assert not (tmp_path / "runs").exists()
 
 
@@ -209,11 +209,11 @@ def test_wrong_use_ends_in_a_sentence_with_the_way_out(tinylens, tmp_path, name,
 def test_what_can_be_looked_at_and_not_trained_on_is_told_by_both(tinylens, tmp_path, name):
     make, words = ONLY_TRAIN[name]
     path = make(tmp_path / "pets")
-    code, _, told = tinylens("train", path)
-    assert code == 4 and told.count("\n") == 1
-    assert all(each in told for each in words)
-    code, told, _ = tinylens("data", "info", path)
-    assert code == 0 and all(each in told for each in words)
+    code, _, described = tinylens("train", path)
+    assert code == 4 and described.count("\n") == 1
+    assert all(each in described for each in words)
+    code, described, _ = tinylens("data", "info", path)
+    assert code == 0 and all(each in described for each in words)
     assert not (tmp_path / "runs").exists()
 
 
@@ -242,17 +242,19 @@ def test_a_class_that_test_lacks_is_told(tinylens, tmp_path):
 def test_too_many_classes_are_refused_with_what_they_would_take(tinylens, tmp_path):
     labels = np.repeat(np.arange(2_001), 3)
     np.savez(tmp_path / "x.npz", images=build.noise(len(labels), 4, 4), labels=labels)
-    code, _, told = tinylens("train", "x.npz")
-    assert code == 4 and told.startswith("error: 2,001 classes: the tables of what is taken for ")
-    assert "would come to 0.1 GB in" in told and "expected at most 2,000 classes" in told
+    code, _, described = tinylens("train", "x.npz")
+    assert code == 4 and described.startswith(
+        "error: 2,001 classes: the tables of what is taken for "
+    )
+    assert "would come to 0.1 GB in" in described and "expected at most 2,000 classes" in described
     code, out, _ = tinylens("data", "info", "x.npz", "--json")
-    assert code == 0 and json.loads(out)["notes"][-1] == told.removeprefix("error: ").strip()
+    assert code == 0 and json.loads(out)["notes"][-1] == described.removeprefix("error: ").strip()
 
 
 def test_a_file_that_is_no_set_is_told_what_it_is(tinylens, tmp_path):
     (tmp_path / "notes.txt").write_text("?")
-    code, _, told = tinylens("train", "notes.txt")
-    assert code == 4 and "it is a file: give the folder that holds a folder" in told
+    code, _, described = tinylens("train", "notes.txt")
+    assert code == 4 and "it is a file: give the folder that holds a folder" in described
 
 
 def test_choices_are_explained(tinylens, tmp_path):
@@ -263,8 +265,8 @@ def test_choices_are_explained(tinylens, tmp_path):
     assert "note           aspect pad: widths are from 0.72 to 3.00 times the heights" in out
     _, out, _ = tinylens("data", "info", "pets", "--size", "24", "--aspect", "crop")
     assert "images       24×24 RGB" in out and "were cropped to 24×24" in out
-    code, _, told = tinylens("train", "pets", "--aspect", "padd")
-    assert code == 2 and "data.aspect" in told and "'pad'" in told
+    code, _, described = tinylens("train", "pets", "--aspect", "padd")
+    assert code == 2 and "data.aspect" in described and "'pad'" in described
 
 
 # --- in processes of their own, to the end
@@ -318,8 +320,8 @@ def test_a_few_odd_images_of_classes_of_any_name_are_trained_on_to_the_end(tmp_p
         rows = list(csv.DictReader(file))
     assert len(rows) == 24 and {row["label"].removeprefix("'") for row in rows} <= set(NAMES)
     done = typed("evaluate", "run", "pets", "--json", cwd=tmp_path)
-    told, kept = json.loads(done.stdout), json.loads((run / "evaluation.json").read_text())
-    again, before = told["evaluation"]["splits"]["test"], kept["splits"]["test"]
+    described, kept = json.loads(done.stdout), json.loads((run / "evaluation.json").read_text())
+    again, before = described["evaluation"]["splits"]["test"], kept["splits"]["test"]
     assert again["confusion"] == before["confusion"] and again["accuracy"] == before["accuracy"]
 
 

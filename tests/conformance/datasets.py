@@ -53,7 +53,7 @@ def tiny_splits(
     count: int = 64,
     seed: int = 0,
 ) -> Splits:
-    """Return `tiny_dataset` as train, val and test parts of `count` images each.
+    """Return `tiny_dataset` as train, val and test splits of `count` images each.
 
     >>> [len(part) for _, part in tiny_splits((8, 8, 1), count=8).items()]
     [8, 8, 8]

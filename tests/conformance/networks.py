@@ -190,13 +190,13 @@ def check_temperature_divides_the_logits(case: ModelCase) -> None:
     _require_close(_answers(shipped, images), expected)
 
 
-def check_a_bend_changes_no_answer(case: ModelCase) -> None:
+def check_curvature_changes_no_answer(case: ModelCase) -> None:
     """Bent probabilities are those of `metrics.calibrated`, in the same order as the logits."""
     images = case.images.images
     logits = _answers(case.trained.network, images)
     # images known by heart get answers of 0 and 1 alone, in which no fault shows: divide further
     heat = float(np.ptp(logits, axis=1).max())
-    found = _answers(ship(case.trained.network, temperature=heat, bend=0.3), images)
+    found = _answers(ship(case.trained.network, temperature=heat, curvature=0.3), images)
     _require_close(found, metrics.calibrated(logits, heat, 0.3))
     same = bool(np.array_equal(found.argmax(axis=1), logits.argmax(axis=1)))
     assert same, "some answers are other ones"
@@ -204,7 +204,7 @@ def check_a_bend_changes_no_answer(case: ModelCase) -> None:
 
 def check_what_ships_is_plain_keras(case: ModelCase) -> None:
     """What ships takes uint8, gives probabilities, and has no layer that Keras does not bring."""
-    shipped = ship(case.trained.network, bend=0.1)
+    shipped = ship(case.trained.network, curvature=0.1)
     foreign = [layer.name for layer in shipped.layers if not _is_keras(layer)]
     assert not foreign, f"not layers of Keras: {', '.join(foreign)}"
     assert shipped.inputs[0].dtype == "uint8", f"the input is {shipped.inputs[0].dtype}"
@@ -238,7 +238,7 @@ MODEL_CHECKS: tuple[Callable[[ModelCase], None], ...] = (
     check_batch_size_does_not_matter,
     check_what_ships_answers_as_what_was_trained,
     check_temperature_divides_the_logits,
-    check_a_bend_changes_no_answer,
+    check_curvature_changes_no_answer,
     check_what_ships_is_plain_keras,
     check_saved_and_loaded_is_equal,
 )

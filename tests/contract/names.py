@@ -12,20 +12,25 @@ import signal
 IMAGES = "images"  # a count in JSON
 SPLITS = "parts"  # of `data info`
 SPLIT = "part"  # of a row of a scorecard
-OOD = "strangers"  # in evaluation.json and in the seconds of run.json
-OOD_SCORE = "strangeness"  # of an image
+OOD = "ood"  # in evaluation.json and in the seconds of run.json
+OOD_SCORE = "ood_score"  # of an image
 ISSUES = "findings"  # of the input checks, in a row of a prediction
-CURVATURE = "bend"  # of a calibration
+CURVATURE = "curvature"  # of a calibration
 EXPLAINED_CLASSES = "asked"  # in explanations.json
 BALANCE = "balance"  # what was done about uneven classes
 
 # --- Options and recipe keys
-REJECT_OOD = "--refuse-strangers"
+REJECT_OOD = "--reject-ood"
 IMAGES_OPTION = "--images"  # of robustness, verify and serve
 DISTIL_OPTION = "--distil"
-RECIPE_RENAMED = ("early_scale", "early_share", "hard_share", "hard_from")  # of [train]
-RECIPE_VIEWS = "views"  # of [model]
-RECIPE_RATES = ("head_rate", "bias_rate", "vector_momentum")  # of [optimizer]
+RECIPE_RENAMED = (
+    "progressive_resize_scale",
+    "progressive_resize_fraction",
+    "hard_example_fraction",
+    "hard_examples_from",
+)  # of [train]
+RECIPE_VIEWS = "tta_views"  # of [model]
+RECIPE_RATES = ("head_lr_multiplier", "bias_lr_multiplier", "vector_momentum")  # of [optimizer]
 BODY_OPTION = "--body"  # of serve, MiB
 
 # --- What a training does and needs

@@ -11,15 +11,15 @@ from outside import NAMES
 
 
 @pytest.fixture(scope="module")
-def asked(kinds, broken):
+def requested(kinds, broken):
     """Ten images of the test split in another order, and one in their midst that is none."""
     order = np.random.RandomState(3).permutation(80)[:10]
     files = kinds.files("test")
     return [*[files[row] for row in order[:4]], broken, *[files[row] for row in order[4:]]], order
 
 
-def test_a_row_an_image_in_the_order_they_came_in(shell, classic, asked):
-    files, order = asked
+def test_a_row_an_image_in_the_order_they_came_in(shell, classic, requested):
+    files, order = requested
     ended = shell("predict", classic, *files, "--top", 3, "--json")
     assert ended.code == 0, ended.err
     rows = ended.json
@@ -39,8 +39,8 @@ def test_a_row_an_image_in_the_order_they_came_in(shell, classic, asked):
         assert row["confidence"] == found[0] and 0 <= row[names.OOD_SCORE] <= 1
 
 
-def test_rows_as_csv_are_those_of_json(shell, classic, asked, tmp_path):
-    files, _ = asked
+def test_rows_as_csv_are_those_of_json(shell, classic, requested, tmp_path):
+    files, _ = requested
     ended = shell("predict", classic, *files, "--top", 2, "--csv", tmp_path / "rows.csv")
     assert ended.code == 0, ended.err
     with (tmp_path / "rows.csv").open(newline="") as file:
@@ -56,10 +56,10 @@ def test_rows_as_csv_are_those_of_json(shell, classic, asked, tmp_path):
 
 
 @pytest.mark.slow
-def test_rows_as_parquet_are_as_many(shell, classic, asked, tmp_path):
+def test_rows_as_parquet_are_as_many(shell, classic, requested, tmp_path):
     import pyarrow.parquet
 
-    files, _ = asked
+    files, _ = requested
     ended = shell("predict", classic, *files, "--parquet", tmp_path / "rows.parquet")
     assert ended.code == 0, ended.err
     table = pyarrow.parquet.read_table(tmp_path / "rows.parquet")

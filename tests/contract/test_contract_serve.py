@@ -167,7 +167,7 @@ def test_what_the_model_saw_and_where_it_looked(server, image):
 
 
 @pytest.mark.parametrize(
-    ("path", "asked", "status"),
+    ("path", "requested", "status"),
     [
         ("/predict", {"body": b"hello"}, 422),
         ("/predict", {"body": b""}, 422),
@@ -189,8 +189,8 @@ def test_what_the_model_saw_and_where_it_looked(server, image):
         ("/models/shown/reload", {"body": b"", "origin": "http://evil.example"}, 403),
     ],
 )
-def test_what_cannot_be_answered_says_why(server, path, asked, status):
-    answer = server.ask(path, **asked)
+def test_what_cannot_be_answered_says_why(server, path, requested, status):
+    answer = server.ask(path, **requested)
     assert answer.status == status, answer.body
     rows = answer.json.get("results", [answer.json])  # of an image that is none: its row says it
     assert "request_id" in answer.json and all(row["error"] for row in rows)

@@ -162,7 +162,7 @@ DAMAGED = {
         npz(**GOOD, split=npy(np.array(["train"]))),
         "expected one label and",
     ),
-    "test without train": (npz(**GOOD, split=npy(np.array(["test"] * 4))), "but no train part"),
+    "test without train": (npz(**GOOD, split=npy(np.array(["test"] * 4))), "but no train split"),
 }
 
 

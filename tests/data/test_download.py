@@ -29,7 +29,7 @@ class Server:
 
     def __init__(self) -> None:
         self.behave: Behaviour = whole
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.release = threading.Event()
         outer = self
 
@@ -37,8 +37,8 @@ class Server:
             server_outer = self
 
             def do_GET(self) -> None:
-                outer.asked.append(self.path)
-                outer.behave(self, len(outer.asked))
+                outer.requested.append(self.path)
+                outer.behave(self, len(outer.requested))
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -93,14 +93,14 @@ def test_a_file_is_fetched_once(server, tmp_path):
     path = fetch(remote(server.url), tmp_path, QUICK)
     assert path.read_bytes() == CONTENT
     assert fetch(remote(server.url), tmp_path, QUICK) == path
-    assert server.asked == ["/file"]
+    assert server.requested == ["/file"]
     assert names(tmp_path) == ["file"]
 
 
 def test_a_cut_connection_is_tried_again(server, tmp_path):
     server.behave = cut_twice
     assert fetch(remote(server.url), tmp_path, QUICK).read_bytes() == CONTENT
-    assert len(server.asked) == 3
+    assert len(server.requested) == 3
     assert names(tmp_path) == ["file"]
 
 
@@ -108,7 +108,7 @@ def test_a_connection_that_is_always_cut_is_given_up_and_nothing_is_left(server,
     server.behave = lambda handler, _: cut_twice(handler, 0)
     with pytest.raises(DataError, match=r"Connection broken: IncompleteRead\(100000 bytes read"):
         fetch(remote(server.url), tmp_path, Patience(0.5, tries=2, pause=0.01))
-    assert len(server.asked) == 2
+    assert len(server.requested) == 2
     assert names(tmp_path) == []
 
 
@@ -118,7 +118,7 @@ def test_a_wrong_hash_removes_the_file_and_tries_the_next_address(server, tmp_pa
         send(h, 200, b"something else") if "lies" in h.path else whole(h, 0)
     )
     assert fetch(remote(lies, server.url), tmp_path, QUICK).read_bytes() == CONTENT
-    assert len(server.asked) == 2
+    assert len(server.requested) == 2
 
 
 def test_a_wrong_hash_everywhere_is_told_with_both_and_nothing_is_left(server, tmp_path):
@@ -141,7 +141,7 @@ def test_a_server_that_stalls_is_given_up_after_the_timeout(server, tmp_path):
     started = time.monotonic()
     with pytest.raises(DataError, match="the server stopped answering"):
         fetch(remote(server.url), tmp_path, Patience(timeout=0.2, tries=3, pause=0.01))
-    assert len(server.asked) == 3
+    assert len(server.requested) == 3
     assert time.monotonic() - started < 10
 
 
@@ -150,7 +150,7 @@ def test_an_answer_is_tried_again_where_that_can_help(server, tmp_path, status, 
     server.behave = lambda handler, _: send(handler, status, b"")
     with pytest.raises(DataError, match=f"the server answers {status}"):
         fetch(remote(server.url), tmp_path, QUICK)
-    assert len(server.asked) == tries
+    assert len(server.requested) == tries
     assert names(tmp_path) == []
 
 
@@ -212,5 +212,5 @@ def test_two_processes_that_fetch_at_once_both_succeed_and_ask_once(server, tmp_
     )
     processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
     assert [process.wait(30) for process in processes] == [0, 0]
-    assert server.asked == ["/file"]
+    assert server.requested == ["/file"]
     assert (tmp_path / "file").read_bytes() == CONTENT

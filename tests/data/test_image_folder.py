@@ -329,14 +329,14 @@ def test_large_images_of_one_size_are_stretched_and_small_ones_kept(root, option
 def test_images_are_brought_to_their_size_by_the_aspect_asked_for(root, options, aspect, workers):
     content = [encoded(noise(20 + 9 * n, 60 - 5 * n, 3, seed=n)) for n in range(6)]
     folder(root, {"cat": content[:3], "dog": content[3:]})
-    asked = replace(options, aspect=aspect, workers=workers)
-    data = read(root, asked)
+    requested = replace(options, aspect=aspect, workers=workers)
+    data = read(root, requested)
     resolved = "pad" if aspect == "auto" else aspect
     side = 56 if resolved == "pad" else 32
     rule = ImageRule(side, side, 3, aspect=resolved)
     assert data.aspect == resolved
     assert np.array_equal(data.images, as_decoded(data, rule))
-    again = read(root, asked)
+    again = read(root, requested)
     assert (again.aspect, again.fingerprint) == (resolved, data.fingerprint)
 
 

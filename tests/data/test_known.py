@@ -119,16 +119,16 @@ def test_files_that_are_served_are_fetched_into_the_cache(tmp_path, places, serv
 
 def test_a_package_is_the_last_way(tmp_path, places, monkeypatch):
     tiny, source = tiny_idx(tmp_path)
-    asked = []
+    requested = []
 
     def fetch_files(package, inner, folder):
-        asked.append((package, sorted(inner)[0]))
+        requested.append((package, sorted(inner)[0]))
         shutil.copytree(source, folder, dirs_exist_ok=True)
 
     monkeypatch.setattr(builtin, "fetch_files", fetch_files)
     parts = read_known(tiny, replace(places, packages=True))
     assert len(parts.train) == 20
-    assert asked == [("tiny-package", "usr/share/tiny/t10k-images-idx3-ubyte.gz")]
+    assert requested == [("tiny-package", "usr/share/tiny/t10k-images-idx3-ubyte.gz")]
 
 
 def test_a_package_of_something_else_is_refused(tmp_path, places, monkeypatch):

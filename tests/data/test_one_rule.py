@@ -184,9 +184,11 @@ def test_the_command_line_answers_by_the_pixels_of_the_rule(
     found = [float(row["confidence"]) for row in rows]
     np.testing.assert_allclose(found, answers.max(axis=1), atol=1e-4)
     root = split_by_label(tmp_path / "set", images)
-    told = json.loads(tinylens("evaluate", model, root, "--json"))
+    described = json.loads(tinylens("evaluate", model, root, "--json"))
     right = answers.argmax(axis=1) == [number % 4 for number in range(len(images))]
-    assert told["evaluation"]["splits"]["test"]["accuracy"]["value"] == pytest.approx(right.mean())
+    assert described["evaluation"]["splits"]["test"]["accuracy"]["value"] == pytest.approx(
+        right.mean()
+    )
 
 
 @pytest.mark.parametrize("rule", RULES[:1], ids=IDS[:1], indirect=True)

@@ -46,7 +46,7 @@ def test_without_parts_15_percent_are_test_and_10_of_the_rest_val(tmp_path):
         ("test", 16),
     ]
     assert splits.notes == (
-        "no test part was given: 15% of train, stratified, seed 0 (16 images), was set aside for "
+        "no test split was given: 15% of train, stratified, seed 0 (16 images), was set aside for "
         "it",
         "val: 10% of train, stratified, seed 0 (8 images)",
     )

@@ -127,10 +127,10 @@ def test_null_rows_and_broken_images_are_set_aside_by_row(tmp_path, options):
     path = parquet(tmp_path / "x.parquet", images, [0, 0, 1, None, 1])
     for _ in range(2):
         parts = table.read_parts(path, options)
-        told = {Path(one.path).name: one.reason for one in parts.train.skipped}
-        assert told["x.parquet:1"] == "no image"
-        assert told["x.parquet:3"] == "no label"
-        assert told["x.parquet:2"].startswith("not an image")
+        described = {Path(one.path).name: one.reason for one in parts.train.skipped}
+        assert described["x.parquet:1"] == "no image"
+        assert described["x.parquet:3"] == "no label"
+        assert described["x.parquet:2"].startswith("not an image")
         assert parts.train.labels.tolist() == [0, 1]
         assert parts.notes == ("3 images could not be read and were set aside",)
     with pytest.raises(DataError, match="3 images cannot be read"):
@@ -259,7 +259,7 @@ def test_file_names_that_say_no_part_beside_some_that_do_are_refused(tmp_path, o
 
 def test_test_without_train_is_refused(tmp_path, options):
     parquet(tmp_path / "test.parquet", [plain()] * 2, [0, 1])
-    with pytest.raises(DataError, match="found the parts test but no train part"):
+    with pytest.raises(DataError, match="found the parts test but no train split"):
         table.read(tmp_path, options)
 
 

@@ -108,7 +108,7 @@ def test_images_without_a_class_are_set_aside(tmp_path, options):
         ({"0.tar": samples(2) | {"7.png": plain(), "7.cls": b"\xff"}}, "no UTF-8 text beside it"),
         ({"0.tar": samples(2) | {"7.png": plain(), "7.cls": b"99999"}}, "a label 99999; expected"),
         ({"0.tar": samples(2) | {"../7.png": plain()}}, "leads out of the folder"),
-        ({"test-0.tar": samples(2)}, "found the parts test but no train part"),
+        ({"test-0.tar": samples(2)}, "found the parts test but no train split"),
     ],
 )
 def test_shards_that_cannot_be_used_are_named(tmp_path, options, files, reason):

@@ -152,7 +152,7 @@ def test_of_three_runs_each_two_are_compared_and_chance_shared(tmp_path):
 
 def test_runs_of_other_images_or_classes_or_one_run_alone_are_refused(tmp_path):
     right = np.ones(6, bool)
-    with pytest.raises(RunError, match="they are not the same ones; expected one test part"):
+    with pytest.raises(RunError, match="they are not the same ones; expected one test split"):
         compare(two(tmp_path, right, right, sha256="b"))
     with pytest.raises(RunError, match="not the same ones"):
         compare(two(tmp_path, right, right, names=("cat", "dog", "cow")))

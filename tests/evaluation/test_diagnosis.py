@@ -245,7 +245,7 @@ NAMES = ("cat", "dog", "owl")
 
 
 def findings(path, counts, confidence, **changes):
-    """The verdict, by section title, on a test part of which `counts` tells the confusion."""
+    """The verdict, by section title, on a test split of which `counts` tells the confusion."""
     labels = np.concatenate([np.repeat(row, sum(cells)) for row, cells in enumerate(counts)])
     answers = np.concatenate([np.repeat([0, 1, 2], cells) for cells in counts])
     rest = (1 - confidence) / 2

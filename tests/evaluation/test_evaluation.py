@@ -150,18 +150,18 @@ def test_intervals_hold_the_truth_about_95_times_in_100():
 
 
 def test_evaluation_survives_json():
-    judged = assemble(simulated_parts(), ("cat", "dog", "owl"), NO_CALIBRATION)
-    tree = json.loads(json.dumps(judged.to_json()))
-    assert Evaluation.from_json(tree) == judged
+    evaluated = assemble(simulated_parts(), ("cat", "dog", "owl"), NO_CALIBRATION)
+    tree = json.loads(json.dumps(evaluated.to_json()))
+    assert Evaluation.from_json(tree) == evaluated
     assert list(tree["splits"]) == ["train", "val", "test"]
     assert tree["splits"]["test"]["accuracy"].keys() == {"value", "ci95"}
 
 
 def test_assemble_measures_the_gap_of_its_parts():
-    judged = assemble(simulated_parts(), ("cat", "dog", "owl"), NO_CALIBRATION)
-    train, test = judged.splits["train"].accuracy.value, judged.splits["test"].accuracy.value
-    assert judged.gap.value == pytest.approx(train - test)
-    assert judged.gap.words.startswith(f"Train {train:.3f}, test {test:.3f}: the gap is")
+    evaluated = assemble(simulated_parts(), ("cat", "dog", "owl"), NO_CALIBRATION)
+    train, test = evaluated.splits["train"].accuracy.value, evaluated.splits["test"].accuracy.value
+    assert evaluated.gap.value == pytest.approx(train - test)
+    assert evaluated.gap.words.startswith(f"Train {train:.3f}, test {test:.3f}: the gap is")
 
 
 def test_without_train_there_is_no_gap():

@@ -28,8 +28,10 @@ def by_brightness(images):
 
 
 def test_every_change_is_judged_on_the_same_images(halves):
-    told = []
-    found = measure(by_brightness, halves, progress=lambda done, total: told.append((done, total)))
+    described = []
+    found = measure(
+        by_brightness, halves, progress=lambda done, total: described.append((done, total))
+    )
     assert found.images == 60 and found.clean.value == 1
     assert list(found.corruptions) == list(CORRUPTIONS)
     assert found.mirrored.value == 1 and found.shifts[4].value == 1 and found.turns[20].value == 1
@@ -40,7 +42,10 @@ def test_every_change_is_judged_on_the_same_images(halves):
     assert found.mean_corruption_error.value == pytest.approx(np.mean(errors))
     low, high = found.mean_corruption_error.ci95
     assert 0 <= low <= np.mean(errors) <= high
-    assert told[-1] == (len(told), len(told)) and len(told) == 1 + 75 + 32 + 8 + 1 + 5
+    assert (
+        described[-1] == (len(described), len(described))
+        and len(described) == 1 + 75 + 32 + 8 + 1 + 5
+    )
 
 
 def test_it_survives_json(halves):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tinylens.data.readers import synthetic
 from tinylens.errors import RecipeError
 from tinylens.evaluation import out_of_distribution
-from tinylens.inference.selective_prediction import SHARES, Deciding
+from tinylens.inference.selective_prediction import SHARES, SelectivePrediction
 
 CLASSES = 4
 
@@ -23,9 +23,11 @@ def drawn(n=400, seed=0, spread=1.0):
     return logits.astype(np.float32), labels
 
 
-def the_long_way(logits, labels, ordinary, asked):
-    """Return the strangeness by the papers' formulas, image by image."""
-    logits, ordinary, asked = (each.astype(np.float64) for each in (logits, ordinary, asked))
+def the_long_way(logits, labels, ordinary, requested):
+    """Return the OOD score by the papers' formulas, image by image."""
+    logits, ordinary, requested = (
+        each.astype(np.float64) for each in (logits, ordinary, requested)
+    )
 
     ridge = out_of_distribution.RIDGE * logits.var(axis=0).mean()
 
@@ -44,7 +46,7 @@ def the_long_way(logits, labels, ordinary, asked):
     ours = np.array([signs(z) for z in ordinary])
     scale = np.subtract(*np.quantile(ours, [0.75, 0.25], axis=0))
     middle = np.median((ours / scale).sum(axis=1))
-    return np.array([sum(signs(z) / scale) - middle for z in asked])
+    return np.array([sum(signs(z) / scale) - middle for z in requested])
 
 
 @settings(max_examples=20, deadline=None)
@@ -52,10 +54,10 @@ def the_long_way(logits, labels, ordinary, asked):
 def test_strangeness_is_the_papers_formula(seed, spread):
     logits, labels = drawn(seed=seed, spread=spread)
     ordinary, _ = drawn(100, seed + 1, spread)
-    asked = np.random.default_rng(seed).normal(0, 5, (20, CLASSES)).astype(np.float32)
+    requested = np.random.default_rng(seed).normal(0, 5, (20, CLASSES)).astype(np.float32)
     found = out_of_distribution.fit(logits, labels, ordinary)
-    expected = the_long_way(logits, labels, ordinary, asked)
-    np.testing.assert_allclose(found.of(asked), expected, rtol=1e-6, atol=1e-6)
+    expected = the_long_way(logits, labels, ordinary, requested)
+    np.testing.assert_allclose(found.of(requested), expected, rtol=1e-6, atol=1e-6)
     assert np.median(found.of(ordinary)) == pytest.approx(0, abs=1e-9)
 
 
@@ -119,19 +121,21 @@ def test_the_areas_interval_covers_the_true_area():
 
 def test_the_threshold_refuses_as_many_ordinary_images_as_said():
     ours = np.arange(10_000) / 100
-    known = Deciding(ordinary=out_of_distribution.quantiles(ours))
+    known = SelectivePrediction(ordinary=out_of_distribution.quantiles(ours))
     for refused in (0.002, 0.01, 0.05):
-        assert (ours > known.strangest(refused)).mean() == pytest.approx(refused, abs=2e-4)
-    assert known.less_strange(50.0) == pytest.approx(0.5, abs=1e-3)
-    assert known.less_strange(1e9) == 1.0 and known.less_strange(-5.0) == 0.0
-    scores = out_of_distribution.judge("far away", ours + 98.5, ours, known.ordinary)
+        assert (ours > known.ood_limit(refused)).mean() == pytest.approx(refused, abs=2e-4)
+    assert known.ood_rank(50.0) == pytest.approx(0.5, abs=1e-3)
+    assert known.ood_rank(1e9) == 1.0 and known.ood_rank(-5.0) == 0.0
+    scores = out_of_distribution.evaluate("far away", ours + 98.5, ours, known.ordinary)
     assert scores.refused.value == pytest.approx(0.995, abs=1e-3) and scores.at == 0.01
 
 
 def test_a_model_that_cannot_tell_strangers_says_so():
-    assert Deciding().strangest() is None and Deciding().less_strange(3.0) is None
-    with pytest.raises(RecipeError, match=r"cannot tell strangers.*train again with --val"):
-        Deciding().strangest(0.01)
+    assert SelectivePrediction().ood_limit() is None and SelectivePrediction().ood_rank(3.0) is None
+    with pytest.raises(
+        RecipeError, match=r"cannot tell out-of-distribution images.*train again with --val"
+    ):
+        SelectivePrediction().ood_limit(0.01)
 
 
 def test_scrambling_moves_whole_tiles_and_loses_no_pixel():
@@ -151,7 +155,7 @@ def test_scrambling_moves_whole_tiles_and_loses_no_pixel():
 @pytest.mark.parametrize("shape", [(28, 28, 1), (33, 40, 3)])
 def test_strangers_have_the_shape_of_the_networks_images(shape):
     ours = np.random.default_rng(0).integers(0, 256, (30, *shape), dtype=np.uint8)
-    kinds = dict(out_of_distribution.strangers(ours, ["cat", "dog"]))
+    kinds = dict(out_of_distribution.ood(ours, ["cat", "dog"]))
     assert list(kinds) == [
         "noise",
         "its own images, cut up and scrambled",
@@ -165,11 +169,9 @@ def test_strangers_have_the_shape_of_the_networks_images(shape):
 
 def test_what_was_trained_on_is_no_stranger():
     ours = np.zeros((5, 8, 8, 3), np.uint8)
-    names = [
-        name for name, _ in out_of_distribution.strangers(ours, [*synthetic.CLASS_NAMES, "cat"])
-    ]
+    names = [name for name, _ in out_of_distribution.ood(ours, [*synthetic.CLASS_NAMES, "cat"])]
     assert "drawn shapes" not in names and "handwritten digits" in names
-    names = [name for name, _ in out_of_distribution.strangers(ours, list("0123456789"))]
+    names = [name for name, _ in out_of_distribution.ood(ours, list("0123456789"))]
     assert "handwritten digits" not in names and "drawn shapes" in names
 
 

@@ -94,11 +94,11 @@ def reference_map(kernels, image, label):
 
 def test_maps_are_those_of_a_float64_reference(images):
     network = classic(images)
-    told = []
-    found = GradCam(network)(images, LABELS, lambda *done: told.append(done))
+    described = []
+    found = GradCam(network)(images, LABELS, lambda *done: described.append(done))
     kernels = weights(network)
     expected = [reference_map(kernels, *each) for each in zip(images, LABELS, strict=True)]
-    assert found.dtype == np.float32 and told == [(5, 5)]
+    assert found.dtype == np.float32 and described == [(5, 5)]
     assert sum(each.max() > 0 for each in expected) >= 4
     assert np.abs(found - expected).max() < 1e-5
 
@@ -119,11 +119,11 @@ def test_before_global_pooling_it_is_the_class_activation_map(name, images):
     assert np.abs(grad_cam(images, LABELS) - expected).max() < 1e-5
 
 
-@pytest.mark.parametrize("views", [1, 2, 6])
-def test_what_ships_has_the_maps_of_the_network_in_it(views, images, tmp_path):
+@pytest.mark.parametrize("tta_views", [1, 2, 6])
+def test_what_ships_has_the_maps_of_the_network_in_it(tta_views, images, tmp_path):
     network = classic(images)
     path = tmp_path / "model.keras"
-    ship(network, temperature=1.5, views=views).save(path)
+    ship(network, temperature=1.5, tta_views=tta_views).save(path)
     found = GradCam(open_network(path))(images, LABELS)
     assert np.abs(found - GradCam(network)(images, LABELS)).max() < 1e-5
 

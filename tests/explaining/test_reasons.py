@@ -112,7 +112,7 @@ def test_named_images_are_explained_for_their_answer_or_for_one_class(test_part,
     assert heat.class_name == "dog" and heat.largest == 0
     assert second.images[1].heats[0].class_name == "owl"
     assert first.images[4].heats[0].largest == 8
-    [sheet] = explain_images(test_part.images[:1], paths, ANSWERS, NAMES, look, asked=2)
+    [sheet] = explain_images(test_part.images[:1], paths, ANSWERS, NAMES, look, requested=2)
     [heat] = sheet.images[0].heats
     assert sheet.title == "Images" and heat.class_name == "owl"
     assert heat.probability == pytest.approx(0.05)
@@ -121,8 +121,10 @@ def test_named_images_are_explained_for_their_answer_or_for_one_class(test_part,
 def test_embedding_tells_how_far_it_is(monkeypatch):
     monkeypatch.setattr(explain, "STRETCH", 4)
     train = Dataset(np.zeros((10, 8, 8, 1), np.uint8), [0] * 10, NAMES, source="made")
-    told = []
+    described = []
     NearestImages(
-        lambda images: np.ones((len(images), 2), np.float32), train, lambda *done: told.append(done)
+        lambda images: np.ones((len(images), 2), np.float32),
+        train,
+        lambda *done: described.append(done),
     )
-    assert told == [(4, 10), (8, 10), (10, 10)]
+    assert described == [(4, 10), (8, 10), (10, 10)]

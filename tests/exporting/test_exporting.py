@@ -18,7 +18,7 @@ from tinylens.errors import ModelError
 from tinylens.evaluation import out_of_distribution
 from tinylens.inference.classifier import Classifier
 from tinylens.inference.model_file import ModelCard, unseal
-from tinylens.inference.selective_prediction import Deciding
+from tinylens.inference.selective_prediction import SelectivePrediction
 
 keras = pytest.importorskip("keras")
 
@@ -196,7 +196,7 @@ def test_the_file_has_our_names_and_takes_batches_of_any_size(tmp_path):
 
 
 def strangeness_of(model: Any) -> Any:
-    """Return strangeness fitted on some answers, and the model that gives logits."""
+    """Return OOD score fitted on some answers, and the model that gives logits."""
     logits = keras.Model(model.input, model.get_layer("logits").output)
     answers = answers_of(logits, images_of(model, 200, seed=2))
     return out_of_distribution.fit(answers, np.arange(200) % CLASSES, answers), logits
@@ -208,63 +208,63 @@ def test_strangeness_is_a_second_output(name, tmp_path):
     model = network(shape, body)
     known, logits = strangeness_of(model)
     of_checked = known.of(answers_of(logits, images_of(model, 40)))
-    deciding = Deciding(ordinary=out_of_distribution.quantiles(of_checked))
+    selective = SelectivePrediction(ordinary=out_of_distribution.quantiles(of_checked))
     export(
         model,
         tmp_path / "m.onnx",
-        card=card_of(model, deciding=deciding),
-        strangeness=(known, of_checked),
+        card=card_of(model, selective=selective),
+        ood_score=(known, of_checked),
     )
     classifier = Classifier.open(tmp_path / "m.onnx", threads=1)
     others = images_of(model, 300, seed=1)
-    probabilities, given = classifier.judged(others)
+    probabilities, given = classifier.evaluated(others)
     np.testing.assert_allclose(probabilities, answers_of(model, others), atol=1e-5)
     np.testing.assert_allclose(given, known.of(answers_of(logits, others)), rtol=1e-3, atol=1e-3)
-    strangest = classifier.predict(others[int(given.argmax())], refused=0.1)[0]
-    assert strangest.unknown == (given.max() > deciding.strangest(0.1))
+    ood_limit = classifier.predict(others[int(given.argmax())], refused=0.1)[0]
+    assert ood_limit.unknown == (given.max() > selective.ood_limit(0.1))
 
 
 def test_a_bent_network_is_exported_with_its_strangeness(tmp_path):
     wanted = NetworkShape((16, 16, 3), CLASSES, mean=(120,) * 3, std=(60,) * 3)
     trained = randomized(build_network("classic", wanted, {}))
-    shipped = ship(trained, temperature=1.4, bend=0.3, views=2)
+    shipped = ship(trained, temperature=1.4, curvature=0.3, tta_views=2)
     answering = finalize.with_logits(shipped)
     images = images_of(shipped, 200, seed=3)
     probabilities, logits = answering.predict(images, verbose=0)
     known = out_of_distribution.fit(logits, np.arange(200) % CLASSES, logits)
-    deciding = Deciding(ordinary=out_of_distribution.quantiles(known.of(logits)))
-    card = card_of(shipped, temperature=1.4, bend=0.3, deciding=deciding)
+    selective = SelectivePrediction(ordinary=out_of_distribution.quantiles(known.of(logits)))
+    card = card_of(shipped, temperature=1.4, curvature=0.3, selective=selective)
     check = export_onnx(
         shipped,
         tmp_path / "m.onnx",
         card=card,
         check_images=images,
         check_probabilities=probabilities,
-        strangeness=(known, known.of(logits)),
+        ood_score=(known, known.of(logits)),
     )
     assert check.writer == "tinylens"
     classifier = Classifier.open(tmp_path / "m.onnx", threads=1)
-    assert classifier.card.bend == 0.3
-    given, strange = classifier.judged(images)
+    assert classifier.card.curvature == 0.3
+    given, ood_scores = classifier.evaluated(images)
     np.testing.assert_allclose(given, metrics.calibrated(logits, 1.4, 0.3), atol=1e-5)
-    np.testing.assert_allclose(strange, known.of(logits), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(ood_scores, known.of(logits), rtol=1e-3, atol=1e-3)
 
 
 def test_a_strangeness_that_the_file_tells_otherwise_is_left_out(tmp_path):
     model = network(*NETWORKS["plain grey"])
     known, logits = strangeness_of(model)
     of_checked = known.of(answers_of(logits, images_of(model, 40)))
-    deciding = Deciding(ordinary=out_of_distribution.quantiles(of_checked))
+    selective = SelectivePrediction(ordinary=out_of_distribution.quantiles(of_checked))
     check = export(
         model,
         tmp_path / "m.onnx",
-        card=card_of(model, deciding=deciding),
-        strangeness=(known, of_checked + 1),
+        card=card_of(model, selective=selective),
+        ood_score=(known, of_checked + 1),
     )
-    assert not check.tells_strangers
+    assert not check.has_ood_score
     classifier = Classifier.open(tmp_path / "m.onnx", threads=1)
-    assert classifier.judged(images_of(model, 3))[1] is None
-    assert classifier.card.deciding == Deciding()
+    assert classifier.evaluated(images_of(model, 3))[1] is None
+    assert classifier.card.selective == SelectivePrediction()
 
 
 def test_the_file_holds_little_more_than_its_weights(tmp_path):

@@ -6,19 +6,19 @@ import pytest
 
 from tinylens.errors import MissingExtra, RecipeError
 from tinylens.exporting.export import EXPORTERS
-from tinylens.exporting.formats import FORMATS, asked_for, check_installed
+from tinylens.exporting.formats import FORMATS, check_installed, requested
 from tinylens.exporting.runtimes import OPENERS
 
 
 def test_formats_come_once_and_in_the_tables_order():
-    found = asked_for(["keras", "onnx-int8", "keras"])
+    found = requested(["keras", "onnx-int8", "keras"])
     assert [each.name for each in found] == ["onnx-int8", "keras"]
-    assert asked_for(["all"]) == list(FORMATS.values())
+    assert requested(["all"]) == list(FORMATS.values())
 
 
 def test_an_unknown_format_is_refused_with_the_near_one():
     with pytest.raises(RecipeError, match=r"--format onx: no such format, did you mean onnx\?"):
-        asked_for(["onnx", "onx"])
+        requested(["onnx", "onx"])
 
 
 def test_every_format_has_an_exporter_an_opener_and_a_file_of_its_own():

@@ -61,11 +61,11 @@ def test_it_answers_nearly_as_the_floats_do_and_says_what_it_is(made):
 def test_when_not_to_answer_is_its_own(made):
     floats, content, data = made
     integers = Classifier.from_bytes(content, "int8")
-    _, strange = integers.judged(np.asarray(data.val.images))
-    ordinary = integers.card.deciding.ordinary
-    assert ordinary != floats.card.deciding.ordinary
-    assert ordinary[-1] == pytest.approx(strange.max())
-    assert integers.card.deciding.max_error == floats.card.deciding.max_error
+    _, ood_scores = integers.evaluated(np.asarray(data.val.images))
+    ordinary = integers.card.selective.ordinary
+    assert ordinary != floats.card.selective.ordinary
+    assert ordinary[-1] == pytest.approx(ood_scores.max())
+    assert integers.card.selective.max_error == floats.card.selective.max_error
     golden = integers.card.golden
     np.testing.assert_array_equal(integers.probabilities(golden.images), golden.probabilities)
 

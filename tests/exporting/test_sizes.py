@@ -10,7 +10,7 @@ from tinylens.inference.classifier import Classifier
 
 def test_weights_are_counted_and_what_tells_strangers_is_not(trained):
     found = verify.parameters(trained.model.read_bytes())
-    assert Classifier.open(trained.model).card.deciding.ordinary  # there is something to leave out
+    assert Classifier.open(trained.model).card.selective.ordinary  # there is something to leave out
     # whitening 2·2·3 → 24, twice 3·3 convolutions into 8, 16 and 16 channels with 4 numbers a
     # channel for their norms, and the head; equal constants are written once
     convolutions = 4 * 3 * 24 + 9 * (24 * 8 + 8 * 8 + 8 * 16 + 3 * 16 * 16)

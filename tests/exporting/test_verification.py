@@ -20,7 +20,7 @@ from tinylens.exporting.verify import (
     BATCH,
     Limits,
     Reference,
-    judge,
+    evaluate,
     reference,
     time_together,
     verify,
@@ -54,7 +54,7 @@ def changed(count: int) -> np.ndarray:
 
 
 def test_the_same_answers_pass():
-    row = judge(model(EXPECTED), against(), Limits())
+    row = evaluate(model(EXPECTED), against(), Limits())
     assert (row.agreement, row.largest_difference, row.ties, row.failures) == (1, 0, 0, ())
     assert (row.accuracy, row.accuracy_difference) == (None, None)
     assert row.size == Path(__file__).stat().st_size
@@ -62,8 +62,8 @@ def test_the_same_answers_pass():
 
 def test_one_image_of_10_000_may_differ_and_two_may_not():
     limits = Limits(difference=1.0)
-    assert judge(model(changed(1)), against(), limits).failures == ()
-    row = judge(model(changed(2)), against(), limits)
+    assert evaluate(model(changed(1)), against(), limits).failures == ()
+    row = evaluate(model(changed(2)), against(), limits)
     assert row.agreement == pytest.approx(0.9998)
     assert row.failures == (
         "it answers 99.98 % of 10,000 images as Keras did, expected at least 99.99 %",
@@ -73,18 +73,18 @@ def test_one_image_of_10_000_may_differ_and_two_may_not():
 def test_a_larger_difference_fails_floats_and_not_integers():
     given = EXPECTED.copy()
     given[7] = [0.5998, 0.2002, 0.1, 0.1]
-    [words] = judge(model(given), against(), Limits()).failures
+    [words] = evaluate(model(given), against(), Limits()).failures
     assert words == "its probabilities differ by up to 0.0002 from Keras's, expected at most 0.0001"
-    assert judge(model(given, "onnx-int8"), against(), Limits()).failures == ()
+    assert evaluate(model(given, "onnx-int8"), against(), Limits()).failures == ()
 
 
 def test_integers_fail_by_the_accuracy_that_they_lose():
     labels = np.zeros(COUNT, np.int64)
-    row = judge(model(changed(30), "onnx-int8"), against(labels), Limits())
+    row = evaluate(model(changed(30), "onnx-int8"), against(labels), Limits())
     assert row.accuracy == 0.997 and row.failures == ()
     difference = row.accuracy_difference
     assert difference.value == -0.003 and difference.ci95[0] < -0.003 < difference.ci95[1] < 0
-    [words] = judge(model(changed(31), "onnx-int8"), against(labels), Limits()).failures
+    [words] = evaluate(model(changed(31), "onnx-int8"), against(labels), Limits()).failures
     assert words == (
         "it is less accurate than Keras by 0.31 points on 10,000 images of test, expected at "
         "most 0.3"
@@ -95,12 +95,12 @@ def test_one_image_of_few_may_be_lost():
     few = Reference(
         "val", IMAGES[:100], EXPECTED[:100], np.zeros(100, np.int64), shipped.CLASS_NAMES
     )
-    found = [judge(model(changed(n), "onnx-int8"), few, Limits()).failures for n in (1, 2)]
+    found = [evaluate(model(changed(n), "onnx-int8"), few, Limits()).failures for n in (1, 2)]
     assert [len(each) for each in found] == [0, 1]
 
 
 def test_an_agreement_that_is_asked_for_holds_for_integers_too():
-    row = judge(model(changed(2), "litert-int8"), against(), Limits(agreement=0.9999))
+    row = evaluate(model(changed(2), "litert-int8"), against(), Limits(agreement=0.9999))
     assert len(row.failures) == 1
 
 
@@ -109,7 +109,7 @@ def test_ties_are_told_apart_from_disagreements():
     tied.probabilities[0] = [0.400001, 0.399999, 0.1, 0.1]
     given = EXPECTED.copy()
     given[0] = [0.399999, 0.400001, 0.1, 0.1]
-    row = judge(model(given), tied, Limits())
+    row = evaluate(model(given), tied, Limits())
     assert (row.ties, row.agreement, row.failures) == (1, 1, ())
 
 
@@ -117,10 +117,10 @@ def test_what_is_no_number_or_of_other_classes_is_refused():
     given = EXPECTED.copy()
     given[3, 1] = np.nan
     with pytest.raises(ModelError, match="expected finite numbers of shape"):
-        judge(model(given), against(), Limits())
+        evaluate(model(given), against(), Limits())
     other = shipped.card(class_names=("a", "b", "c", "d"))
     with pytest.raises(ModelError, match=r"has the classes a, b, c, d, expected those of the run"):
-        judge(model(EXPECTED, card=other), against(), Limits())
+        evaluate(model(EXPECTED, card=other), against(), Limits())
 
 
 def test_all_files_are_timed_in_turns():

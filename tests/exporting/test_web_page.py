@@ -77,7 +77,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that does not answer always: it keeps a rate of errors and refuses strangers."""
+    """A run that does not answer always: it keeps a rate of errors and refuses out-of-distribution images."""
     recipe = RECIPE.override({"answer.max_error": 0.1, "answer.refused": 0.05})
     return trained_run(tmp_path_factory.mktemp("web"), recipe)
 
@@ -140,11 +140,11 @@ def assert_answers_agree(page, model, contents):
     assert [row["unknown"] for row in found] == [each.reason for each in expected]
     for row, each in zip(found, expected, strict=True):
         assert row["confidence"] == pytest.approx(each.confidence, abs=1e-5)
-        assert row["strangeness"] == pytest.approx(each.strangeness, abs=1e-4)
-        told = [top["probability"] for top in row["top"]]
+        assert row["ood_score"] == pytest.approx(each.ood_score, abs=1e-4)
+        described = [top["probability"] for top in row["top"]]
         every = dict(each.top)
-        assert told == pytest.approx([every[top["label"]] for top in row["top"]], abs=1e-5)
-        assert told == sorted(told, reverse=True) and len(told) == min(5, len(every))
+        assert described == pytest.approx([every[top["label"]] for top in row["top"]], abs=1e-5)
+        assert described == sorted(described, reverse=True) and len(described) == min(5, len(every))
     return expected
 
 
@@ -164,7 +164,7 @@ def give(page, *contents):
     page.set_input_files("#file", named(contents))
 
 
-# from 1 to 4 colours: the run's own kind of images, and strangers
+# from 1 to 4 colours: the run's own kind of images, and out-of-distribution images
 def make_images(run, count):
     data = np.load(run.path.parent / "images.npz")
     own = [encoded(each) for each in data["x_test"][:count]]
@@ -226,8 +226,8 @@ def test_several_images_make_a_sheet(browser, run, written):
     with opened(browser, written.as_uri()) as page:
         give(page, *contents)
         page.wait_for_selector("#sheet[aria-busy=false]")
-        told = page.locator("#rows .told strong").all_inner_texts()
-        assert told == ["Unknown" if each.unknown else each.label for each in expected]
+        described = page.locator("#rows .told strong").all_inner_texts()
+        assert described == ["Unknown" if each.unknown else each.label for each in expected]
         page.locator("#rows .file").first.click()
         page.wait_for_selector("#answer[aria-busy=false] .bars")
         assert page.locator("#name").inner_text() == "image 0.png"
@@ -271,13 +271,13 @@ def test_the_page_may_connect_to_nothing(browser, written):
     assert parts["default-src"] == "'none'" and "connect-src" not in parts
     assert re.fullmatch(r"'sha256-[\w+/=]+' 'wasm-unsafe-eval'", parts["script-src"])
     page = browser.new_page()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested = []
+    page.on("request", lambda request: requested.append(request.url))
     with hosted(written.parent) as address:
         page.goto(address)
         page.wait_for_selector("body[data-state=ready]")
         refused = page.evaluate("fetch('/elsewhere').then(() => false, () => true)")
-    assert refused and not any("elsewhere" in each for each in asked)
+    assert refused and not any("elsewhere" in each for each in requested)
     page.close()
 
 

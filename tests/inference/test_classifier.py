@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import helper
 from PIL import Image
 
-from builders_doctor import make_images, photo, reference
+from builders_input_checks import make_images, photo, reference
 from shipped import (
     CLASS_NAMES,
     GREY_RULE,
@@ -33,7 +33,7 @@ from tinylens.data.images import ImageRule, convert, decode
 from tinylens.errors import DataError, ModelError, RecipeError
 from tinylens.inference.classifier import BATCH, Classifier, Prediction
 from tinylens.inference.model_file import LARGEST_FILE, GoldenSamples, seal
-from tinylens.inference.selective_prediction import SHARES, Deciding, Level, SetLevel
+from tinylens.inference.selective_prediction import SHARES, Level, SelectivePrediction, SetLevel
 from tinylens.run import Run
 from tinylens.system import core_count
 
@@ -52,11 +52,11 @@ PIXELS = some_images(1, RULE, seed=3)[0]
 PNG = encoded(PIXELS)
 
 
-# --- the input doctor
+# --- the input checks
 
 THING = make_images(1, seed=9)[0]
 DOCTORED = Classifier.from_bytes(
-    model_bytes(ImageRule(28, 28, 1), doctor=reference()), "doctored", threads=1
+    model_bytes(ImageRule(28, 28, 1), input_checks=reference()), "doctored", threads=1
 )
 
 
@@ -66,8 +66,8 @@ def test_nobody_looks_for_findings_unless_asked():
 
 
 def test_what_is_found_is_said_and_nothing_changed():
-    (asked,), (plain,) = DOCTORED.predict(255 - THING, fix=""), DOCTORED.predict(255 - THING)
-    assert asked.to_json()["findings"] == [
+    (requested,), (plain,) = DOCTORED.predict(255 - THING, fix=""), DOCTORED.predict(255 - THING)
+    assert requested.to_json()["findings"] == [
         {
             "kind": "inverted",
             "message": "looks like a negative of the training images: what is bright there is "
@@ -75,7 +75,7 @@ def test_what_is_found_is_said_and_nothing_changed():
             "fixed": False,
         }
     ]
-    assert asked.top == plain.top
+    assert requested.top == plain.top
 
 
 def test_what_is_fixed_gets_the_answer_of_the_image_itself():
@@ -105,9 +105,9 @@ def test_a_photo_is_read_as_a_training_image():
 
 
 def test_a_model_without_a_reference_says_so_and_does_nothing():
-    (asked,), (plain,) = COLOUR.predict(PIXELS, fix="all"), COLOUR.predict(PIXELS)
-    assert [(each.kind, each.fixed) for each in asked.findings] == [("unjudged", False)]
-    assert asked.top == plain.top
+    (requested,), (plain,) = COLOUR.predict(PIXELS, fix="all"), COLOUR.predict(PIXELS)
+    assert [(each.kind, each.fixed) for each in requested.findings] == [("unjudged", False)]
+    assert requested.top == plain.top
 
 
 def test_a_kind_that_is_none_is_refused():
@@ -182,7 +182,7 @@ def test_the_json_row_has_the_promised_keys(tmp_path):
         "confidence": prediction.confidence,
         "top": [{"label": prediction.label, "probability": prediction.confidence}],
         "unknown": False,
-        "strangeness": None,
+        "ood_score": None,
         "error": None,
     }
 
@@ -513,8 +513,8 @@ SETS = (SetLevel(0.9, 0.25),)
 
 
 def knowing(max_error: float | None = None) -> Classifier:
-    known = Deciding(LEVELS, SETS, max_error)
-    return Classifier.from_bytes(model_bytes(RULE, deciding=known), "knowing", threads=1)
+    known = SelectivePrediction(LEVELS, SETS, max_error)
+    return Classifier.from_bytes(model_bytes(RULE, selective=known), "knowing", threads=1)
 
 
 def test_what_is_not_sure_enough_is_unknown_and_says_why():
@@ -534,8 +534,8 @@ def test_what_is_not_sure_enough_is_unknown_and_says_why():
 
 def test_a_model_keeps_what_it_was_trained_to_keep_unless_asked_for_another():
     images = some_images(300, RULE, seed=5)
-    asked = knowing().predict(images, max_error=0.01)
-    assert knowing(0.01).predict(images) == asked
+    requested = knowing().predict(images, max_error=0.01)
+    assert knowing(0.01).predict(images) == requested
     assert not any(
         prediction.unknown for prediction in knowing(0.01).predict(images, max_error=0.1)
     )
@@ -543,9 +543,10 @@ def test_a_model_keeps_what_it_was_trained_to_keep_unless_asked_for_another():
 
 
 def test_a_card_that_promises_strangeness_needs_the_output():
-    with pytest.raises(ModelError, match="strangeness"):
+    with pytest.raises(ModelError, match="ood_score"):
         Classifier.from_bytes(
-            model_bytes(RULE, deciding=Deciding(ordinary=tuple(range(len(SHARES))))), "lacking"
+            model_bytes(RULE, selective=SelectivePrediction(ordinary=tuple(range(len(SHARES))))),
+            "lacking",
         )
 
 
@@ -562,5 +563,5 @@ def test_sets_name_all_classes_that_are_likely_enough():
 def test_what_a_model_cannot_promise_is_refused_by_name():
     with pytest.raises(RecipeError, match="it has 1%, 10%"):
         knowing().predict(PIXELS, max_error=0.02)
-    with pytest.raises(RecipeError, match="trained without a val part"):
+    with pytest.raises(RecipeError, match="trained without a val split"):
         COLOUR.predict(PIXELS, coverage=0.9)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from builders_run import simulated_probabilities
 from tinylens.errors import RecipeError
 from tinylens.inference.selective_prediction import (
-    Deciding,
     Level,
+    SelectivePrediction,
     SetLevel,
     decide,
     error_level,
@@ -91,19 +91,21 @@ def test_the_likeliest_class_is_always_in_the_set():
 
 
 def test_a_level_is_found_by_its_rate():
-    made = Deciding((Level(0.01, 0.9, 0.7), Level(0.1, 0.2, 0.99)), (SetLevel(0.9, 0.2),), 0.1)
+    made = SelectivePrediction(
+        (Level(0.01, 0.9, 0.7), Level(0.1, 0.2, 0.99)), (SetLevel(0.9, 0.2),), 0.1
+    )
     assert made.level().threshold == 0.2 and made.level(0.01).threshold == 0.9
-    assert Deciding().level() is None
+    assert SelectivePrediction().level() is None
     assert made.set_level(0.9).threshold == 0.2
     with pytest.raises(RecipeError, match=r"--max-error 3%: .* it has 1%, 10%; train with"):
         made.level(0.03)
     with pytest.raises(RecipeError, match=r"--coverage 50%: the model knows 90%"):
         made.set_level(0.5)
-    with pytest.raises(RecipeError, match="trained without a val part"):
-        Deciding().level(0.01)
+    with pytest.raises(RecipeError, match="trained without a val split"):
+        SelectivePrediction().level(0.01)
 
 
 @given(st.integers(30, 300), st.integers(0, 99))
 def test_what_is_written_is_read_back(count, seed):
     made = decide(*answers(count, seed))
-    assert Deciding.from_json(json.loads(json.dumps(made.to_json()))) == made
+    assert SelectivePrediction.from_json(json.loads(json.dumps(made.to_json()))) == made

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from builders_doctor import enlarged, make_images, photo, reference, scenes
-from tinylens.inference.input_checks.examine import UNJUDGED, examine
+from builders_input_checks import enlarged, make_images, photo, reference, scenes
+from tinylens.inference.input_checks.examine import UNEXAMINED, examine
 from tinylens.inference.input_checks.study import study
 
 IMAGES = make_images(40, seed=9)
@@ -29,7 +29,7 @@ def test_scenes_have_no_findings_for_a_model_that_was_trained_on_scenes():
 
 def test_without_a_reference_nothing_is_judged():
     (finding,) = examine(IMAGES[0], None).findings
-    assert finding.kind == UNJUDGED and not finding.fixed
+    assert finding.kind == UNEXAMINED and not finding.fixed
     assert finding.message.startswith("the model does not know what its training images were")
 
 

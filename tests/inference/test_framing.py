@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from builders_doctor import make_images, reference
+from builders_input_checks import make_images, reference
 from tinylens.inference.input_checks import margins
 from tinylens.inference.input_checks.background import WHOLE, Ground, Window
 from tinylens.inference.input_checks.margins import Framed

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from builders_doctor import reference
+from builders_input_checks import reference
 from shipped import RULE, card, linear_graph, model_bytes
 from tinylens.data.images import ImageRule
 from tinylens.errors import DataError, ModelError
@@ -65,17 +65,17 @@ def test_any_card_survives_a_round_trip(names, rule, text, temperature):
 
 
 def test_what_training_images_are_like_survives():
-    written = card(golden=None, doctor=reference())
-    assert unseal(seal(written, b""), "m.onnx").doctor == reference()
+    written = card(golden=None, input_checks=reference())
+    assert unseal(seal(written, b""), "m.onnx").input_checks == reference()
 
 
 def test_a_file_from_before_the_input_doctor_judges_nothing():
     tree = card(golden=None).to_json()
-    del tree["doctor"]
-    assert ModelCard.from_json(tree).doctor is None
-    assert ModelCard.from_json({**tree, "doctor": {"version": 99}}).doctor is None
+    del tree["input_checks"]
+    assert ModelCard.from_json(tree).input_checks is None
+    assert ModelCard.from_json({**tree, "input_checks": {"version": 99}}).input_checks is None
     with pytest.raises(ModelError, match="incomplete"):
-        ModelCard.from_json({**tree, "doctor": {"version": 1}})
+        ModelCard.from_json({**tree, "input_checks": {"version": 1}})
 
 
 def test_a_class_name_that_is_not_utf8_survives():

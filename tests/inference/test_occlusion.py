@@ -23,16 +23,16 @@ def by_one_corner(images):
 def test_each_pixel_has_the_mean_over_the_squares_that_cover_it():
     images = np.zeros((2, 8, 8, 1), np.uint8)
     images[:, 0, 0] = 255  # squares are 2 pixels wide and move by 1: one covers the corner
-    told = []
+    described = []
     for_bright, for_other = occlusion(
-        by_one_corner, images, np.array([0, 1]), lambda *done: told.append(done)
+        by_one_corner, images, np.array([0, 1]), lambda *done: described.append(done)
     )
     expected = np.zeros((8, 8))
     expected[:2, :2] = math.log(9) / np.array([[1, 2], [2, 4]])
     assert for_bright.dtype == np.float32
     assert np.allclose(for_bright, expected, atol=1e-6)
     assert np.allclose(for_other, -expected, atol=1e-6)
-    assert told == [(1, 2), (2, 2)]
+    assert described == [(1, 2), (2, 2)]
 
 
 def test_a_square_has_the_mean_colour_of_the_image():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from builders_doctor import make_images
+from builders_input_checks import make_images
 from tinylens.inference.input_checks import background
 
 

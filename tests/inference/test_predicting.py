@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from builders_doctor import make_images, photo, reference
+from builders_input_checks import make_images, photo, reference
 from shipped import CLASS_NAMES, RULE, linear_answers, model_bytes, some_images
 from tinylens import cli
 from tinylens.data.images import ImageRule
@@ -24,7 +24,7 @@ from tinylens.errors import DataError, MissingExtra, ModelError, RecipeError
 from tinylens.inference import batch_predict
 from tinylens.inference.batch_predict import expand, printable
 from tinylens.inference.classifier import Classifier, Prediction
-from tinylens.inference.selective_prediction import Deciding, Level, SetLevel
+from tinylens.inference.selective_prediction import Level, SelectivePrediction, SetLevel
 
 NOTHING = io.BytesIO(b"")
 
@@ -172,7 +172,7 @@ def test_a_csv_file_gives_back_every_row(tmp_path_factory, given_rows):
     with path.open(newline="", encoding="utf-8") as file:
         header, *read = csv.reader(file)
     assert header == [
-        *("path", "label", "confidence", "unknown", "strangeness", "error"),
+        *("path", "label", "confidence", "unknown", "ood_score", "error"),
         *("label_2", "probability_2"),
     ]
     for row, prediction in zip(read, given_rows, strict=True):
@@ -266,8 +266,8 @@ def test_an_unknown_image_and_a_set_of_classes_are_shown_as_such():
 
 def test_sets_have_a_column_where_they_were_asked_for(folder):
     parquet = pytest.importorskip("pyarrow.parquet")
-    known = Deciding((Level(0.01, 0.999, 0.3),), (SetLevel(0.9, 0.0),))
-    (folder.parent / "m.onnx").write_bytes(model_bytes(deciding=known))
+    known = SelectivePrediction((Level(0.01, 0.999, 0.3),), (SetLevel(0.9, 0.0),))
+    (folder.parent / "m.onnx").write_bytes(model_bytes(selective=known))
     write_image(folder / "1.png")
     options = ("--max-error", "1%", "--coverage", "90%")
     result = run("1.png", *options, "--csv", "rows.csv", "--parquet", "rows.parquet", "--json")
@@ -286,13 +286,13 @@ def test_a_share_that_is_none_is_refused(folder, share):
     assert str(result.exception) == f"--max-error {share}: expected a share such as 1%"
 
 
-# --- the input doctor
+# --- the input checks
 
 
 @pytest.fixture
 def table(folder):
     """Return a folder with a photo of a thing on a white table, and a model that knows its kind."""
-    known = model_bytes(ImageRule(28, 28, 1), doctor=reference())
+    known = model_bytes(ImageRule(28, 28, 1), input_checks=reference())
     (folder.parent / "m.onnx").write_bytes(known)
     Image.fromarray(photo(make_images(1, seed=9)[0])).save(folder / "photo.jpg", quality=85)
     return folder
@@ -369,7 +369,7 @@ def test_a_broken_image_is_a_row_and_not_an_abort(folder):
     assert [row["error"] for row in read] == [None, "empty file", None, "no such file"]
     assert [len(row["top"]) for row in read] == [2, 0, 2, 0]
     assert list(read[0]) == [
-        *("path", "label", "confidence", "top", "unknown", "strangeness", "error", "findings")
+        *("path", "label", "confidence", "top", "unknown", "ood_score", "error", "findings")
     ]
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from builders_doctor import make_images, reference, scenes
+from builders_input_checks import make_images, reference, scenes
 from tinylens.inference.input_checks.reference import VERSION, Reference
 from tinylens.inference.input_checks.study import study
 

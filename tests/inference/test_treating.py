@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from builders_doctor import enlarged, make_images, photo, reference, scenes
+from builders_input_checks import enlarged, make_images, photo, reference, scenes
 from tinylens.data.images import ImageRule, convert
 from tinylens.errors import RecipeError
 from tinylens.inference.input_checks.examine import KINDS, examine
-from tinylens.inference.input_checks.fixes import Doctor, allowed_kinds, treat
+from tinylens.inference.input_checks.fixes import InputChecks, allowed_kinds, treat
 from tinylens.inference.input_checks.study import study
 
 IMAGES = make_images(12, seed=9)
@@ -23,7 +23,7 @@ RULE = ImageRule(28, 28, 1)
 
 def seen(pixels: np.ndarray, fix: str = "all") -> np.ndarray:
     """Return what the network sees of an image, as int (28, 28)."""
-    treated, _ = Doctor(reference(), allowed_kinds(fix)).see(pixels)
+    treated, _ = InputChecks(reference(), allowed_kinds(fix)).see(pixels)
     return convert(treated[None], RULE)[0, ..., 0].astype(int)
 
 
@@ -64,7 +64,7 @@ def test_with_nothing_allowed_nothing_is_changed(pixels):
 def test_without_findings_or_without_a_reference_nothing_is_changed(pixels):
     examined = replace(examine(pixels, reference()), findings=())
     assert treat(pixels, examined, ALL) == (pixels, ()) or treat(pixels, examined, ALL)[0] is pixels
-    assert Doctor(None, ALL).see(pixels)[0] is pixels
+    assert InputChecks(None, ALL).see(pixels)[0] is pixels
 
 
 @given(any_image)

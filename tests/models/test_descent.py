@@ -76,8 +76,8 @@ def test_steps_under_a_falling_rate_are_those_of_the_reference(name, problem):
         learning_rate=0.2,
         momentum=0.6,
         vector_momentum=0.85,
-        head_rate=0.3,
-        bias_rate=4.0,
+        head_lr_multiplier=0.3,
+        bias_lr_multiplier=4.0,
         schedule="linear",
     )
     found = taken(build(spec, STEPS), *problem)
@@ -131,7 +131,9 @@ def test_a_gradient_of_nothing_but_zeros_leaves_a_number():
     assert np.isfinite(ops.convert_to_numpy(kernel)).all()
 
 
-@pytest.mark.parametrize("made", [Muon(momentum=0.3, head_rate=2.0), NesterovSGD(bias_rate=5.0)])
+@pytest.mark.parametrize(
+    "made", [Muon(momentum=0.3, head_lr_multiplier=2.0), NesterovSGD(bias_lr_multiplier=5.0)]
+)
 def test_they_survive_their_config(made):
     again = type(made).from_config(made.get_config())
     assert again.get_config() == made.get_config()

@@ -21,11 +21,11 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (7, 12, 12, 1), np.uint8)
 
 
-@pytest.mark.parametrize("views", [1, 2, 6])
-def test_features_through_the_last_layer_give_the_answers(images, views, tmp_path):
+@pytest.mark.parametrize("tta_views", [1, 2, 6])
+def test_features_through_the_last_layer_give_the_answers(images, tta_views, tmp_path):
     network = build_network("classic", NetworkShape((12, 12, 1), 3, (128.0,), (60.0,)), OPTIONS)
     path = tmp_path / "model.keras"
-    ship(network, views=views).save(path)
+    ship(network, tta_views=tta_views).save(path)
     features = Embedding(path)(images)
     assert features.dtype == np.float32 and features.shape == (7, 8)
     kernel, bias = network.get_layer("logits").get_weights()

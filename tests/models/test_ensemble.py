@@ -10,7 +10,7 @@ from onnxruntime import InferenceSession
 from conformance import tiny_dataset
 from tinylens.evaluation import out_of_distribution
 from tinylens.exporting.onnx_writer import onnx_model
-from tinylens.exporting.ood_output import add_strangeness
+from tinylens.exporting.ood_output import add_ood_score
 from tinylens.metrics import calibrated
 from tinylens.models.build import build_network, ship, ship_ensemble
 from tinylens.models.spec import NetworkShape
@@ -29,12 +29,12 @@ def images():
 def members(images):
     """One network that ships with a bend and one without."""
     found = []
-    for seed, bend in enumerate((0.3, 0.0)):
+    for seed, curvature in enumerate((0.3, 0.0)):
         shape = NetworkShape(SHAPE, 4, (120.0,) * 3, (60.0,) * 3, seed, images)
         built = build_network("whitened", shape, {"widths": [8, 8]})
         head = built.layers[-1]
         head.set_weights([300 * values for values in head.get_weights()])  # answers that differ
-        found.append(ship(built, 1.2, bend=bend))
+        found.append(ship(built, 1.2, curvature=curvature))
     return found
 
 
@@ -42,16 +42,16 @@ def answers(model, images):
     return keras.ops.convert_to_numpy(model(images))
 
 
-@pytest.mark.parametrize("bend", [0.0, 0.4])
-def test_an_ensemble_answers_with_the_calibrated_mean(members, images, bend, tmp_path):
+@pytest.mark.parametrize("curvature", [0.0, 0.4])
+def test_an_ensemble_answers_with_the_calibrated_mean(members, images, curvature, tmp_path):
     mean = np.mean([answers(member, images) for member in members], axis=0)
-    expected = calibrated(np.log(mean), 0.7, bend)
+    expected = calibrated(np.log(mean), 0.7, curvature)
     assert np.abs(expected - answers(members[0], images)).max() > 0.01  # else nothing was tested
-    ensemble = ship_ensemble(members, 0.7, bend)
+    ensemble = ship_ensemble(members, 0.7, curvature)
     np.testing.assert_allclose(answers(ensemble, images), expected, atol=1e-5)
     proto = onnx_model(ensemble, "0")
     known = out_of_distribution.fit(np.log(mean), mean.argmax(axis=1), np.log(mean))
-    assert known is None or add_strangeness(proto, known, bent=bend > 0)
+    assert known is None or add_ood_score(proto, known, curved=curvature > 0)
     session = InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     found = session.run(["probabilities"], {"image": images})[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)

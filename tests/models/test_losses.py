@@ -31,14 +31,14 @@ def against_labels():
 
 def test_the_teacher_s_part_is_softened_and_scaled():
     expected = 0.3 * against_labels() - 0.7 * 9 * (SOFT * log_softmax(LOGITS / 3)).sum(axis=1)
-    loss = losses.build(RECIPE, taught=True)
+    loss = losses.build(RECIPE, distilled=True)
     found = loss.call(np.concatenate([ONE_HOT, SOFT], axis=1), LOGITS)
     assert np.allclose(keras.ops.convert_to_numpy(found), expected, atol=1e-5)
 
 
 def test_where_the_teacher_was_not_asked_labels_alone_count():
-    loss = losses.build(RECIPE, taught=True)
+    loss = losses.build(RECIPE, distilled=True)
     found = loss(np.concatenate([ONE_HOT, np.zeros_like(SOFT)], axis=1), LOGITS)
-    untaught = losses.build(RECIPE, taught=False)(ONE_HOT, LOGITS)
+    untaught = losses.build(RECIPE, distilled=False)(ONE_HOT, LOGITS)
     assert np.allclose(keras.ops.convert_to_numpy(found), against_labels().mean(), atol=1e-5)
     assert np.allclose(keras.ops.convert_to_numpy(untaught), against_labels().mean(), atol=1e-5)

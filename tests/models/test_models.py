@@ -67,8 +67,8 @@ def test_an_unknown_network_is_refused_with_the_near_name():
 
 
 def test_all_mistakes_in_options_are_told_at_once():
-    told = mistakes_of("classic", {"width": 3, "dropout": 1.0, "dense": ["16"], "widths": []})
-    assert told == (
+    described = mistakes_of("classic", {"width": 3, "dropout": 1.0, "dense": ["16"], "widths": []})
+    assert described == (
         "the recipe has mistakes:\n"
         "  model.options.dense: expected a valid integer, got ['16']\n"
         "  model.options.dropout: expected less than 1, got 1.0\n"

@@ -191,7 +191,7 @@ def other_pages(run, tmp_path_factory):
     write.write_audit(folder / "audit.html", audit, parts)
     second = trained(data, folder / "second-1", seed=1)[1]
     found = compare([first, second])
-    sides = compare_page.judged([first, second], found)
+    sides = compare_page.evaluated([first, second], found)
     return [
         folder / "audit.html",
         compare_page.write(folder, found, sides, data.test)["report"],

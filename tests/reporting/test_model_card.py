@@ -58,13 +58,13 @@ def test_a_card_tells_what_the_report_tells(tmp_path):
     assert f"**{value} % of 90 test images are answered right**" in card
     assert f"interval {low} to {high} %" in card
     assert f"| {100 * test.f1_macro.value:.1f} (" in card
-    for told in (
+    for described in (
         "5f" * 32,
         "tinylens train animals --recipe classic",
         "keras 3.15.1",
         "temperature",
     ):
-        assert told in card
+        assert described in card
     assert "onnxruntime.InferenceSession" not in card  # there is no model.onnx to use
 
 

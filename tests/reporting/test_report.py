@@ -88,8 +88,8 @@ def test_every_figure_of_every_part_is_in_the_table(plain):
 def test_how_it_was_trained_and_where_it_came_from_are_told(plain):
     _, html = plain
     words = Outline(html).words
-    for told in (
-        "The test part was opened once.",
+    for described in (
+        "The test split was opened once.",
         "Every choice, such as early stopping, best weights and temperature, was made on val.",
         "10 % of train was carved out as val, class by class, with split seed 0",
         "tinylens train animals --recipe classic",
@@ -101,13 +101,13 @@ def test_how_it_was_trained_and_where_it_came_from_are_told(plain):
         "learning_rate 0.001",
         "logits divided by a temperature of 1.310, which changed its log loss from 0.3100 to 0.29",
     ):
-        assert told in words
+        assert described in words
 
 
 def test_the_number_of_looks_at_test_is_told(tmp_path):
     looks = [{"time": f"2026-11-2{day}T00:00:00Z", "command": f"look {day}"} for day in (1, 2, 3)]
     _, html = report_of(tmp_path / "run", info={"test_opened": looks})
-    assert "The test part was opened 3 times." in Outline(html).words
+    assert "The test split was opened 3 times." in Outline(html).words
     assert "look 3" in html
 
 
@@ -195,7 +195,7 @@ def test_a_run_without_val_history_or_mistakes_has_a_report(tmp_path):
     words = Outline(html).words
     assert "100.0 % of the test images answered right" in words
     assert "No image of test was mistaken." in words
-    assert "There was no val part" in words
+    assert "There was no val split" in words
     assert "no temperature was fitted" in words
     assert 'id="mistakes"' not in html
     assert not (run.plots / "curves.png").exists()

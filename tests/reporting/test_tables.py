@@ -28,11 +28,11 @@ def lines_of(table, width=100):
 
 
 def test_overview_has_a_column_a_part_and_the_figures_with_intervals():
-    judged = evaluation_of()
-    lines = lines_of(tables.overview(judged))
+    evaluated = evaluation_of()
+    lines = lines_of(tables.overview(evaluated))
     assert lines[0].split() == ["train", "val", "test"]
     assert lines[2].split() == ["Images", "240", "60", "90"]
-    accuracy = judged.splits["test"].accuracy
+    accuracy = evaluated.splits["test"].accuracy
     value, low, high = (f"{100 * x:.1f}" for x in (accuracy.value, *accuracy.ci95))
     assert lines[3].startswith("Accuracy %")
     assert lines[3].endswith(f"{value} ({low}–{high})")
@@ -56,12 +56,12 @@ def test_sizes_has_a_row_a_network_and_a_dash_where_it_was_not_judged():
 
 
 def test_per_class_shows_each_class():
-    judged = evaluation_of()
-    lines = lines_of(tables.per_class(judged, "val"))
+    evaluated = evaluation_of()
+    lines = lines_of(tables.per_class(evaluated, "val"))
     assert lines[0].split() == [
         "Class", "(val)", "Precision", "%", "Recall", "%", "F1", "%", "Images",
     ]  # fmt: skip
-    owl = judged.splits["val"].per_class[2]
+    owl = evaluated.splits["val"].per_class[2]
     assert lines[4].split()[0] == "owl"
     assert f"{100 * owl.recall.value:.1f}" in lines[4]
     assert lines[4].split()[-1] == "20"
@@ -70,8 +70,8 @@ def test_per_class_shows_each_class():
 @pytest.mark.parametrize("width", [80, 100])
 def test_tables_fit_the_terminal_and_cut_no_figure(width):
     names = ("a name that is very long indeed", *(f"class {number}" for number in range(9)))
-    judged = evaluation_of(names, train=54_000, val=6000, test=10_000)
-    for table in (tables.overview(judged), tables.per_class(judged)):
+    evaluated = evaluation_of(names, train=54_000, val=6000, test=10_000)
+    for table in (tables.overview(evaluated), tables.per_class(evaluated)):
         lines = lines_of(table, width)
         assert max(map(len, lines)) <= width
         assert not [line for line in lines if "…" in line[19:]]

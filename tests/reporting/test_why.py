@@ -99,8 +99,8 @@ def test_leaks_are_told_where_an_audit_looked_for_them(run):
         Audit("animals", ("cat", "dog", "owl"), counts, (), False, (), twins, (), (), ())
     )
     lift = diagnose(run).parts.leaks.lift
-    told = "12 images of test occur in train or val, too; they lift the accuracy on test by "
-    assert told + f"{100 * lift.value:.1f} points".replace("-", "−") in words_of(run)
+    described = "12 images of test occur in train or val, too; they lift the accuracy on test by "
+    assert described + f"{100 * lift.value:.1f} points".replace("-", "−") in words_of(run)
 
 
 def test_a_curve_survives_its_way_through_the_folder(run, curve):

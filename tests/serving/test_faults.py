@@ -401,10 +401,10 @@ def test_the_server_says_that_it_is_not_ready_before_its_models_are(model):
             with contextlib.suppress(OSError):
                 pair = []
                 for path in ("/v2/health/live", "/v2/health/ready"):
-                    asked = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                    asked.request("GET", path)
-                    pair.append(asked.getresponse().status)
-                    asked.close()
+                    requested = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                    requested.request("GET", path)
+                    pair.append(requested.getresponse().status)
+                    requested.close()
                 statuses.append((pair[0], pair[1]))
             time.sleep(0.01)
 
@@ -464,13 +464,13 @@ def test_other_machines_are_not_served_without_a_token(model, words):
 def test_nothing_forges_a_line_of_the_log_and_no_secret_is_in_it(guarded):
     name = 'a\r\n{"status": 200}.png'
     body, kind = form((name.replace("\r\n", "%0D%0A"), png()))
-    asked = {"content_type": kind, "authorization": f"Bearer {TOKEN}"}
-    answer = guarded.ask("/predict?top=1", body, x_request_id="x" * 65, **asked)
+    requested = {"content_type": kind, "authorization": f"Bearer {TOKEN}"}
+    answer = guarded.ask("/predict?top=1", body, x_request_id="x" * 65, **requested)
     assert answer.status == 200
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]+-[0-9a-f]+", answer.headers["x-request-id"])
     guarded.ask("/a%0A%7B%22status%22:200%7D" + "b" * 500, authorization=f"Bearer {TOKEN}")
     named = guarded.ask(
-        "/predict", png(), x_request_id="mine-1.a_B", **asked | {"content_type": ""}
+        "/predict", png(), x_request_id="mine-1.a_B", **requested | {"content_type": ""}
     )
     assert (named.headers["x-request-id"], named.json["request_id"]) == ("mine-1.a_B",) * 2
     until(lambda: "mine-1.a_B" in guarded.errors)

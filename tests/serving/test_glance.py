@@ -47,5 +47,5 @@ def test_what_a_body_says_is_no_header():
 
 
 def test_a_question_and_a_lasting_connection_are_plain():
-    asked = request(b"Connection: keep-alive", line=b"POST /predict?top=3 HTTP/1.1")
-    assert glance.request_id(asked) == b""
+    requested = request(b"Connection: keep-alive", line=b"POST /predict?top=3 HTTP/1.1")
+    assert glance.request_id(requested) == b""

@@ -53,8 +53,8 @@ def test_overload_is_refused_quickly_and_over_soon(model, requests):
         normal = load(server, requests, 3, 16)
         assert set(normal) == {"200"}
         before = server.memory()
-        asked = 10 * normal["200"]["per_second"]
-        under = load(server, requests, 8, 600, asked)
+        requested = 10 * normal["200"]["per_second"]
+        under = load(server, requests, 8, 600, requested)
         assert set(under) == {"200", "503"}
         assert under["503"]["p99_ms"] < 500  # 100 where nothing else runs: benchmarks/serve.py
         again = load(server, requests, 3, 16)

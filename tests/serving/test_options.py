@@ -49,19 +49,19 @@ def test_models_are_called_as_their_runs_or_files_are(words, named):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "described"),
     [
         (["a b.onnx"], "cannot be called 'a b'"),
         (["a/model.onnx", "b/a"], "two models are called a"),
     ],
 )
-def test_names_that_cannot_be_are_told(words, told):
-    with pytest.raises(RecipeError, match=told):
+def test_names_that_cannot_be_are_told(words, described):
+    with pytest.raises(RecipeError, match=described):
         name_models(words)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "described"),
     [
         ({"host": "0.0.0.0"}, "there is no token"),
         ({"token": "short"}, "the token has 5 characters"),
@@ -69,8 +69,8 @@ def test_names_that_cannot_be_are_told(words, told):
         ({"workers": 0}, "expected at least 1"),
     ],
 )
-def test_options_that_cannot_be_are_told(changes, told):
-    with pytest.raises(RecipeError, match=told):
+def test_options_that_cannot_be_are_told(changes, described):
+    with pytest.raises(RecipeError, match=described):
         Options(MODELS, **changes)
 
 

@@ -6,7 +6,7 @@ from tinylens.serving.question import BadQuestion, Question, parse
 
 
 @pytest.mark.parametrize(
-    ("query", "asked"),
+    ("query", "requested"),
     [
         (b"", Question()),
         (b"top=1", Question(top=1)),
@@ -18,8 +18,8 @@ from tinylens.serving.question import BadQuestion, Question, parse
         (b"model=a.b-c_1", Question(model="a.b-c_1")),
     ],
 )
-def test_what_is_asked(query, asked):
-    assert parse(query) == asked
+def test_what_is_asked(query, requested):
+    assert parse(query) == requested
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,6 @@ def test_what_is_asked(query, asked):
     ],
 )
 def test_what_cannot_be_asked_is_told(query, words):
-    with pytest.raises(BadQuestion) as told:
+    with pytest.raises(BadQuestion) as described:
         parse(query)
-    assert words in str(told.value)
+    assert words in str(described.value)

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders_doctor import make_images, photo, reference
+from builders_input_checks import make_images, photo, reference
 from served import encoded, form, png, read_all, running, until
 from shipped import CLASS_NAMES, RULE, model_bytes, some_images
 from tinylens.data.images import ImageRule
 from tinylens.inference import drift
 from tinylens.inference.classifier import Classifier
 from tinylens.inference.occlusion import occlusion
-from tinylens.inference.selective_prediction import Deciding, Level
+from tinylens.inference.selective_prediction import Level, SelectivePrediction
 from tinylens.serving import shapes
 
 CLASSIFIER = Classifier.from_bytes(model_bytes(), "boots", threads=1)
@@ -48,7 +48,7 @@ def test_an_answer_is_that_of_the_classifier(server):
             "confidence": expected.confidence,
             "top": [{"label": label, "probability": value} for label, value in expected.top],
             "unknown": None,
-            "strangeness": None,
+            "ood_score": None,
             "findings": [],
             "seen": None,
             "look": None,
@@ -110,16 +110,16 @@ def test_what_the_model_saw_and_where_it_looked(server):
 def test_the_input_doctor_looks_where_it_is_asked_and_fixes_what_it_may(tmp_path):
     rule = ImageRule(28, 28, 1)
     path = tmp_path / "photos.onnx"
-    path.write_bytes(model_bytes(rule, doctor=reference()))
+    path.write_bytes(model_bytes(rule, input_checks=reference()))
     file = io.BytesIO()
     Image.fromarray(photo(make_images(1, seed=3)[0])).save(file, "PNG")
     classifier = Classifier.open(path)
     with running(path, "--workers", 1) as server:
         for query, fix in (("", None), ("&fix=", ""), ("&fix=all", "all")):
             [row] = server.ask(f"/predict?seen=true{query}", file.getvalue()).json["results"]
-            [told] = classifier.predict(file.getvalue(), fix=fix)
-            assert row["label"] == told.label
-            assert row["findings"] == told.to_json().get("findings", [])
+            [described] = classifier.predict(file.getvalue(), fix=fix)
+            assert row["label"] == described.label
+            assert row["findings"] == described.to_json().get("findings", [])
             seen = Image.open(io.BytesIO(base64.b64decode(row["seen"].partition(",")[2])))
             image = classifier.read(file.getvalue(), fix).image
             np.testing.assert_array_equal(np.asarray(seen), image[..., 0])
@@ -159,12 +159,12 @@ def test_a_name_and_a_type_that_lie_do_not_matter(server):
 
 
 def test_answers_that_are_none_say_why(tmp_path):
-    deciding = Deciding(levels=(Level(0.01, 0.999, 0.5),), max_error=0.01)
+    selective = SelectivePrediction(levels=(Level(0.01, 0.999, 0.5),), max_error=0.01)
     images = some_images(500, RULE, seed=4)
     confidence = CLASSIFIER.probabilities(images).max(axis=1)
     known = drift.reference(images, np.arange(500), confidence, "val")
     path = tmp_path / "unsure.onnx"
-    path.write_bytes(model_bytes(deciding=deciding, reference=known))
+    path.write_bytes(model_bytes(selective=selective, reference=known))
     with running(path, "--workers", 2) as server:
         [row] = server.ask("/predict", png()).json["results"]
         assert row["unknown"] == (
@@ -210,9 +210,9 @@ def test_requests_in_one_go_are_answered_in_their_order(server):
     body = png()
     head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: {}\r\n"
     head += "Content-Length: {}\r\n\r\n"
-    asked = b"".join(head.format(f"n{n}", len(body)).encode() + body for n in range(5))
+    requested = b"".join(head.format(f"n{n}", len(body)).encode() + body for n in range(5))
     last = b"GET /models HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: last\r\n"
-    said = server.raw(asked + last + b"Connection: close\r\n\r\n")
+    said = server.raw(requested + last + b"Connection: close\r\n\r\n")
     assert re.findall(rb"x-request-id: (\w+)", said) == [b"n0", b"n1", b"n2", b"n3", b"n4", b"last"]
     assert said.count(b"HTTP/1.1 200 OK") == 6
 
@@ -268,8 +268,8 @@ def test_the_open_inference_protocol(server):
     images = some_images(3, RULE, seed=11)
     for data in (images.tolist(), images.ravel().tolist()):
         tensor = {"name": "image", "shape": [3, 8, 6, 3], "datatype": "UINT8", "data": data}
-        asked = {"id": "x", "inputs": [tensor], "outputs": [{"name": "probabilities"}]}
-        answer = server.ask("/v2/models/boots/infer", json.dumps(asked).encode()).json
+        requested = {"id": "x", "inputs": [tensor], "outputs": [{"name": "probabilities"}]}
+        answer = server.ask("/v2/models/boots/infer", json.dumps(requested).encode()).json
         [output] = answer["outputs"]
         assert (answer["id"], answer["model_version"]) == ("x", metadata["versions"][0])
         assert output["shape"] == [3, 4]

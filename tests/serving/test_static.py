@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders_doctor import make_images, photo, reference
+from builders_input_checks import make_images, photo, reference
 from served import TOKEN, encoded, form, png, running, until
 from shipped import CLASS_NAMES, RULE, model_bytes
 from tinylens.data.images import ImageRule
@@ -58,14 +58,14 @@ def opened(browser, server, width=1280, scheme="light", refusals=(), **options):
     context.set_default_timeout(20_000)
     page = context.new_page()
     own = f"http://127.0.0.1:{server.port}/"
-    trouble, asked = [], []
+    trouble, requested = [], []
     page.on("console", lambda message: trouble.append(message.text))
     page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.goto(own)
     yield page
     context.close()
-    elsewhere = [url for url in asked if not url.startswith((own, "data:", f"blob:{own}"))]
+    elsewhere = [url for url in requested if not url.startswith((own, "data:", f"blob:{own}"))]
     assert elsewhere == []
     assert [words for words in trouble if not expected(words, refusals)] == []
 
@@ -112,7 +112,7 @@ def answered(page, name):
     page.locator("#answer[aria-busy=false] .label").wait_for()
 
 
-def told(page):
+def described(page):
     """The classes that are shown, with their percentages."""
     rows = page.locator(".bars li")
     return [
@@ -137,7 +137,7 @@ def test_a_chosen_image_is_answered_as_the_classifier_answers_it(browser, server
         choose(page, ("boot.png", png()))
         answered(page, "boot.png")
         assert text(page, LABEL) == found.label
-        assert told(page) == [(label, percent(share)) for label, share in found.top]
+        assert described(page) == [(label, percent(share)) for label, share in found.top]
         assert text(page, SAID) == f"{found.label}, {percent(found.confidence)} sure.".replace(
             "\u202f", " "
         )
@@ -307,7 +307,7 @@ STRANGE = {
     "confidence": 0.61,
     "top": [{"label": "bag", "probability": 0.61}, {"label": "coat", "probability": 0.39}],
     "unknown": "61.0 % sure, expected 90.0 %",
-    "strangeness": 0.97,
+    "ood_score": 0.97,
     "findings": [
         {"kind": "inverted", "message": "looks like a negative", "fixed": True},
         {"kind": "upscaled", "message": "was made larger", "fixed": False},
@@ -345,9 +345,9 @@ def test_an_unknown_image_and_its_findings_are_told(browser, server):
         assert page.evaluate("() => window.asked") is True
         assert page.locator(".figures figure").count() == 0  # of what was fixed nothing is at hand
         show(page, {**STRANGE, "findings": []})
-        assert page.locator(".doctor").count() == 0
+        assert page.locator(".input-checks").count() == 0
         show(page, {**STRANGE, "unknown": None, "findings": []}, fixing="null")
-        assert "Stranger to it than 97.0 % of ordinary images." in text(page, ".words")
+        assert "More unusual to it than 97.0 % of ordinary images." in text(page, ".words")
 
 
 @slow
@@ -367,7 +367,7 @@ def test_what_is_found_is_fixed_where_that_is_switched_on(browser, server):
 @slow
 def test_a_photo_is_made_as_its_model_was_trained_where_that_is_switched_on(browser, tmp_path):
     path = tmp_path / "photos.onnx"
-    path.write_bytes(model_bytes(ImageRule(28, 28, 1), doctor=reference()))
+    path.write_bytes(model_bytes(ImageRule(28, 28, 1), input_checks=reference()))
     body = encoded(photo(make_images(1, seed=3)[0]))
     found = {
         one.kind: one.message for one in Classifier.open(path).predict(body, fix="all")[0].findings
@@ -400,7 +400,7 @@ def test_words_of_a_image_are_no_markup(browser, server):
         top = [{"label": bad, "probability": 1.0}]
         show(page, {**STRANGE, "label": bad, "top": top, "unknown": None})
         assert text(page, LABEL) == bad
-        assert told(page) == [(bad, "100.0\u202f%")]
+        assert described(page) == [(bad, "100.0\u202f%")]
         choose(page, (bad, png()), ("b.png", png()))
         page.locator("#sheet[aria-busy=false]").wait_for()
         assert page.locator(".file").first.inner_text() == bad
@@ -662,7 +662,7 @@ def test_a_sheet_that_is_asked_again_asks_once_for_each_and_keeps_no_old_answer(
     browser, server, when
 ):
     with opened(browser, server) as page:
-        told, asked, count = page.evaluate(RESTARTED, when)
-    assert told == ["after"] * 10
-    assert asked == [f"{row}.txt" for row in range(10)]
+        described, requested, count = page.evaluate(RESTARTED, when)
+    assert described == ["after"] * 10
+    assert requested == [f"{row}.txt" for row in range(10)]
     assert count == "10 of 10 images"

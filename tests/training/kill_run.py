@@ -38,7 +38,7 @@ def main(out: str) -> None:
         Recipe(name="kill").override(OPTIONS),
         out=out,
         deterministic=True,
-        watcher=Telling(),
+        reporter=Telling(),
     )
 
 

@@ -37,14 +37,17 @@ SHAPES = {"classic": (28, 28, 1), "resnet20": (32, 32, 3), "whitened": (32, 32, 
 CHANGES = {
     "whitened": {
         "model.options": {"widths": [16, 32, 32]},
-        "train.early_scale": 0.75,
+        "train.progressive_resize_scale": 0.75,
         "optimizer.learning_rate": 6e-4,  # its head starts so small that less would not be seen
     }
 }
 WITHOUT = {  # what must make a difference, if the test is to notice that it is missing
     "classic": {"augmentation": {"augment": {}}, "dropout": {"model.options": {"dropout": 0.0}}},
     "resnet20": {"augmentation": {"augment": {}}},
-    "whitened": {"augmentation": {"augment": {}}, "smaller images": {"train.early_scale": 1.0}},
+    "whitened": {
+        "augmentation": {"augment": {}},
+        "smaller images": {"train.progressive_resize_scale": 1.0},
+    },
 }
 
 
@@ -58,7 +61,7 @@ def main(network: str, out: str) -> None:
 
 
 def train(recipe: Recipe, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[float]]:
-    """Return probabilities of the test part, and the loss of each epoch."""
+    """Return probabilities of the test split, and the loss of each epoch."""
     splits = tiny_splits(shape, num_classes=10, count=320)  # 10 steps an epoch
     trainer = compiling.build(splits, recipe, "float32")
     with tempfile.TemporaryDirectory() as folder:

@@ -122,9 +122,11 @@ def test_an_efficient_net_scales_as_its_weights_were_trained(tmp_path):
 def test_without_the_internet_it_says_which_file_to_bring(monkeypatch, tmp_path):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody answers there
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    with pytest.raises(ModelError, match=r"expected https://\S+v3_small\S+\.h5 to answer") as told:
+    with pytest.raises(
+        ModelError, match=r"expected https://\S+v3_small\S+\.h5 to answer"
+    ) as described:
         backbone.trained_application("MobileNetV3Small", None)
-    assert "--weights weights_mobilenet_v3_small_224_1.0_float_no_top" in str(told.value)
+    assert "--weights weights_mobilenet_v3_small_224_1.0_float_no_top" in str(described.value)
 
 
 def test_what_cannot_be_is_refused(tmp_path):
@@ -153,11 +155,11 @@ def test_it_is_probed_and_trained_on(tmp_path):
 
     data = Splits(**{name: told_apart(part) for name, part in bright.items()})
     application("MobileNetV3Small").save_weights(tmp_path / "some.weights.h5")
-    asked = {"backbone": "MobileNetV3Small", "weights": tmp_path / "some.weights.h5"}
+    requested = {"backbone": "MobileNetV3Small", "weights": tmp_path / "some.weights.h5"}
     changes = {"model.options.times": 2, "train.epochs": 2, "train.precision": "float32"}
     probe, run = (
         train(
-            data, "backbone", **asked, probe=only, out=tmp_path / name, report=False,
+            data, "backbone", **requested, probe=only, out=tmp_path / name, report=False,
             overrides=changes,
         )
         for name, only in (("probe", True), ("run", False))
@@ -168,4 +170,4 @@ def test_it_is_probed_and_trained_on(tmp_path):
     )
     assert run.evaluation.splits["test"].accuracy.value > 0.9
     assert run.recipe.model.options == {"architecture": "MobileNetV3Small", "times": 2}
-    assert train(data, "backbone", **asked, out=run.path, overrides=changes).path == run.path
+    assert train(data, "backbone", **requested, out=run.path, overrides=changes).path == run.path

@@ -93,17 +93,17 @@ def test_a_budget_has_no_room_for_trials(uneven):
 @pytest.mark.backend
 def test_auto_tries_all_tells_and_is_continued_without_trying_again(uneven, tmp_path, monkeypatch):
     changes = SMALL | {"train.balance": "auto"}
-    watcher = Teller()
-    run = tl.train(uneven, out=tmp_path / "run", overrides=changes, watcher=watcher)
+    reporter = Teller()
+    run = tl.train(uneven, out=tmp_path / "run", overrides=changes, reporter=reporter)
     record = run.info.balance
     assert [each["balance"] for each in record["trials"]] == list(choose_balance.CANDIDATES)
     assert record["images"] == 21 + 5 + 3 + len(uneven.val)
     assert run.recipe.train.balance == record["chosen"]
     assert run.info.seconds["balance"] == record["seconds"] > 0
     words = f"balance: {record['chosen']}, chosen among short trainings"
-    assert any(line.startswith(words) for line in watcher.lines)
+    assert any(line.startswith(words) for line in reporter.lines)
     assert words in run.report.read_text("utf-8")
-    assert sum(phase.startswith("trying out balance") for phase in watcher.phases) == 4
+    assert sum(phase.startswith("trying out balance") for phase in reporter.phases) == 4
 
     monkeypatch.setattr(choose_balance, "choose", lambda *_: pytest.fail("tried again"))
     info = run.info

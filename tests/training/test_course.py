@@ -7,39 +7,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinylens.recipe import TrainSection
-from tinylens.training.curriculum import SMALLEST_EARLY, Course
+from tinylens.training.curriculum import SMALLEST_EARLY, Curriculum
 
 SPECS = st.builds(
     TrainSection,
     epochs=st.integers(1, 60),
-    early_scale=st.floats(0.25, 1.0),
-    early_share=st.floats(0.0, 0.99),
-    hard_share=st.floats(0.05, 1.0),
-    hard_from=st.floats(0.0, 0.99),
+    progressive_resize_scale=st.floats(0.25, 1.0),
+    progressive_resize_fraction=st.floats(0.0, 0.99),
+    hard_example_fraction=st.floats(0.05, 1.0),
+    hard_examples_from=st.floats(0.0, 0.99),
     epoch_share=st.floats(0.05, 1.0),
 )
 
 
 @given(SPECS, st.integers(8, 96), st.integers(8, 96))
 def test_smaller_images_come_first_hard_ones_last_and_nothing_grows(spec, height, width):
-    course = Course(spec, (height, width))
-    early = [course.is_early(place) for place in range(spec.epochs)]
-    hard = [course.is_hard(place) for place in range(spec.epochs)]
+    curriculum = Curriculum(spec, (height, width))
+    early = [curriculum.is_early(place) for place in range(spec.epochs)]
+    hard = [curriculum.is_hard(place) for place in range(spec.epochs)]
     assert early == sorted(early, reverse=True)
     assert hard == sorted(hard)
     assert not hard[0]  # there are no losses to choose by yet
-    if course.early_size is not None:
+    if curriculum.progressive_size is not None:
         assert all(
             small <= side and small >= min(side, SMALLEST_EARLY)
-            for small, side in zip(course.early_size, (height, width), strict=True)
+            for small, side in zip(curriculum.progressive_size, (height, width), strict=True)
         )
-    assert all(0 < course.work(place) <= course.share(place) <= 1 for place in range(spec.epochs))
-    assert course.total_work() == pytest.approx(sum(map(course.work, range(spec.epochs))))
+    assert all(
+        0 < curriculum.work(place) <= curriculum.share(place) <= 1 for place in range(spec.epochs)
+    )
+    assert curriculum.total_work() == pytest.approx(sum(map(curriculum.work, range(spec.epochs))))
 
 
 # four epochs on small images, then six on half of the whole ones: 0.5625 and 0.5 passes each
-LONG = Course(
-    TrainSection(epochs=10, early_scale=0.75, early_share=0.4, hard_share=0.5, hard_from=0.4),
+LONG = Curriculum(
+    TrainSection(
+        epochs=10,
+        progressive_resize_scale=0.75,
+        progressive_resize_fraction=0.4,
+        hard_example_fraction=0.5,
+        hard_examples_from=0.4,
+    ),
     (32, 32),
 )
 
@@ -81,4 +89,6 @@ def test_small_images_say_less_of_whole_ones():
     ],
 )
 def test_small_images_are_not_made_smaller(size, scale, expected):
-    assert Course(TrainSection(early_scale=scale), size).early_size == expected
+    assert (
+        Curriculum(TrainSection(progressive_resize_scale=scale), size).progressive_size == expected
+    )

@@ -114,7 +114,9 @@ def test_a_student_learns_from_its_teacher_alone(trained, tmp_path, monkeypatch)
     assert data.class_names == NAMES
     wrong = dataclasses.replace(data.train, labels=(data.train.labels + 1) % 4)
     misled = Splits(wrong, data.val, data.test)
-    recipe = RECIPE.override({"distil.share": 1.0, "train.hard_share": 1.0, "train.epochs": 6})
+    recipe = RECIPE.override(
+        {"distil.share": 1.0, "train.hard_example_fraction": 1.0, "train.epochs": 6}
+    )
     out = tmp_path / "student"
     run = train(misled, recipe, teacher=trained, out=out)
     answers = Classifier.open(run.model).probabilities(data.test.images).argmax(axis=1)

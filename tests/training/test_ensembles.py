@@ -50,7 +50,9 @@ def test_an_ensemble_goes_on_and_answers_by_the_mean_of_its_members(data, tmp_pa
     assert np.array_equal(found.argmax(axis=1), mean.argmax(axis=1))
     assert np.allclose(run.predictions["test_probabilities"], found, atol=1e-4)
     assert classifier.class_names == NAMES and classifier.card.chosen_on == "val"
-    assert classifier.card.deciding.ordinary  # it tells strangers, as its members do
+    assert (
+        classifier.card.selective.ordinary
+    )  # it tells out-of-distribution images, as its members do
     _check_sizes(run, members)
     changed = run.model.stat().st_mtime_ns
     assert train_ensemble(*arguments).model.stat().st_mtime_ns == changed  # done: nothing is

@@ -30,8 +30,8 @@ TINY = Recipe.load("fast").override(
         "model.options": {"widths": [16, 32, 32]},
         "train.precision": "float32",
         "train.batch_size": 50,
-        "train.early_scale": 1.0,
-        "train.hard_share": 1.0,
+        "train.progressive_resize_scale": 1.0,
+        "train.hard_example_fraction": 1.0,
     }
 )
 LABELS = np.array(["a circle", "no circle"])

@@ -44,7 +44,7 @@ VARIANTS = {
         "optimizer.clip_norm": 1.0,
         "optimizer.warmup": 0.3,
     },
-    "sampling": {"train.balance": "sampling", "train.hard_share": 0.5},
+    "sampling": {"train.balance": "sampling", "train.hard_example_fraction": 0.5},
     "early stopping": {
         "train.best_weights": False,
         "train.early_stopping": 1,
@@ -85,9 +85,9 @@ def never():
     return False
 
 
-def fit(folder, splits, recipe, asked_to_stop=never, watcher=None):
+def fit(folder, splits, recipe, should_stop=never, reporter=None):
     trainer = compiling.build(splits, recipe, "float32")
-    state = loop.fit(trainer, Run(folder), watcher or ProgressReporter(), asked_to_stop)
+    state = loop.fit(trainer, Run(folder), reporter or ProgressReporter(), should_stop)
     return trainer, state
 
 
@@ -109,7 +109,7 @@ class Finished:
     weights: list[np.ndarray]
     state: loop.State
 
-    def fit(self, folder, asked_to_stop=never, watcher=None):
+    def fit(self, folder, should_stop=never, reporter=None):
         """Train in `folder` with the built trainer, whose variables hold an earlier training's.
 
         Whatever a checkpoint leaves out is therefore wrong, as it is in a new process.
@@ -117,7 +117,7 @@ class Finished:
         run = Run(folder)
         if run.read_checkpoint() is None:
             run.write_checkpoint(self.start, asdict(loop.State()))
-        return loop.fit(self.trainer, run, watcher or ProgressReporter(), asked_to_stop)
+        return loop.fit(self.trainer, run, reporter or ProgressReporter(), should_stop)
 
     def logits(self, part):
         """Logits of the finished network for the images of a part."""
@@ -216,14 +216,14 @@ def test_a_finished_training_is_not_trained_again(finished, tmp_path):
 
 
 def test_watcher_and_history_are_told_of_every_step_and_epoch(finished, tmp_path):
-    watcher = Recorder()
-    state = finished("plain").fit(tmp_path, watcher=watcher)
-    assert [(p.epoch, p.step) for p in watcher.progress] == [
+    reporter = Recorder()
+    state = finished("plain").fit(tmp_path, reporter=reporter)
+    assert [(p.epoch, p.step) for p in reporter.progress] == [
         (epoch, step) for epoch in range(3) for step in range(1, STEPS + 1)
     ]
-    assert {(p.epochs, p.steps) for p in watcher.progress} == {(3, STEPS)}
-    assert watcher.rows == state.history == Run(tmp_path).history
-    assert list(watcher.rows[0]) == [
+    assert {(p.epochs, p.steps) for p in reporter.progress} == {(3, STEPS)}
+    assert reporter.rows == state.history == Run(tmp_path).history
+    assert list(reporter.rows[0]) == [
         "epoch",
         "learning_rate",
         "loss",
@@ -233,9 +233,9 @@ def test_watcher_and_history_are_told_of_every_step_and_epoch(finished, tmp_path
         "images_per_second",
         "seconds",
     ]
-    assert watcher.rows[-1]["learning_rate"] == pytest.approx(0, abs=1e-8)
-    last = watcher.progress[-1]
-    assert watcher.rows[-1]["loss"] == pytest.approx(last.loss)
+    assert reporter.rows[-1]["learning_rate"] == pytest.approx(0, abs=1e-8)
+    last = reporter.progress[-1]
+    assert reporter.rows[-1]["loss"] == pytest.approx(last.loss)
 
 
 def test_val_figures_are_those_of_the_network_in_inference(finished, splits):
@@ -340,11 +340,12 @@ def test_a_loss_that_is_no_number_stops_with_step_and_rate(tmp_path, splits):
     poison_checkpoint(Run(tmp_path), trainer, kernel)
     with pytest.raises(TrainingDiverged) as caught:
         fit(tmp_path, splits, recipe)
-    told = str(caught.value)
+    described = str(caught.value)
     assert (
-        f"the loss stopped being a number by step {STEPS + 3} (epoch 2, learning rate 10)" in told
+        f"the loss stopped being a number by step {STEPS + 3} (epoch 2, learning rate 10)"
+        in described
     )
-    assert "--set optimizer.learning_rate=1" in told
+    assert "--set optimizer.learning_rate=1" in described
 
 
 def poison_checkpoint(run, trainer, variable):
@@ -433,8 +434,8 @@ EARLY = {
     "optimizer.name": "muon",
     "optimizer.learning_rate": 0.1,
     "train.epochs": 4,
-    "train.early_scale": 0.8,
-    "train.hard_share": 0.5,
+    "train.progressive_resize_scale": 0.8,
+    "train.hard_example_fraction": 0.5,
 }
 
 
@@ -457,14 +458,16 @@ def test_smaller_images_first_and_hard_ones_last_resume_to_the_same_weights(tmp_
 
 def test_smaller_images_share_the_weights_and_the_data_of_whole_ones():
     trainer = compiling.build(tiny_splits((30, 30, 1)), RECIPE.override(EARLY), "float32")
-    early = {id(variable) for variable in trainer.early_model.variables}
+    early = {id(variable) for variable in trainer.progressive_model.variables}
     assert early == {id(variable) for variable in trainer.model.variables}
-    assert trainer.early_model.optimizer is trainer.model.optimizer
-    sizes = [layer.size for layer in trainer.early_model.layers if hasattr(layer, "spec")]
+    assert trainer.progressive_model.optimizer is trainer.model.optimizer
+    sizes = [layer.size for layer in trainer.progressive_model.layers if hasattr(layer, "spec")]
     assert sizes == [(24, 24)]
 
 
 def test_a_network_for_one_size_is_refused_for_smaller_images():
-    recipe = RECIPE.override({"train.early_scale": 0.8})
-    with pytest.raises(RecipeError, match=r"train\.early_scale: the network classic fits"):
+    recipe = RECIPE.override({"train.progressive_resize_scale": 0.8})
+    with pytest.raises(
+        RecipeError, match=r"train\.progressive_resize_scale: the network classic fits"
+    ):
         compiling.build(tiny_splits((30, 30, 1)), recipe, "float32")

@@ -67,7 +67,7 @@ def test_killed_runs_end_with_the_weights_of_one_that_was_left_alone(tmp_path, a
     dice.shuffle(moments)
     out, runs = tmp_path / "killed-1", 1
     amid_a_write: set[str] = set()
-    told: list[str] = []
+    described: list[str] = []
     for moment in moments:
         while not kill_at(
             moment, start(out), out, dice, alone.seconds
@@ -77,16 +77,16 @@ def test_killed_runs_end_with_the_weights_of_one_that_was_left_alone(tmp_path, a
             out = tmp_path / f"killed-{runs}"
         left = leftovers_of_a_write(out)
         amid_a_write.update(left)
-        told.append(f"killed {moment}, run {runs}: {describe(out)}; left over: {left}")
+        described.append(f"killed {moment}, run {runs}: {describe(out)}; left over: {left}")
         assert_every_file_is_whole(out)
     finish(out)
     assert same(weights(out), alone.weights)
     assert Run(out).info.state == "done"
     assert not leftovers_of_a_write(out)
-    told.append(
+    described.append(
         f"{KILLS} kills in {runs} runs, {len(amid_a_write)} amid a write; all weights equal"
     )
-    sys.stdout.write("\n".join(["", *told, ""]))
+    sys.stdout.write("\n".join(["", *described, ""]))
 
 
 def finish(out: Path) -> None:

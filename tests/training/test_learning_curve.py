@@ -83,19 +83,19 @@ class Told(ProgressReporter):
         self.lines.append(line)
 
 
-def trained(run, train, trainer, watcher=None, settings=None):
-    recipe, watcher = Recipe.load("fast"), watcher or ProgressReporter()
-    return train_sizes(run, train, recipe, SIZES, settings or {"data": "a"}, trainer, watcher)
+def trained(run, train, trainer, reporter=None, settings=None):
+    recipe, reporter = Recipe.load("fast"), reporter or ProgressReporter()
+    return train_sizes(run, train, recipe, SIZES, settings or {"data": "a"}, trainer, reporter)
 
 
 def test_every_size_is_trained_with_every_seed_on_parts_of_train(tmp_path):
-    run, train, trainer, told = (
+    run, train, trainer, described = (
         make_run(tmp_path),
         tiny_splits((12, 12, 1)).train,
         Trained(),
         Told(),
     )
-    wrong = trained(run, train, trainer, told)
+    wrong = trained(run, train, trainer, described)
     assert wrong.shape == (4, SEEDS, 100)
     assert wrong.sum(axis=2).tolist() == [[10, 11, 12], [5, 6, 7], [2, 3, 4], [1, 2, 3]]
     assert [len(part) for part, _, _ in trainer.calls] == [8] * 3 + [16] * 3 + [32] * 3 + [64] * 3
@@ -103,7 +103,7 @@ def test_every_size_is_trained_with_every_seed_on_parts_of_train(tmp_path):
     assert [each.seed for each in recipes] == [0, 1, 2] * 4
     assert [each.epochs for each in recipes[::3]] == [9, 6, 5, 3]
     assert recipes[0].epochs * recipes[0].epoch_share == pytest.approx(3 * 8**0.5)
-    assert told.lines[3] == "training 4 of 12: 16 images, seed 0: 5.00 % wrong on val"
+    assert described.lines[3] == "training 4 of 12: 16 images, seed 0: 5.00 % wrong on val"
 
 
 def test_a_curve_that_was_stopped_goes_on_and_comes_to_the_same(tmp_path):
@@ -141,7 +141,7 @@ def test_the_curve_holds_what_was_measured_and_says_what_twice_the_data_would_gi
 
 def test_errors_that_are_no_power_law_and_a_small_val_are_owned_up_to():
     sizes = [Size(n, 0, 3) for n in (100, 200, 400, 800)]
-    wrong = simulated((0.05, 0.08, 0.15, 0.25), np.random.default_rng(0), judged=900)
+    wrong = simulated((0.05, 0.08, 0.15, 0.25), np.random.default_rng(0), evaluated=900)
     curve = assemble(sizes, wrong)
     assert curve.doubled.value is None
     assert curve.fitted == ()
@@ -151,7 +151,9 @@ def test_errors_that_are_no_power_law_and_a_small_val_are_owned_up_to():
 
 def test_without_val_there_is_nothing_to_judge_on(tmp_path):
     splits = tiny_splits((12, 12, 1))
-    with pytest.raises(DataError, match=r"test stays sealed, and there is no val part; train with"):
+    with pytest.raises(
+        DataError, match=r"test stays sealed, and there is no val split; train with"
+    ):
         learning_curve.measure(make_run(tmp_path), Splits(splits.train, None, splits.test))
 
 

@@ -52,15 +52,15 @@ class Calls(ProgressReporter):
     """Notes after how many steps of an epoch it was told."""
 
     def __init__(self):
-        self.told = []
+        self.described = []
 
     def step(self, progress):
-        self.told.append((progress.epoch, progress.step))
+        self.described.append((progress.epoch, progress.step))
 
 
-def trained(recipe, shape, folder, watcher=None, asked_to_stop=lambda: False):
+def trained(recipe, shape, folder, reporter=None, should_stop=lambda: False):
     trainer = compiling.build(tiny_splits(shape), recipe, "float32")
-    state = fit(trainer, Run(folder), watcher or ProgressReporter(), asked_to_stop)
+    state = fit(trainer, Run(folder), reporter or ProgressReporter(), should_stop)
     return trainer, state
 
 
@@ -99,7 +99,7 @@ def test_weights_and_history_are_those_of_fit(by_steps, tmp_path):
 def test_stopped_within_an_epoch_it_goes_on_to_the_same_weights(by_steps, tmp_path, monkeypatch):
     monkeypatch.setattr(many_steps, "SECONDS_A_CALL", 0)
     left = iter(range(STEPS + 1))  # in the second epoch
-    _, state = trained(*by_steps[:2], tmp_path, asked_to_stop=lambda: next(left, None) is None)
+    _, state = trained(*by_steps[:2], tmp_path, should_stop=lambda: next(left, None) is None)
     assert (state.epoch, state.step, state.finished) == (1, 2, False)
     trainer, state = trained(*by_steps[:2], tmp_path)
     assert_the_same(trainer, state, by_steps)
@@ -107,9 +107,9 @@ def test_stopped_within_an_epoch_it_goes_on_to_the_same_weights(by_steps, tmp_pa
 
 @pytest.mark.usefixtures("_in_few_calls")
 def test_after_two_calls_of_a_step_the_rest_of_an_epoch_is_one_call(tmp_path):
-    watcher = Calls()
-    trained(CLASSIC, (12, 12, 1), tmp_path, watcher)
-    assert watcher.told == [(0, 1), (0, 2), (0, STEPS), (1, STEPS)]
+    reporter = Calls()
+    trained(CLASSIC, (12, 12, 1), tmp_path, reporter)
+    assert reporter.described == [(0, 1), (0, 2), (0, STEPS), (1, STEPS)]
 
 
 @pytest.mark.usefixtures("_in_few_calls")

@@ -44,8 +44,8 @@ def on_every_backend(script: Path, given: str, out: Path) -> dict[str, dict[str,
         for backend in BACKENDS
     }
     for backend, process in started.items():
-        _, told = process.communicate(timeout=300)
-        assert process.returncode == 0, f"{backend}: {told}"
+        _, described = process.communicate(timeout=300)
+        assert process.returncode == 0, f"{backend}: {described}"
     return {backend: dict(np.load(out / f"{backend}.npz")) for backend in BACKENDS}
 
 
@@ -72,8 +72,8 @@ def test_every_backend_sees_a_class_in_the_same_places(tmp_path):
     shape = NetworkShape((32, 32, 3), 10, (120.0,) * 3, (60.0,) * 3, sample=splits.train.images)
     path = tmp_path / "model.keras"
     files = {}
-    for name, views in (("classic", 1), ("resnet20", 2), ("whitened", 6)):
-        ship(build_network(name, shape, {}), views=views).save(path)
+    for name, tta_views in (("classic", 1), ("resnet20", 2), ("whitened", 6)):
+        ship(build_network(name, shape, {}), tta_views=tta_views).save(path)
         files[name] = np.frombuffer(path.read_bytes(), np.uint8)
     labels = np.arange(120) % 10
     np.savez(tmp_path / "in.npz", images=images, labels=labels, **files)

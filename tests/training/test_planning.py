@@ -22,7 +22,7 @@ from tinylens.training.time_budget import Pace
 from tinylens.training.train import train
 
 FAST = Recipe.load("fast")
-PLAIN = FAST.override({"train.hard_share": 1.0})  # every epoch sees every image
+PLAIN = FAST.override({"train.hard_example_fraction": 1.0})  # every epoch sees every image
 
 
 class Listener(ProgressReporter):
@@ -47,7 +47,8 @@ def fitted(splits, seconds):
 
 def test_a_plan_fills_the_time_that_is_left(splits):
     made = fitted(splits, 20.0)
-    # 600 images of val, 600 of train, test twice, strangers, at 0.1 ms; then two compilations
+    # 600 images of val, 600 of train, test twice, out-of-distribution images, at 0.1 ms; then two
+    # compilations
     finish = (2400 + out_of_distribution.MOST_SHOWN) * 1e-4 + 1.5 * time_budget.REPORT_SECONDS
     assert made.finish_seconds == pytest.approx(finish)
     assert made.seconds == pytest.approx(20.0)
@@ -123,13 +124,13 @@ SMALL = FAST.override(
         "train.epochs": 6,
         "train.batch_size": 20,
         "train.val_every": 1,
-        "train.hard_share": 1.0,
+        "train.hard_example_fraction": 1.0,
     }
 )
 
 
 class Slow(ProgressReporter):
-    """A watcher that makes every step take longer than it should."""
+    """A reporter that makes every step take longer than it should."""
 
     def __init__(self, seconds):
         self.seconds = seconds
@@ -148,15 +149,15 @@ def test_epochs_without_time_are_dropped_and_the_rate_still_falls_to_its_end(tmp
     trainer = compiling.build(splits, SMALL, "float32")
     fit(trainer, Run(tmp_path / "warm"), ProgressReporter(), lambda: False)  # nothing to compile
     trainer.model.optimizer.iterations.assign(0)
-    watcher = Slow(0.2)  # 10 steps an epoch: 2 seconds and a little more
+    reporter = Slow(0.2)  # 10 steps an epoch: 2 seconds and a little more
     deadline = time.monotonic() + 8.5
-    state = fit(trainer, Run(tmp_path / "cut"), watcher, lambda: False, deadline)
+    state = fit(trainer, Run(tmp_path / "cut"), reporter, lambda: False, deadline)
     assert time.monotonic() < deadline + 3  # the last look at val, on a busy machine
     assert state.finished
     assert state.epoch + state.dropped == 6
     assert 2 <= state.dropped <= 5
     assert len(state.history) == state.epoch
-    assert "epochs left are dropped" in watcher.said[0]
+    assert "epochs left are dropped" in reporter.said[0]
     assert state.history[-1]["learning_rate"] == pytest.approx(0.0, abs=1e-6)
 
 
@@ -176,7 +177,7 @@ def test_a_training_with_a_budget_ends_within_it(tmp_path):
     splits = tiny_splits((16, 16, 1), count=2_000)
     listener = Listener()
     begun = time.monotonic()
-    run = train(splits, "fast", out=tmp_path / "run", budget=60, watcher=listener)
+    run = train(splits, "fast", out=tmp_path / "run", budget=60, reporter=listener)
     assert time.monotonic() - begun < 60
     assert run.info.plan["budget"] == 60
     assert run.info.plan["seconds"] <= 60

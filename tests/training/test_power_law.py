@@ -11,10 +11,10 @@ from tinylens.training.learning_curve import fit, measure_noise
 LAWS = [(b, floor) for b in (0.1, 0.2, 0.35, 0.5) for floor in (0.0, 0.3, 0.6)]
 
 
-def exact(errors, judged=100_000, seeds=3):
+def exact(errors, evaluated=100_000, seeds=3):
     """Mistakes of which there are as many as the errors say, the same ones for every seed."""
-    counts = np.rint(np.array(errors) * judged).astype(int)
-    wrong = np.arange(judged) < counts[:, None]
+    counts = np.rint(np.array(errors) * evaluated).astype(int)
+    wrong = np.arange(evaluated) < counts[:, None]
     return np.repeat(wrong[:, None, :], seeds, axis=1)
 
 
@@ -40,8 +40,8 @@ def test_the_gain_is_that_of_the_law_and_its_value_the_middle_of_its_interval():
 
 def test_more_images_to_judge_on_say_it_more_exactly():
     widths = []
-    for judged in (500, 5_000):
-        wrong = simulated(errors_of(0.3, 0.2, 0.2), np.random.default_rng(1), judged=judged)
+    for evaluated in (500, 5_000):
+        wrong = simulated(errors_of(0.3, 0.2, 0.2), np.random.default_rng(1), evaluated=evaluated)
         low, high = fit(SIZES, wrong).gain(2 * SIZES[-1]).ci95
         widths.append(high - low)
     assert widths[1] < 0.6 * widths[0]
@@ -62,18 +62,18 @@ def test_without_a_mistake_nothing_is_to_be_gained():
 def test_noise_is_what_repeated_series_show():
     """Of 800 series with other seeds and other images: the covariance of their errors."""
     random, errors = np.random.default_rng(0), errors_of(0.3, 0.2, 0.1)
-    series = [simulated(errors, random, judged=2_000, spread=0.15) for _ in range(800)]
+    series = [simulated(errors, random, evaluated=2_000, spread=0.15) for _ in range(800)]
     measured = np.array([measure_noise(wrong).errors for wrong in series])
-    told = np.mean([measure_noise(wrong).covariance for wrong in series], axis=0)
+    described = np.mean([measure_noise(wrong).covariance for wrong in series], axis=0)
     seen = np.cov(measured.T)
-    assert np.diag(told) == pytest.approx(np.diag(seen), rel=0.2)
-    assert told[0, 3] == pytest.approx(seen[0, 3], rel=0.25)
+    assert np.diag(described) == pytest.approx(np.diag(seen), rel=0.2)
+    assert described[0, 3] == pytest.approx(seen[0, 3], rel=0.25)
     assert measure_noise(series[0]).freedom == 8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("last", "judged", "spread"), [(0.08, 6_000, 0.02), (0.2, 1_000, 0.03)])
-def test_the_interval_of_the_gain_holds_the_truth_95_times_of_100(last, judged, spread):
+@pytest.mark.parametrize(("last", "evaluated", "spread"), [(0.08, 6_000, 0.02), (0.2, 1_000, 0.03)])
+def test_the_interval_of_the_gain_holds_the_truth_95_times_of_100(last, evaluated, spread):
     held, rejected = [], 0
     for exponent, floor in LAWS:
         random = np.random.default_rng(int(100 * exponent + 1000 * floor))
@@ -81,7 +81,7 @@ def test_the_interval_of_the_gain_holds_the_truth_95_times_of_100(last, judged, 
         inside = 0
         for _ in range(200):
             errors = errors_of(exponent, floor, last)
-            law = fit(SIZES, simulated(errors, random, judged=judged, spread=spread))
+            law = fit(SIZES, simulated(errors, random, evaluated=evaluated, spread=spread))
             low, high = law.gain(2 * SIZES[-1]).ci95
             inside += low <= truth <= high
             rejected += not law.holds

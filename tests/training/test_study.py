@@ -80,8 +80,8 @@ def test_what_was_in_flight_is_ended_by_its_record_or_asked_again(tmp_path):
     again = open_study(folder, seed=0)
     states = [trial.state for trial in again.trials]
     assert states == [TrialState.FAIL, TrialState.COMPLETE, *2 * [TrialState.WAITING]]
-    asked = next_trial(again)
-    assert asked.suggest_float("rate", 0, 1) == 0.25 and asked.user_attrs[DEFAULT]
+    requested = next_trial(again)
+    assert requested.suggest_float("rate", 0, 1) == 0.25 and requested.user_attrs[DEFAULT]
     assert next_trial(again).suggest_float("rate", 0, 1) == 0.75
 
 

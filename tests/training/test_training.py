@@ -58,7 +58,7 @@ def figures_of_scikit_learn(probabilities: np.ndarray, labels: np.ndarray) -> di
 
 
 def test_the_file_knows_what_its_training_images_are_like(run: tl.Run, splits: tl.Splits) -> None:
-    assert tl.Classifier.open(run.model).card.doctor == study(splits.train.images)
+    assert tl.Classifier.open(run.model).card.input_checks == study(splits.train.images)
 
 
 @pytest.mark.backend
@@ -97,18 +97,21 @@ def test_the_file_keeps_what_ordinary_images_look_like(run: tl.Run, splits: tl.S
 
 
 def test_strangers_are_judged_and_the_file_tells_them(run: tl.Run, splits: tl.Splits) -> None:
-    judged = run.evaluation.strangers
-    assert [kind.name for kind in judged][:2] == ["noise", "its own images, cut up and scrambled"]
+    evaluated = run.evaluation.ood
+    assert [kind.name for kind in evaluated][:2] == [
+        "noise",
+        "its own images, cut up and scrambled",
+    ]
     classifier = tl.Classifier.open(run.model)
-    known = classifier.card.deciding
+    known = classifier.card.selective
     assert known.ordinary == tuple(sorted(known.ordinary)) and known.refused is None
-    noise = dict(out_of_distribution.strangers(splits.test.images, splits.class_names))["noise"]
-    _, theirs = classifier.judged(noise)
-    _, ours = classifier.judged(splits.test.images)
+    noise = dict(out_of_distribution.ood(splits.test.images, splits.class_names))["noise"]
+    _, theirs = classifier.evaluated(noise)
+    _, ours = classifier.evaluated(splits.test.images)
     area = out_of_distribution.area(ours.astype(np.float64), theirs.astype(np.float64))
-    assert judged[0].roc_auc.value == pytest.approx(area.value, abs=1e-3)
-    refused = (theirs > known.strangest(0.01)).mean()
-    assert judged[0].refused.value == pytest.approx(refused, abs=4e-3)
+    assert evaluated[0].roc_auc.value == pytest.approx(area.value, abs=1e-3)
+    refused = (theirs > known.ood_limit(0.01)).mean()
+    assert evaluated[0].refused.value == pytest.approx(refused, abs=4e-3)
 
 
 def test_a_model_that_is_to_refuse_strangers_needs_a_val_part(splits, tmp_path) -> None:
@@ -170,7 +173,7 @@ def test_a_rate_of_errors_is_kept_by_what_ships(tmp_path: Path) -> None:
     large = tiny_splits(count=600)
     changes = {**SMALL, "train.epochs": 12, "answer.max_error": 0.15}
     run = tl.train(large, out=tmp_path / "run", overrides=changes)
-    known = tl.Classifier.open(run.model).card.deciding
+    known = tl.Classifier.open(run.model).card.selective
     assert known.max_error == 0.15
     levels = {level.max_error: level for level in run.evaluation.calibration.levels}
     sure = run.predictions["test_probabilities"].max(axis=1) >= known.level().threshold
@@ -183,9 +186,9 @@ def test_a_rate_of_errors_is_kept_by_what_ships(tmp_path: Path) -> None:
 def test_a_rate_of_errors_that_cannot_be_kept_is_told(splits: tl.Splits, tmp_path: Path) -> None:
     run = tl.train(splits, out=tmp_path / "run", overrides={**SMALL, "answer.max_error": 0.001})
     assert any("keeps the error at 0.1 %" in note for note in run.info.notes)
-    assert tl.Classifier.open(run.model).card.deciding.max_error is None
+    assert tl.Classifier.open(run.model).card.selective.max_error is None
     bare = tl.Splits(splits.train, None, splits.test)
-    with pytest.raises(RecipeError, match="there is no val part; train with --val"):
+    with pytest.raises(RecipeError, match="there is no val split; train with --val"):
         tl.train(bare, out=tmp_path / "bare", overrides={**SMALL, "answer.max_error": 0.1})
 
 
@@ -201,7 +204,7 @@ def test_views_a_part_of_train_and_fewer_looks_at_val_are_as_the_recipe_says(
     changes = {
         "model.name": "whitened",
         "model.options": {"widths": [8, 8]},
-        "model.views": 2,
+        "model.tta_views": 2,
         "train.score_train": 20,
         "train.val_every": 2,
         "train.epochs": 3,

@@ -51,7 +51,7 @@ def test_the_body_of_every_network_is_kept_by_a_probe(name, tmp_path):
     }
     network = {"model.name": name, "model.options": options[name]}
     loaded = Recipe.load("fast" if name == "whitened" else "classic")
-    recipe = loaded.override(CHANGES | network | {"train.hard_share": 1.0})
+    recipe = loaded.override(CHANGES | network | {"train.hard_example_fraction": 1.0})
     source = train(tiny_splits((16, 16, 3), 4, 120), recipe, out=tmp_path / "s", report=False)
     run = train(
         other_classes(), recipe, source=source, probe=True, out=tmp_path / "p", report=False
@@ -152,7 +152,7 @@ def test_each_variable_moves_at_its_own_rate(kind):
 @pytest.mark.slow
 def test_a_body_is_trained_on_the_same_after_a_stop(trained, tmp_path):
     data = other_classes()
-    changes = CHANGES | {"transfer.rate": 0.5, "train.hard_share": 1.0}
+    changes = CHANGES | {"transfer.rate": 0.5, "train.hard_example_fraction": 1.0}
     whole = train(data, "fast", overrides=changes, source=trained, out=tmp_path / "a", report=False)
     out = tmp_path / "b"
 
@@ -169,7 +169,7 @@ def test_a_body_is_trained_on_the_same_after_a_stop(trained, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train(
-            data, "fast", overrides=changes, source=trained, out=out, report=False, watcher=Stops()
+            data, "fast", overrides=changes, source=trained, out=out, report=False, reporter=Stops()
         )
     assert Run(out).info.state == "running"
     again = train(data, "fast", overrides=changes, source=trained, out=out, report=False)
@@ -233,7 +233,14 @@ def test_every_member_of_a_series_starts_from_the_body(
     type_in, trained, folder_of_others, tmp_path, series, members
 ):
     words = ("train", folder_of_others, "--from", trained.path, series, members)
-    changes = ("--epochs", 1, "--set", "train.batch_size=40", "--set", "train.hard_share=1.0")
+    changes = (
+        "--epochs",
+        1,
+        "--set",
+        "train.batch_size=40",
+        "--set",
+        "train.hard_example_fraction=1.0",
+    )
     code, _, err = type_in(*words, *changes, "--out", tmp_path / "several")
     assert code == 0, err
     runs = [Run(path.parent) for path in (tmp_path / "several").rglob("*/run.json")]

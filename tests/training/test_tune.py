@@ -75,8 +75,8 @@ def states(folder: Path) -> list[str]:
 
 def children(process: subprocess.Popen[str]) -> list[int]:
     """Return the processes that a search has started, and those that these have."""
-    asked = ["ps", "-eo", "pid=,ppid="]
-    listed = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    requested = ["ps", "-eo", "pid=,ppid="]
+    listed = subprocess.run(requested, capture_output=True, text=True, check=True).stdout
     parents = [tuple(map(int, line.split())) for line in listed.splitlines()]
     found = [process.pid]
     for pid in found:  # which grows on the way

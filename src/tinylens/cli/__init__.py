@@ -64,8 +64,8 @@ def main() -> None:
         sys.exit(1)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"tinylens {tinylens.__version__}")
         raise typer.Exit
 

@@ -130,7 +130,7 @@ def _train_folds(
     from tinylens.training import series as repeats
     from tinylens.training.train import train
 
-    with on_terminal() as watcher:
+    with on_terminal() as reporter:
 
         def train_into(data: Splits, recipe: Recipe, folder: Path) -> Run:
             return train(
@@ -139,7 +139,7 @@ def _train_folds(
                 out=folder,
                 backend=backend,
                 command=frame.command_line(),
-                watcher=watcher,
+                reporter=reporter,
             )
 
         pool = repeats.pool_of(parts["train"], parts.get("val"))

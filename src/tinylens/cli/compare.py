@@ -46,8 +46,8 @@ def compare(
     test, note = _images(runs[0], data, data_dir)
     beside = "-vs-".join(run.path.resolve().name for run in runs)[:LONGEST_NAME]
     folder = out or runs[0].path.parent / f"compare-{beside}"
-    judged = compare_page.judged(runs, found)
-    written = compare_page.write(folder, found, judged, test)
+    evaluated = compare_page.evaluated(runs, found)
+    written = compare_page.write(folder, found, evaluated, test)
     if as_json:
         paths = {name: str(path) for name, path in written.items()}
         frame.print_json({**found.to_json(), "files": paths, "notes": [note] if note else []})
@@ -59,7 +59,7 @@ def compare(
 
 
 def _images(run: Run, data: str | None, data_dir: Path | None) -> tuple[Dataset | None, str]:
-    """Return the test part and "", or None and why its images cannot be shown."""
+    """Return the test split and "", or None and why its images cannot be shown."""
     from tinylens.data.load import reopen
 
     try:

@@ -37,7 +37,7 @@ def train_networks(
     count: int | None,
     out: Path | None,
     train_into: Callable[[Splits, Recipe, Path | None], Run],
-    watcher: ProgressReporter,
+    reporter: ProgressReporter,
 ) -> Run:
     """Train one network, or an ensemble of `count`, into `out` or a folder of its own."""
     if count is None:
@@ -48,7 +48,7 @@ def train_networks(
 
     stem = f"{files.slug(data.source)}-{recipe.name}-ensemble"
     folder = out or ensembles.next_folder(RUNS, stem)
-    return ensembles.train_ensemble(data, recipe, count, folder, train_into, watcher)
+    return ensembles.train_ensemble(data, recipe, count, folder, train_into, reporter)
 
 
 def sizes_of(run: Run, teacher: Path | None) -> list[NetworkSize]:

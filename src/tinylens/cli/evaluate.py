@@ -47,7 +47,7 @@ def evaluate(
         evaluate_module.record_look(run, frame.command_line())
     scores = evaluate_module.evaluate(classifier.probabilities, data)
     card = classifier.card
-    calibration = Calibration(card.temperature, card.chosen_on or "none", bend=card.bend)
+    calibration = Calibration(card.temperature, card.chosen_on or "none", curvature=card.curvature)
     what = {"model": str(model), "dataset": dataset, "fingerprint": part.fingerprint}
     figures = Evaluation({split: scores}, gap=None, calibration=calibration)
     _show_evaluation(figures, split, what, as_json=as_json)
@@ -56,12 +56,12 @@ def evaluate(
 def _show_run(run: Run, split: str, what: dict[str, str], *, as_json: bool) -> None:
     from tinylens.evaluation.diagnosis import diagnose
 
-    judged = run.evaluation
-    explained = diagnose(run, judged)
+    evaluated = run.evaluation
+    explained = diagnose(run, evaluated)
     if as_json:
-        frame.print_json(what | {"evaluation": judged.to_json()} | explanation_json(explained))
+        frame.print_json(what | {"evaluation": evaluated.to_json()} | explanation_json(explained))
     else:
-        print_figures(judged, split)
+        print_figures(evaluated, split)
         print_advice(explained)
 
 

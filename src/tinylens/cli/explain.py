@@ -223,7 +223,7 @@ def _of_images(
         classifier.class_names,
         way.look,
         near,
-        asked=None if class_name is None else classifier.class_names.index(class_name),
+        requested=None if class_name is None else classifier.class_names.index(class_name),
     )
     return Explanations(str(model), way.method, sheets, way.places, None, broken, way.caution)
 

@@ -54,11 +54,11 @@ def export(
 ) -> None:
     """Write a run's network in other formats; what answers otherwise than Keras is not kept."""
     from tinylens.backend import activate
-    from tinylens.exporting.formats import WEB, asked_for, check_installed
+    from tinylens.exporting.formats import WEB, check_installed, requested
     from tinylens.run import Run
 
     names = [name for name in formats if name != WEB]
-    wanted = asked_for(names)
+    wanted = requested(names)
     check_installed(wanted, writing=True)
     if onnxruntime_web is not None and WEB not in formats:
         raise RecipeError(f"--onnxruntime-web is for --format {WEB}, which was not asked for")

@@ -41,9 +41,9 @@ MaxErrorOption = Annotated[
 RefuseOption = Annotated[
     str | None,
     typer.Option(
-        "--refuse-strangers",
+        "--reject-ood",
         metavar="SHARE",
-        help="Answer unknown where an image is stranger than all but so many ordinary ones.",
+        help="Answer unknown where an image is more unusual than all but so many ordinary ones.",
     ),
 ]
 JsonFlag = Annotated[
@@ -84,14 +84,14 @@ def share(option: str, text: str | None) -> float | None:
 
 
 def when_to_answer(max_error: str | None, refused: str | None) -> dict[str, float | None]:
-    """Return the shares that were typed for --max-error and --refuse-strangers.
+    """Return the shares that were typed for --max-error and --reject-ood.
 
     Raises:
         RecipeError: one is no share.
     """
     return {
         "max_error": share("--max-error", max_error),
-        "refused": share("--refuse-strangers", refused),
+        "refused": share("--reject-ood", refused),
     }
 
 

@@ -33,7 +33,7 @@ def learning_curve(
     from tinylens.run import Run
 
     run = Run(run_folder)
-    judged = run.evaluation  # a run that is not finished is refused before its data are read
+    evaluated = run.evaluation  # a run that is not finished is refused before its data are read
     curve = add_curve(run, reopen(run, data, data_dir), backend)
     if as_json:
         frame.print_json(
@@ -47,7 +47,7 @@ def learning_curve(
     console = Console()
     console.print(tables.learning_curve(curve), "")
     console.print(curve.words, highlight=False, markup=False)
-    print_advice(diagnose(run, judged))
+    print_advice(diagnose(run, evaluated))
     console.print(f"\nreport  {run.report}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -65,8 +65,8 @@ def add_curve(run: Run, data: Splits, backend: str | None) -> LearningCurve:
     from tinylens.training.learning_curve import measure
 
     try:
-        with on_terminal() as watcher:
-            curve = measure(run, data, backend=backend, watcher=watcher)
+        with on_terminal() as reporter:
+            curve = measure(run, data, backend=backend, reporter=reporter)
     except KeyboardInterrupt:
         typer.echo(f"stopped; tinylens learning-curve {run.path} goes on from there", err=True)
         raise typer.Exit(130) from None

@@ -16,7 +16,7 @@ from tinylens.errors import DataError
 
 MANY = 500  # images, which take long enough to want to see how far it is
 
-_NO_DOCTOR = (
+_NO_INPUT_CHECKS = (
     "--fix: the model does not know what its training images were like, so nothing is judged or "
     "fixed; train again to have that in the file"
 )
@@ -72,8 +72,8 @@ def predict(
         fix=fix or "",
         **frame.when_to_answer(max_error, refused),
     )
-    if fix and classifier.card.doctor is None:
-        typer.echo(_NO_DOCTOR, err=True)
+    if fix and classifier.card.input_checks is None:
+        typer.echo(_NO_INPUT_CHECKS, err=True)
     with frame.reader_may_leave():
         shown = _with_progress(predictions, len(found), rows_shown=not to_files)
         answered = batch_predict.write(shown, writers)

@@ -63,7 +63,7 @@ def robustness(
 def _test_part(
     run: Run, dataset: str | None, classifier: Classifier, data_dir: Path | None
 ) -> Dataset:
-    """Return the test part of a data set, or of the run's own."""
+    """Return the test split of a data set, or of the run's own."""
     if dataset is not None:
         from tinylens.evaluation.evaluate import load_part
 

@@ -138,7 +138,7 @@ def train(
 ) -> None:
     """Train a network; leaves a run folder with model.onnx, its figures and a report."""
     from tinylens.progress import on_terminal
-    from tinylens.training.transfer import asked
+    from tinylens.training.transfer import requested
 
     training_of = {"epochs": epochs, "seed": seed, "precision": precision, "balance": balance}
     data = {"val": val, "size": size, "groups": groups, "aspect": aspect}
@@ -146,19 +146,19 @@ def train(
     answer = frame.when_to_answer(max_error, refused)
     overrides = _overrides(changes or [], train=training_of, data=data, answer=answer)
     _check_series(seeds, folds, ensemble, budget, fresh=fresh, curve=learning_curve)
-    body = asked(source, backbone, weights, probe=probe, curve=learning_curve)
+    body = requested(source, backbone, weights, probe=probe, curve=learning_curve)
     how: dict[str, Any] = {"backend": backend, "teacher": distil, "budget": budget, "fresh": fresh}
     how |= {"deterministic": not no_deterministic, **body}
     resolved = _resolved(recipe or _usual(budget, backbone), overrides)
-    with continuable(), on_terminal() as watcher:
-        watcher.say(_headline(resolved, backend, threads))
+    with continuable(), on_terminal() as reporter:
+        reporter.say(_headline(resolved, backend, threads))
         read = (strict, data_dir, learning_curve, source)
-        splits, how["load_seconds"] = _load(dataset, resolved, watcher, read)
-        train_into = partial(_train_into, watcher=watcher, **how)
+        splits, how["load_seconds"] = _load(dataset, resolved, reporter, read)
+        train_into = partial(_train_into, reporter=reporter, **how)
         if seeds or folds:
             show = _series(splits, resolved, (seeds, folds), out, train_into)
         else:
-            run = train_networks(splits, resolved, ensemble, out, train_into, watcher)
+            run = train_networks(splits, resolved, ensemble, out, train_into, reporter)
             show = partial(_show_run, run, sizes_of(run, distil))
     if learning_curve:
         add_curve(run, splits, backend)
@@ -283,7 +283,7 @@ def _headline(recipe: Recipe, backend: str | None, threads: int | None) -> str:
 def _load(
     dataset: str,
     recipe: Recipe,
-    watcher: ProgressReporter,
+    reporter: ProgressReporter,
     options: tuple[bool, Path | None, bool, Path | None],
 ) -> tuple[Splits, float]:
     """Return the data and the seconds that it took to load them.
@@ -294,15 +294,15 @@ def _load(
     from tinylens.data.load import load_by
     from tinylens.training.transfer import source_of
 
-    watcher.phase(f"loading {dataset}")
+    reporter.phase(f"loading {dataset}")
     started = time.monotonic()
     strict, data_dir, curve, source = options
     rule = None if source is None else source_of(source).rule
     splits = load_by(
-        recipe.data, dataset, rule=rule, strict=strict, data_dir=data_dir, progress=watcher.loading
+        recipe.data, dataset, rule=rule, strict=strict, data_dir=data_dir, progress=reporter.loading
     )
     for note in splits.notes:
-        watcher.say(note)
+        reporter.say(note)
     if curve:
         check_curve(splits)
     return splits, time.monotonic() - started

@@ -22,7 +22,7 @@ from tinylens.errors import RecipeError
 if TYPE_CHECKING:
     from tinylens.data.dataset import Splits
     from tinylens.recipe import Recipe
-    from tinylens.training.tuning.folder import Asked, Search
+    from tinylens.training.tuning.folder import PredictOptions, Search
 
 SearchOption = Annotated[
     list[str] | None,
@@ -66,53 +66,53 @@ def tune(
     given = {f"data.{key}": value for key, value in data.items() if value is not None}
     given |= {} if seed is None else {"train.seed": seed}
     resolved = Recipe.load(recipe).override(parse_changes(changes or []) | given)
-    asked = _asked(budget, trials, jobs, backend, search or [])
+    requested = _requested(budget, trials, jobs, backend, search or [])
     if threads is not None:
         use_threads(threads)
     with continuable():
         splits = _load(dataset, resolved, strict, data_dir)
-        summary = _tuned(splits, resolved, asked, out, fresh=fresh)
+        summary = _tuned(splits, resolved, requested, out, fresh=fresh)
     if as_json:
         frame.print_json(summary)
     else:
         _show(summary)
 
 
-def _asked(
+def _requested(
     budget: str | None, trials: int | None, jobs: int | None, backend: str | None, search: list[str]
-) -> Asked:
+) -> PredictOptions:
     if (budget is None) == (trials is None):
         raise RecipeError("expected --budget, such as 30m, or --trials, such as 50, one of them")
     seconds = None if budget is None else parse_seconds(budget)
     from tinylens.training.tuning import space
-    from tinylens.training.tuning.folder import Asked
+    from tinylens.training.tuning.folder import PredictOptions
 
-    return Asked(trials, seconds, frame.STARTED, jobs, backend, space.parse(search))
+    return PredictOptions(trials, seconds, frame.STARTED, jobs, backend, space.parse(search))
 
 
 def _load(dataset: str, recipe: Recipe, strict: bool, data_dir: Path | None) -> Splits:
     from tinylens.data.load import load_by
     from tinylens.progress import on_terminal
 
-    with on_terminal() as watcher:
-        watcher.phase(f"loading {dataset}")
+    with on_terminal() as reporter:
+        reporter.phase(f"loading {dataset}")
         return load_by(
-            recipe.data, dataset, strict=strict, data_dir=data_dir, progress=watcher.loading
+            recipe.data, dataset, strict=strict, data_dir=data_dir, progress=reporter.loading
         )
 
 
 def _tuned(
-    data: Splits, recipe: Recipe, asked: Asked, out: Path | None, *, fresh: bool
+    data: Splits, recipe: Recipe, requested: PredictOptions, out: Path | None, *, fresh: bool
 ) -> dict[str, Any]:
     from tinylens.progress import on_terminal
     from tinylens.training.tuning import tune as tuning
 
-    with tuning.opened(data, recipe, asked, out=out, fresh=fresh) as search:
+    with tuning.opened(data, recipe, requested, out=out, fresh=fresh) as search:
         _headline(search)
-        with on_terminal() as watcher:
-            choice = tuning.find(search, watcher)
-            watcher.say(choice.words)
-            return tuning.finish(search, choice, frame.command_line(), watcher)
+        with on_terminal() as reporter:
+            choice = tuning.find(search, reporter)
+            reporter.say(choice.words)
+            return tuning.finish(search, choice, frame.command_line(), reporter)
 
 
 def _headline(search: Search) -> None:

@@ -170,7 +170,7 @@ class Splits:
 
     @property
     def source(self) -> str:
-        """Where the training part came from."""
+        """Where the training split came from."""
         return self.train.source
 
     @cached_property

@@ -155,8 +155,8 @@ def read_encoded(source: Source, options: Options = DEFAULTS) -> Parts:
     """
     settle()
     root = cache_root(options.data_dir)
-    asked = [options.size, options.aspect, options.rule and options.rule.to_json()]
-    place = key_of(DECODER_VERSION, asked, str(Path(source.prefix).absolute()))
+    requested = [options.size, options.aspect, options.rule and options.rule.to_json()]
+    place = key_of(DECODER_VERSION, requested, str(Path(source.prefix).absolute()))
     if knows(root, place):  # else there is no need to ask for the time of every file
         seen = source.look()
         stored = find(root, _signature(place, seen.values))

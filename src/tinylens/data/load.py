@@ -46,17 +46,17 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
     data_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Splits:
-    """Return a data set in its parts, carving out the val and test parts that it lacks.
+    """Return a data set in its parts, carving out the val and test splits that it lacks.
 
-    Parts that the set has are used as they are. A missing test part is carved out of train, and
-    then a missing val part, each class in proportion.
+    Parts that the set has are used as they are. A missing test split is carved out of train, and
+    then a missing val split, each class in proportion.
 
     Args:
         source: fashion-mnist, mnist, cifar10, cifar100 or shapes; or the path of a folder of
             images or a .zip or .tar of it, a .csv that lists images, a parquet file, a Hugging
             Face folder, WebDataset shards, a CIFAR archive or folder, a folder of IDX files, an
             .npz file, or a folder of .npy files.
-        val: share of train to choose on; 0 leaves no val part.
+        val: share of train to choose on; 0 leaves no val split.
         test: share to judge on.
         split_seed: the same seed carves out the same images.
         size: side in pixels that all images are brought to; None keeps their own, or chooses one
@@ -248,7 +248,7 @@ def _carved(parts: Parts, val: float, test: float, seed: int, gather: Gather) ->
     if parts.test is None:
         rows["train"], rows["test"] = _carve(whole, rows["train"], "test", test, seed)
         notes.append(
-            f"no test part was given: {test:.0%} of train, {how}, seed {seed} "
+            f"no test split was given: {test:.0%} of train, {how}, seed {seed} "
             f"({len(rows['test']):,} images), was set aside for it"
         )
     if parts.val is None and val > 0:

@@ -11,7 +11,7 @@ from tinylens.errors import DataError
 
 Progress = Callable[[int, int], None]  # called with images done and images in all
 
-PART_NAMES = {  # the names that folders and files give the parts
+SPLIT_NAMES = {  # the names that folders and files give the parts
     "train": "train",
     "training": "train",
     "val": "val",
@@ -63,17 +63,17 @@ class Parts:
                 yield name, part
 
     def published(self) -> Dataset | Splits:
-        """Return a Dataset where there is one part, Splits where there is a test part.
+        """Return a Dataset where there is one part, Splits where there is a test split.
 
         Raises:
-            DataError: when there is a val part but no test part; `tinylens.load` carves one.
+            DataError: when there is a val split but no test split; `tinylens.load` carves one.
         """
         if self.test is not None:
             return Splits(self.train, self.val, self.test, self.notes)
         if self.val is not None:
             raise DataError(
-                f"{self.train.source}: found train and val but no test part; read it with "
-                "tinylens.load, which carves one out, or add a test part"
+                f"{self.train.source}: found train and val but no test split; read it with "
+                "tinylens.load, which carves one out, or add a test split"
             )
         return self.train
 
@@ -82,11 +82,11 @@ def parts_of(found: Mapping[str, Dataset], source: str, notes: Sequence[str] = (
     """Return what was found by part name as Parts.
 
     Raises:
-        DataError: when there is no train part.
+        DataError: when there is no train split.
     """
     if "train" not in found:
         raise DataError(
-            f"{source}: found the parts {', '.join(sorted(found)) or 'none'} but no train part; "
+            f"{source}: found the parts {', '.join(sorted(found)) or 'none'} but no train split; "
             "expected train, and val and test where there are any"
         )
     return Parts(found["train"], found.get("val"), found.get("test"), tuple(notes))

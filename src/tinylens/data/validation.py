@@ -118,7 +118,7 @@ def check_part_names(root: Path, folders: Mapping[str, bool], known: Mapping[str
     """
     parts = {name: known[name.lower()] for name in folders if name.lower() in known}
     named = {name for name in folders if set(_words(name)) & set(known)}
-    # without a train part that holds folders they may be classes, unless they look like parts
+    # without a train split that holds folders they may be classes, unless they look like parts
     trained = any(part == "train" and folders[name] for name, part in parts.items())
     all_named = any(folders.values()) and len(named) == len(folders)
     if not trained and not all_named and not (parts and all(folders.values())):
@@ -158,9 +158,9 @@ def empty_part(source: str, part: str) -> DataError:
 def single_images(source: str, names: Sequence[str], part: str, share: float) -> DataError:
     """Return what to raise where classes are too small to set images aside for a part."""
     least, way = (
-        ("2, and 3 with a val part", f"put what to judge on into a folder {part} beside train")
+        ("2, and 3 with a val split", f"put what to judge on into a folder {part} beside train")
         if part == "test"
-        else ("3 with a test part", "set none aside with --val 0")
+        else ("3 with a test split", "set none aside with --val 0")
     )
     return DataError(
         f"{source}: one image alone of class {listed(names)}, and {share:.0%} of each is to be "

@@ -121,10 +121,10 @@ class Comparison(Record):
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Compare runs by what they answered on one test part.
+    """Compare runs by what they answered on one test split.
 
     Args:
-        runs: two or more, finished, of one test part and the same classes.
+        runs: two or more, finished, of one test split and the same classes.
 
     Raises:
         RunError: fewer than two, one is not finished, or they were judged on different images.
@@ -325,7 +325,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def test_answers(run: Run) -> tuple[Probabilities, Labels]:
-    """Return a run's probabilities and labels of test, in the order of the test part.
+    """Return a run's probabilities and labels of test, in the order of the test split.
 
     Raises:
         RunError: it has none, or they cannot be read.
@@ -344,6 +344,6 @@ def _check_same_test(runs: Sequence[Run], names: Sequence[str]) -> None:
             raise RunError(
                 f"{names[0]} was judged on {ours['size']:,} test images of {infos[0].dataset}, "
                 f"{name} on {theirs['size']:,} of {info.dataset}, and they are not the same ones; "
-                "expected one test part: train both on the same data, with one data.split_seed and "
+                "expected one test split: train both on the same data, with one data.split_seed and "
                 "one data.size"
             )

@@ -254,11 +254,11 @@ def diagnose(run: Run, evaluation: Evaluation | None = None) -> Diagnosis | None
     Raises:
         RunError: one of the run's files is missing or damaged.
     """
-    judged, audit = evaluation or run.evaluation, run.audit
-    parts = take_apart(judged, run.predictions if audit else None, audit)
+    evaluated, audit = evaluation or run.evaluation, run.audit
+    parts = take_apart(evaluated, run.predictions if audit else None, audit)
     if parts is None:
         return None
-    return Diagnosis(parts, advise(judged, parts, run.learning_curve))
+    return Diagnosis(parts, advise(evaluated, parts, run.learning_curve))
 
 
 # --- the gap

@@ -19,7 +19,7 @@ from tinylens.data.load import load_by
 from tinylens.errors import DataError, MissingExtra, RunError
 from tinylens.evaluation import bootstrap
 from tinylens.evaluation.diagnosis import measure_gap
-from tinylens.inference.selective_prediction import Deciding, Level, SetLevel, in_set
+from tinylens.inference.selective_prediction import Level, SelectivePrediction, SetLevel, in_set
 from tinylens.recipe import DataSection
 from tinylens.results import (
     Calibration,
@@ -99,7 +99,7 @@ def assemble(
     parts: Mapping[str, tuple[Probabilities, Labels]],
     class_names: Sequence[str],
     calibration: Calibration,
-    deciding: Deciding | None = None,
+    selective: SelectivePrediction | None = None,
     *,
     seed: int = 0,
 ) -> Evaluation:
@@ -109,7 +109,7 @@ def assemble(
         parts: (probabilities, labels) by part, "train", "val" and "test", as `score` takes them.
         class_names: one name a class.
         calibration: how the probabilities were calibrated.
-        deciding: when not to answer, computed on val; it is judged on test.
+        selective: when not to answer, computed on val; it is judged on test.
         seed: of the bootstrap.
 
     Raises:
@@ -121,9 +121,9 @@ def assemble(
     }
     both = "train" in splits and "test" in splits
     gap = measure_gap(splits["train"], splits["test"], splits.get("val")) if both else None
-    if deciding and "test" in parts:
-        levels = tuple(judge_level(*parts["test"], level) for level in deciding.levels)
-        sets = tuple(judge_set(*parts["test"], level) for level in deciding.sets)
+    if selective and "test" in parts:
+        levels = tuple(evaluate_level(*parts["test"], level) for level in selective.levels)
+        sets = tuple(evaluate_set(*parts["test"], level) for level in selective.sets)
         calibration = replace(calibration, levels=levels, sets=sets)
     return Evaluation(splits=splits, gap=gap, calibration=calibration)
 
@@ -215,7 +215,7 @@ def worst_mistakes(
 
 
 def record_look(run: Run, command: str) -> None:
-    """Write into run.json that its test part was opened, when, and by which command.
+    """Write into run.json that its test split was opened, when, and by which command.
 
     Raises:
         RunError: there is no such run, another process is writing it, or it cannot be written.
@@ -227,7 +227,7 @@ def record_look(run: Run, command: str) -> None:
             run.write_info(info)
     except OSError as error:
         raise RunError(
-            f"{run.path} cannot be written ({error.strerror}), and a look at the test part must be "
+            f"{run.path} cannot be written ({error.strerror}), and a look at the test split must be "
             "recorded there; make the folder writable, or copy its model.onnx elsewhere"
         ) from None
 
@@ -348,7 +348,7 @@ def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def judge_level(probabilities: Probabilities, labels: Labels, level: Level) -> LevelScores:
+def evaluate_level(probabilities: Probabilities, labels: Labels, level: Level) -> LevelScores:
     """Return how a level holds on images that it was not computed on, such as test's."""
     chosen = probabilities.max(axis=1) >= level.threshold
     wrong = chosen & (probabilities.argmax(axis=1) != labels)
@@ -360,7 +360,7 @@ def judge_level(probabilities: Probabilities, labels: Labels, level: Level) -> L
     )
 
 
-def judge_set(probabilities: Probabilities, labels: Labels, level: SetLevel) -> SetScores:
+def evaluate_set(probabilities: Probabilities, labels: Labels, level: SetLevel) -> SetScores:
     """Return how sets hold on images that their threshold was not computed on."""
     chosen = in_set(probabilities, level)
     sizes = chosen.sum(axis=1)

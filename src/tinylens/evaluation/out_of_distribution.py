@@ -21,15 +21,15 @@ from tinylens.data.readers import synthetic
 from tinylens.evaluation.bootstrap import mean_rank
 from tinylens.inference.selective_prediction import SHARES
 from tinylens.metrics import NORMAL_975, Floats, wilson_interval
-from tinylens.results import Score, StrangerScores
+from tinylens.results import OodScores, Score
 
 # of the logits' mean variance, for the inverse of a covariance: areas under the curve change by
 # 0.005 at most from 0.001 to 0.1, and a large one keeps what follows well within float32, also
 # where classes lie so far apart that their own variance is next to nothing
 RIDGE = 0.1
 LEAST_RANGE = 1e-5  # of either sign, from quartile to quartile
-JUDGED = 500  # images of each kind from elsewhere
-MOST_SHOWN = 4 * JUDGED  # of all kinds together
+EVALUATED = 500  # images of each kind from elsewhere
+MOST_SHOWN = 4 * EVALUATED  # of all kinds together
 REFUSED = 0.01  # of ordinary images, at the threshold that the report speaks of
 TILES = 4  # by 4: what a scrambled image is cut into
 
@@ -37,7 +37,7 @@ Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Strangeness:
+class OodScore:
     """A figure that is the larger, the less an image is like those trained on; 0 for most.
 
     With x = logits − centre it is x·(x·quadratic) + min over columns (x·towards + offsets)
@@ -71,7 +71,7 @@ class Strangeness:
         return distance
 
 
-def fit(logits: Logits, labels: NDArray[np.int64], ordinary: Logits) -> Strangeness | None:
+def fit(logits: Logits, labels: NDArray[np.int64], ordinary: Logits) -> OodScore | None:
     """Return the figure that tells a network's own images from others; None of one that does not.
 
     A network that gives all images the same answer tells nothing.
@@ -79,8 +79,8 @@ def fit(logits: Logits, labels: NDArray[np.int64], ordinary: Logits) -> Strangen
     Args:
         logits: of images trained on, shape (n, classes).
         labels: int64, shape (n,).
-        ordinary: logits of images that are not strange, val's where there are such: they set
-            the scale of both signs, and 0.
+        ordinary: logits of images that are not out of distribution, val's where there are such:
+            they set the scale of both signs, and 0.
     """
     distance = _relative_distance(logits.astype(np.float64), labels)
     wide = ordinary.astype(np.float64)
@@ -100,7 +100,7 @@ def fit(logits: Logits, labels: NDArray[np.int64], ordinary: Logits) -> Strangen
     )
 
 
-def _relative_distance(logits: Floats, labels: NDArray[np.int64]) -> Strangeness:
+def _relative_distance(logits: Floats, labels: NDArray[np.int64]) -> OodScore:
     """Return the squared Mahalanobis distance to the nearest class, less that to all images.
 
     With a class's mean m and the precision P within classes it is
@@ -113,7 +113,7 @@ def _relative_distance(logits: Floats, labels: NDArray[np.int64]) -> Strangeness
     within = x - means[np.searchsorted(occurring, labels)]
     ridge = max(RIDGE * float((x**2).mean()), 1e-12)
     near, all_of_them = _precision(within, ridge), _precision(x, ridge)
-    return Strangeness(
+    return OodScore(
         centre=centre,
         quadratic=near - all_of_them,
         towards=-2 * near @ means.T,
@@ -140,15 +140,15 @@ def _quartile_range(values: Floats) -> float:
     return float(high - low)
 
 
-def quantiles(strangeness: Floats) -> tuple[float, ...]:
-    """Return what a model keeps of how strange ordinary images are; see `Deciding.ordinary`."""
-    return tuple(np.quantile(strangeness, SHARES).tolist())
+def quantiles(ood_score: Floats) -> tuple[float, ...]:
+    """Return what a model keeps of how out of distribution ordinary images are; see `SelectivePrediction.ordinary`."""
+    return tuple(np.quantile(ood_score, SHARES).tolist())
 
 
 # --- images from elsewhere
 
 
-def strangers(images: Images, class_names: Sequence[str]) -> Iterator[tuple[str, Images]]:
+def ood(images: Images, class_names: Sequence[str]) -> Iterator[tuple[str, Images]]:
     """Yield kinds of images from elsewhere, each with its name, but for those trained on.
 
     Noise and scrambled images show nothing, drawn shapes something else, and the digits are
@@ -156,19 +156,20 @@ def strangers(images: Images, class_names: Sequence[str]) -> Iterator[tuple[str,
     anywhere; others may be harder to tell.
 
     Args:
-        images: ordinary ones, uint8, shape (n, height, width, channels): what strangers have the
-            shape of, and what is scrambled.
-        class_names: whoever trained on shapes or digits is not shown those as strangers.
+        images: ordinary ones, uint8, shape (n, height, width, channels): what out-of-distribution
+            images have the shape of, and what is scrambled.
+        class_names: whoever trained on shapes or digits is not shown those as out-of-distribution
+            images.
     """
     random = np.random.default_rng(0)
     height, width, channels = images.shape[1:]
     rule = ImageRule(height, width, 1 if channels == 1 else 3)
-    noise = random.integers(0, 256, (JUDGED, *images.shape[1:]), dtype=np.uint8)
+    noise = random.integers(0, 256, (EVALUATED, *images.shape[1:]), dtype=np.uint8)
     yield "noise", noise
-    chosen = random.choice(len(images), min(JUDGED, len(images)), replace=False)
+    chosen = random.choice(len(images), min(EVALUATED, len(images)), replace=False)
     yield "its own images, cut up and scrambled", scrambled(images[np.sort(chosen)], random)
     if not set(synthetic.CLASS_NAMES) <= set(class_names):
-        drawn = synthetic.shapes(n_train=len(synthetic.CLASS_NAMES), n_test=JUDGED).test
+        drawn = synthetic.shapes(n_train=len(synthetic.CLASS_NAMES), n_test=EVALUATED).test
         yield "drawn shapes", convert(drawn.images, rule)
     if not {str(digit) for digit in range(10)} <= set(class_names):
         yield "handwritten digits", convert(_digits(), rule)
@@ -188,18 +189,18 @@ def scrambled(images: Images, random: np.random.Generator) -> Images:
     return result
 
 
-def judge(name: str, theirs: Floats, ours: Floats, quantiles: Sequence[float]) -> StrangerScores:
+def evaluate(name: str, theirs: Floats, ours: Floats, quantiles: Sequence[float]) -> OodScores:
     """Return how images from elsewhere are told from ordinary ones.
 
     Args:
         name: what they are.
-        theirs: strangeness of those from elsewhere, shape (n,).
-        ours: strangeness of test's, shape (m,).
+        theirs: OOD score of those from elsewhere, shape (n,).
+        ours: OOD score of test's, shape (m,).
         quantiles: of val's, as `quantiles` gives them; they set the threshold.
     """
     limit = float(np.interp(1 - REFUSED, SHARES, quantiles))
     refused = int((theirs > limit).sum())
-    return StrangerScores(
+    return OodScores(
         name=name,
         images=len(theirs),
         roc_auc=area(ours, theirs),
@@ -235,6 +236,6 @@ def area(low: Floats, high: Floats) -> Score:
 def _digits() -> Images:
     from sklearn.datasets import load_digits
 
-    levels = load_digits().images[:JUDGED]  # 0 to 16
+    levels = load_digits().images[:EVALUATED]  # 0 to 16
     images: Images = np.rint(levels * (255 / 16)).astype(np.uint8)[..., None]
     return images

@@ -421,7 +421,7 @@ def measure(
 
     Args:
         classify: uint8 images → probabilities, as for `tinylens.evaluate`.
-        data: the test part, classes in the classifier's order.
+        data: the test split, classes in the classifier's order.
         images: how many of it, drawn with `seed`; all of them where it has fewer.
         seed: of what is drawn.
         progress: called with changes judged and changes in all.

@@ -126,11 +126,11 @@ def explain_mistakes(
     if not found:
         return ()
     rows = np.concatenate([pair.rows[:MISTAKES] for pair in found])
-    asked = np.stack([test.labels[rows], answers[rows].argmax(axis=1)], axis=1)
+    requested = np.stack([test.labels[rows], answers[rows].argmax(axis=1)], axis=1)
     paths = [test.paths[row] if test.paths else "" for row in rows]
     named = _Named(rows.tolist(), paths, [test.class_names[label] for label in test.labels[rows]])
     explained = iter(
-        _explained(test.images[rows], named, answers[rows], asked, test.class_names, look, find)
+        _explained(test.images[rows], named, answers[rows], requested, test.class_names, look, find)
     )
     return tuple(
         Sheet(
@@ -150,7 +150,7 @@ def explain_images(
     look: Look,
     find: NearestImages | None = None,
     *,
-    asked: int | None = None,
+    requested: int | None = None,
 ) -> tuple[Sheet, ...]:
     """Explain images that were named, in their order.
 
@@ -161,9 +161,9 @@ def explain_images(
         class_names: one name a class.
         look: uint8 images and a class for each → heatmaps.
         find: the nearest training images, where they are known.
-        asked: the class that is asked about; None asks about each image's answer.
+        requested: the class that is asked about; None asks about each image's answer.
     """
-    given = answers.argmax(axis=1) if asked is None else np.full(len(images), asked)
+    given = answers.argmax(axis=1) if requested is None else np.full(len(images), requested)
     named = _Named([None] * len(images), paths, [None] * len(images))
     explained = _explained(images, named, answers, given[:, None], class_names, look, find)
     starts = range(0, len(images), IMAGES_A_SHEET)
@@ -187,14 +187,14 @@ def _explained(
     images: Images,
     named: _Named,
     answers: Probabilities,
-    asked: Labels,
+    requested: Labels,
     class_names: Sequence[str],
     look: Look,
     find: NearestImages | None,
 ) -> list[Explained]:
     """Explain images for the classes `asked`, shape (n, classes asked about)."""
-    times = asked.shape[1]
-    seen = look(np.repeat(images, times, axis=0), asked.ravel())
+    times = requested.shape[1]
+    seen = look(np.repeat(images, times, axis=0), requested.ravel())
     largest = np.maximum(seen.max(axis=(1, 2)), 0).reshape(len(images), times)
     maps = highest_one(seen).reshape(len(images), times, *seen.shape[1:])
     neighbours = find(images) if find else [()] * len(images)
@@ -213,7 +213,7 @@ def _explained(
                     largest=float(largest[row, number]),
                     map=maps[row, number],
                 )
-                for number, label in enumerate(asked[row])
+                for number, label in enumerate(requested[row])
             ),
             neighbours=neighbours[row],
         )

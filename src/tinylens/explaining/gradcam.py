@@ -92,11 +92,11 @@ class GradCam:
     def _coarse(self, images: Images, labels: Labels) -> NDArray[np.float64]:
         """Return the weighed sums of the maps, in the maps' own size."""
         samples = ops.convert_to_tensor(np.ascontiguousarray(images))
-        asked = ops.one_hot(ops.convert_to_tensor(labels), self._classes, dtype="float32")
+        requested = ops.one_hot(ops.convert_to_tensor(labels), self._classes, dtype="float32")
         maps = self._maps(samples, training=False)
 
         def spoken(maps: Any) -> Any:
-            return ops.sum(self._head([samples, maps], training=False) * asked)
+            return ops.sum(self._head([samples, maps], training=False) * requested)
 
         gradients = self._gradients(spoken, maps)
         weights = _array(gradients).mean(axis=(1, 2))

@@ -18,7 +18,7 @@ from tinylens.backend import activate
 from tinylens.data.dataset import Splits
 from tinylens.errors import ModelError, RunError, TinylensError
 from tinylens.exporting import tensorflow
-from tinylens.exporting.formats import Format, asked_for, check_installed
+from tinylens.exporting.formats import Format, check_installed, requested
 from tinylens.exporting.int8 import integer_card, integer_model, some
 from tinylens.exporting.runtimes import (
     CARD,
@@ -28,7 +28,7 @@ from tinylens.exporting.runtimes import (
     open_model,
     openvino_module,
 )
-from tinylens.exporting.verify import BATCH, Limits, Reference, judge, reference, time_together
+from tinylens.exporting.verify import BATCH, Limits, Reference, evaluate, reference, time_together
 from tinylens.inference.classifier import Classifier
 from tinylens.inference.model_file import INTEGERS, ModelCard
 from tinylens.results import FormatRow, Scorecard
@@ -57,8 +57,8 @@ class Source:
 
     @functools.cached_property
     def plain_card(self) -> ModelCard:
-        """The same for files that do not tell strangeness, as Keras's network does not."""
-        return replace(self.card, deciding=self.card.deciding.without_strangeness())
+        """The same for files that do not tell OOD score, as Keras's network does not."""
+        return replace(self.card, selective=self.card.selective.without_ood_score())
 
     @functools.cached_property
     def network(self) -> keras.Model:
@@ -125,7 +125,7 @@ def export(
     from tinylens.data.load import reopen
 
     run = run if isinstance(run, Run) else Run(run)
-    wanted = asked_for(formats)
+    wanted = requested(formats)
     check_installed(wanted, writing=True)
     if any("tensorflow" in each.writes_with for each in wanted):
         activate("tensorflow")
@@ -158,7 +158,7 @@ def _export_one(
         if temporary != path:
             _write(source, wanted, temporary)
         model = open_model(temporary, core_count())
-        row = replace(judge(model, _reference(source, wanted), limits), path=str(path))
+        row = replace(evaluate(model, _reference(source, wanted), limits), path=str(path))
         if row.failures:
             raise ModelError("; ".join(row.failures))
         if temporary != path:

@@ -51,7 +51,7 @@ ALL = "all"
 WEB = "web"  # a page around model.onnx, and no file that answers by itself: see `tinylens.exporting.webpage.page`
 
 
-def asked_for(names: Sequence[str]) -> list[Format]:
+def requested(names: Sequence[str]) -> list[Format]:
     """Return the formats with these names, each once, in the table's order; "all" means all.
 
     Raises:

@@ -125,7 +125,7 @@ class _Graph:
         return self.constants[name].astype(np.float64)
 
 
-Judged = Callable[[Images], list[NDArray[np.float32]]]
+Evaluated = Callable[[Images], list[NDArray[np.float32]]]
 
 CALIBRATED_ON = 256  # images of train; 512 gave nothing more
 CALIBRATION_BATCH = 64  # divides them: onnxruntime wants batches of one size
@@ -136,7 +136,7 @@ QUANTIZED = frozenset(
         *("Mul", "Relu", "Reshape", "Sigmoid", "Transpose"),
     }
 )
-OUTPUTS = ("LogSoftmax", "Softmax")  # from here on in floats: calibration and strangeness
+OUTPUTS = ("LogSoftmax", "Softmax")  # from here on in floats: calibration and OOD score
 
 
 def integer_model(content: bytes, card: ModelCard, data: Splits) -> bytes:
@@ -158,32 +158,32 @@ def integer_model(content: bytes, card: ModelCard, data: Splits) -> bytes:
     return seal(integer_card(card, lambda x: session.run(None, {"image": x}), data), body)
 
 
-def integer_card(card: ModelCard, judged: Judged, data: Splits) -> ModelCard:
+def integer_card(card: ModelCard, evaluated: Evaluated, data: Splits) -> ModelCard:
     """Return what a network in integers says about itself: its own answers, not the floats'.
 
     When not to answer is worked out anew on val. Golden samples are images of val, or of train.
 
     Args:
         card: of the network in floats.
-        judged: a batch of uint8 images → the integers' probabilities and, where they tell it,
-            their strangeness.
+        evaluated: a batch of uint8 images → the integers' probabilities and, where they tell it,
+            their OOD score.
         data: the parts that it was trained, chosen and judged on; test is not looked at.
     """
     images = some((data.val or data.train).images)
-    golden = choose_golden(images, _in_batches(judged, images)[0])
-    known = card.deciding
+    golden = choose_golden(images, _in_batches(evaluated, images)[0])
+    known = card.selective
     if data.val is not None:
-        probabilities, *strange = _in_batches(judged, data.val.images)
-        known = decide(probabilities, data.val.labels, card.deciding.max_error)
-        if card.deciding.ordinary and strange:
-            ordinary = out_of_distribution.quantiles(strange[0].astype(np.float64))
-            known = replace(known, ordinary=ordinary, refused=card.deciding.refused)
-    return replace(card, precision=INTEGERS, deciding=known, golden=golden)
+        probabilities, *ood_scores = _in_batches(evaluated, data.val.images)
+        known = decide(probabilities, data.val.labels, card.selective.max_error)
+        if card.selective.ordinary and ood_scores:
+            ordinary = out_of_distribution.quantiles(ood_scores[0].astype(np.float64))
+            known = replace(known, ordinary=ordinary, refused=card.selective.refused)
+    return replace(card, precision=INTEGERS, selective=known, golden=golden)
 
 
-def _in_batches(judged: Judged, images: Images) -> list[NDArray[np.float32]]:
+def _in_batches(evaluated: Evaluated, images: Images) -> list[NDArray[np.float32]]:
     starts = range(0, len(images), BATCH)
-    answers = [judged(np.asarray(images[at : at + BATCH])) for at in starts]
+    answers = [evaluated(np.asarray(images[at : at + BATCH])) for at in starts]
     return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
 
 

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from tinylens import files
 from tinylens.backend import quiet
 from tinylens.errors import ModelError
-from tinylens.evaluation.out_of_distribution import Strangeness
+from tinylens.evaluation.out_of_distribution import OodScore
 from tinylens.exporting.onnx_layers import UnknownLayer
 from tinylens.exporting.onnx_writer import INPUT, OUTPUT, onnx_model
-from tinylens.exporting.ood_output import add_strangeness
+from tinylens.exporting.ood_output import add_ood_score
 from tinylens.exporting.verify import disagreements
 from tinylens.inference.classifier import Classifier
 from tinylens.inference.model_file import TOLERANCE, GoldenSamples, ModelCard, seal
 
 MOST_GOLDEN_SAMPLES = 16
 MOST_GOLDEN_BYTES = 49_152  # of pixels: 16 images of 32×32 RGB; a third more as base64
-STRANGENESS_TOLERANCE = 1e-3  # relative: logits differ by 1e-4, and their squares add up
+OOD_SCORE_TOLERANCE = 1e-3  # relative: logits differ by 1e-4, and their squares add up
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ExportCheck:
         size: of the file, in bytes.
         opset: version of the ONNX operators in it.
         writer: "tinylens" when the graph was written directly, "keras" when by Keras's export.
-        tells_strangers: whether the file has the output "strangeness".
+        has_ood_score: whether the file has the output "OOD score".
         seconds: for writing and comparing.
     """
 
@@ -49,7 +49,7 @@ class ExportCheck:
     size: int
     opset: int
     writer: str
-    tells_strangers: bool
+    has_ood_score: bool
     seconds: float
 
 
@@ -60,15 +60,16 @@ def export_onnx(
     card: ModelCard,
     check_images: NDArray[np.uint8],
     check_probabilities: NDArray[np.float32],
-    strangeness: tuple[Strangeness, NDArray[np.float64]] | None = None,
+    ood_score: tuple[OodScore, NDArray[np.float64]] | None = None,
 ) -> ExportCheck:
     """Write `network` to `path`, once it answers there as it does in Keras.
 
     The file has the input "image", uint8 (batch, height, width, channels), and the output
     "probabilities", float32 (batch, classes), for batches of any size. Up to 16 of the images
-    go into it with their answers, as golden samples. It has a second output "strangeness", float32
+    go into it with their answers, as golden samples. It has a second output "OOD score", float32
     (batch,), where that is known, the file ends with a softmax and gives the same there; otherwise
-    its card forgets how strange ordinary images are. It is an extra, and no reason to refuse.
+    its card forgets how out of distribution ordinary images are. It is an extra, and no reason to
+    refuse.
 
     Args:
         network: float32, from uint8 images to probabilities.
@@ -76,7 +77,8 @@ def export_onnx(
         card: what the file says about itself; its golden samples are chosen here.
         check_images: uint8, shape (n, height, width, channels): the images to compare on.
         check_probabilities: float32, shape (n, classes): Keras's answers to them.
-        strangeness: how strange images are told, and how strange those are, float64, shape (n,).
+        ood_score: how out of distribution images are told, and how out of distribution those are,
+            float64, shape (n,).
 
     Raises:
         ModelError: the network does not fit its card, cannot be exported, or the exported file
@@ -85,18 +87,20 @@ def export_onnx(
     start = time.perf_counter()
     _check_fits(network, card, check_images, check_probabilities)
     proto, writer = _onnx_of(network, card)
-    told = strangeness is not None and add_strangeness(proto, strangeness[0], bent=card.bend > 0)
-    if not told:
-        card = replace(card, deciding=card.deciding.without_strangeness())
+    described = ood_score is not None and add_ood_score(
+        proto, ood_score[0], curved=card.curvature > 0
+    )
+    if not described:
+        card = replace(card, selective=card.selective.without_ood_score())
     golden = choose_golden(check_images, check_probabilities)
     body = proto.SerializeToString()
     content = seal(replace(card, golden=golden), body)
     try:
-        given, strange = Classifier.from_bytes(content, path.name).judged(check_images)
+        given, ood_scores = Classifier.from_bytes(content, path.name).evaluated(check_images)
         ties, difference = _compare(check_probabilities, given)
     except ModelError as error:
         raise ModelError(f"{network.name} was not exported: {error}") from None
-    if strangeness is not None and strange is not None and not _alike(strangeness[1], strange):
+    if ood_score is not None and ood_scores is not None and not _alike(ood_score[1], ood_scores):
         return export_onnx(
             network,
             path,
@@ -112,7 +116,7 @@ def export_onnx(
         size=len(content),
         opset=max(item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")),
         writer=writer,
-        tells_strangers=told,
+        has_ood_score=described,
         seconds=time.perf_counter() - start,
     )
 
@@ -175,9 +179,9 @@ def _compare(expected: NDArray[np.float32], given: NDArray[np.float32]) -> tuple
 
 
 def _alike(expected: NDArray[np.float64], given: NDArray[np.float32]) -> bool:
-    """Whether two figures of strangeness are the same; what is not a number is not."""
+    """Whether two figures of OOD score are the same; what is not a number is not."""
     off = np.abs(expected - given) / (1 + np.abs(expected))
-    return bool((off <= STRANGENESS_TOLERANCE).all())
+    return bool((off <= OOD_SCORE_TOLERANCE).all())
 
 
 def _onnx_of(network: keras.Model, card: ModelCard) -> tuple[onnx.ModelProto, str]:

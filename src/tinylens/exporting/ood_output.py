@@ -1,4 +1,4 @@
-"""A second output for an ONNX classifier: how strange each image is."""
+"""A second output for an ONNX classifier: how out of distribution each image is."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import onnx
 from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 
-from tinylens.evaluation.out_of_distribution import Strangeness
+from tinylens.evaluation.out_of_distribution import OodScore
 from tinylens.exporting.onnx_writer import OUTPUT
 
-STRANGENESS = "strangeness"
+OOD_SCORE = "ood_score"
 # operators' versions from which on their axes are an input: ONNX's changelog
 _AXES_ARE_INPUT = {"ReduceSum": 13, "ReduceMin": 18, "ReduceLogSumExp": 18}
 
 
-def add_strangeness(proto: onnx.ModelProto, known: Strangeness, *, bent: bool = False) -> bool:
-    """Add the output "strangeness", float32 (batch,), computed from the logits.
+def add_ood_score(proto: onnx.ModelProto, known: OodScore, *, curved: bool = False) -> bool:
+    """Add the output "OOD score", float32 (batch,), computed from the logits.
 
     Args:
         proto: a classifier whose output "probabilities" is a softmax of its logits, or, where it is
             bent, whose last LogSoftmax is of them (the networks of an ensemble have their own,
             before it); it is changed.
         known: the figure.
-        bent: whether calibration has bent the log probabilities.
+        curved: whether calibration has bent the log probabilities.
 
     Returns:
         False where there is no such node to take the logits from: then nothing is changed.
     """
     graph = proto.graph
-    if bent:
+    if curved:
         takers = [node for node in graph.node if node.op_type == "LogSoftmax"]
     else:
         takers = [n for n in graph.node if OUTPUT in n.output and n.op_type == "Softmax"]
@@ -39,12 +39,12 @@ def add_strangeness(proto: onnx.ModelProto, known: Strangeness, *, bent: bool = 
         return False
     opset = max(item.version for item in proto.opset_import if item.domain in ("", "ai.onnx"))
     _write(_Formula(graph, opset), known, logits=takers[-1].input[0])
-    graph.output.append(helper.make_tensor_value_info(STRANGENESS, TensorProto.FLOAT, ["batch"]))
+    graph.output.append(helper.make_tensor_value_info(OOD_SCORE, TensorProto.FLOAT, ["batch"]))
     return True
 
 
-def _write(formula: _Formula, known: Strangeness, logits: str) -> None:
-    """Write down what `Strangeness.of` computes."""
+def _write(formula: _Formula, known: OodScore, logits: str) -> None:
+    """Write down what `OodScore.of` computes."""
     x = formula.node("Sub", logits, formula.constant(known.centre))
     slope = formula.node("MatMul", x, formula.constant(known.quadratic))
     curved = formula.reduce("ReduceSum", formula.node("Mul", x, slope))
@@ -54,7 +54,7 @@ def _write(formula: _Formula, known: Strangeness, logits: str) -> None:
     energy = formula.reduce("ReduceLogSumExp", logits)
     energy = formula.node("Mul", energy, formula.constant(-known.coldness))
     total = formula.node("Add", distance, energy)
-    formula.node("Add", total, formula.constant(known.constant), name=STRANGENESS)
+    formula.node("Add", total, formula.constant(known.constant), name=OOD_SCORE)
 
 
 class _Formula:
@@ -65,7 +65,7 @@ class _Formula:
 
     def _name(self) -> str:
         self._count += 1
-        return f"{STRANGENESS}_{self._count}"
+        return f"{OOD_SCORE}_{self._count}"
 
     def constant(self, value: ArrayLike, dtype: type[np.generic] = np.float32) -> str:
         name = self._name()

@@ -133,7 +133,7 @@ def verify(
     """
     rows = []
     for done, model in enumerate(models):
-        rows.append(judge(model, against, limits))
+        rows.append(evaluate(model, against, limits))
         if progress:
             progress(done + 1, len(models))
     speeds = time_together([model.answer for model in models], against.images, seconds)
@@ -144,7 +144,7 @@ def verify(
 # --- answers
 
 
-def judge(model: Opened, against: Reference, limits: Limits) -> FormatRow:
+def evaluate(model: Opened, against: Reference, limits: Limits) -> FormatRow:
     """Compare a file's answers with Keras's.
 
     Raises:
@@ -281,8 +281,8 @@ def _times(answer: Answer, images: Images, seconds: float) -> list[float]:
     return found
 
 
-STRANGENESS = "strangeness"  # so begin the names of all that tells strangers
-TAUGHT = "distil."  # keys of a recipe in which a network trained alone may differ
+OOD_SCORE = "ood_score"  # so begin the names of all that tells out-of-distribution images
+DISTILLED = "distil."  # keys of a recipe in which a network trained alone may differ
 
 
 def compare(paths: Mapping[str, Path], run: Run, seconds: float = SECONDS) -> list[NetworkSize]:
@@ -290,7 +290,7 @@ def compare(paths: Mapping[str, Path], run: Run, seconds: float = SECONDS) -> li
 
     Args:
         paths: of runs, or of files model.onnx, by the names of the table.
-        run: whose test part counts.
+        run: whose test split counts.
         seconds: of timing for each.
 
     Raises:
@@ -321,7 +321,7 @@ def alone(run: Run) -> Run | None:
     for folder in sorted(run.path.absolute().parent.iterdir()):
         other = Run(folder)
         with contextlib.suppress(RunError):
-            if other.started and _same_but_taught(run, other):
+            if other.started and _same_but_distilled(run, other):
                 return other
     return None
 
@@ -329,7 +329,7 @@ def alone(run: Run) -> Run | None:
 def parameters(content: bytes) -> int:
     """Return how many numbers the weights in a model file's content have.
 
-    Those that tell strangers, and shapes and places in images, are no weights.
+    Those that tell out-of-distribution images, and shapes and places in images, are no weights.
     """
     import onnx
 
@@ -337,15 +337,15 @@ def parameters(content: bytes) -> int:
     return sum(
         int(np.prod(each.dims))
         for each in weights
-        if each.data_type == onnx.TensorProto.FLOAT and not each.name.startswith(STRANGENESS)
+        if each.data_type == onnx.TensorProto.FLOAT and not each.name.startswith(OOD_SCORE)
     )
 
 
-def _same_but_taught(run: Run, other: Run) -> bool:
+def _same_but_distilled(run: Run, other: Run) -> bool:
     info = other.info
     if info.state != "done" or info.teacher or info.fingerprint != run.info.fingerprint:
         return False
-    return all(each.startswith(TAUGHT) for each in run.recipe.differences(other.recipe))
+    return all(each.startswith(DISTILLED) for each in run.recipe.differences(other.recipe))
 
 
 def _answer(classifier: Classifier) -> Callable[[Images], NDArray[np.float32]]:
@@ -364,7 +364,7 @@ def _answer(classifier: Classifier) -> Callable[[Images], NDArray[np.float32]]:
 
 
 def _accuracy(file: Path, run: Run) -> Score | None:
-    """Return the accuracy of a file's run, where it was judged on the test part of `run`."""
+    """Return the accuracy of a file's run, where it was judged on the test split of `run`."""
     other = Run(file.parent)
     with contextlib.suppress(RunError):
         if other.info.splits["test"] == run.info.splits["test"]:

@@ -18,7 +18,7 @@ from typing import IO, Any
 from tinylens import files
 from tinylens.errors import DataError, MissingExtra
 from tinylens.inference.classifier import Classifier, Prediction
-from tinylens.inference.input_checks.examine import UNJUDGED
+from tinylens.inference.input_checks.examine import UNEXAMINED
 from tinylens.system import core_count
 
 IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
@@ -166,9 +166,9 @@ def csv_file(
     """Write a CSV file (RFC 4180, UTF-8), which appears at the end of the block.
 
     `sets` adds a column of label sets, their classes parted by " | ", `findings` one of what the
-    input doctor found, likewise, such as "margins: fixed".
+    input checks found, likewise, such as "margins: fixed".
     """
-    names = ["path", "label", "confidence", "unknown", "strangeness", "error"]
+    names = ["path", "label", "confidence", "unknown", "ood_score", "error"]
     names += [*(["set"] if sets else []), *(["findings"] if findings else [])]
     ranks = range(2, top + 1)
     runners_up = [f"{name}_{rank}" for rank in ranks for name in ("label", "probability")]
@@ -191,7 +191,7 @@ def csv_file(
 def parquet_file(path: Path, *, sets: bool = False, findings: bool = False) -> Generator[Keep]:
     """Write a Parquet file with the fields of `Prediction.to_json`; it appears at the end.
 
-    `sets` adds a column of label sets, `findings` one of what the input doctor found.
+    `sets` adds a column of label sets, `findings` one of what the input checks found.
 
     Raises:
         MissingExtra: pyarrow is not installed.
@@ -231,7 +231,7 @@ def _schema(*, sets: bool, findings: bool) -> Any:
             ("confidence", number),
             ("top", pyarrow.list_(ranked)),
             ("unknown", pyarrow.bool_()),
-            ("strangeness", number),
+            ("ood_score", number),
             ("error", text),
             *([("set", pyarrow.list_(text))] if sets else []),
             *([("findings", pyarrow.list_(found))] if findings else []),
@@ -285,7 +285,7 @@ def _line(prediction: Prediction, width: int) -> str:
     remarks += [
         f"{'fixed: ' if finding.fixed else ''}{finding.message}"
         for finding in prediction.findings or ()
-        if finding.kind != UNJUDGED
+        if finding.kind != UNEXAMINED
     ]
     tail = f"  ({'; '.join(map(printable, remarks))})" if remarks else ""
     label = "unknown" if prediction.unknown else printable(prediction.label)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tinylens.data.images import Decoded, ImageRule, Pixels, convert, decode
 from tinylens.errors import DataError, ModelError
 from tinylens.inference.input_checks.examine import Finding
-from tinylens.inference.input_checks.fixes import Doctor, allowed_kinds
+from tinylens.inference.input_checks.fixes import InputChecks, allowed_kinds
 from tinylens.inference.model_file import INTEGERS, ModelCard, model_file, read_model, unseal
 from tinylens.inference.selective_prediction import Level, SetLevel
 from tinylens.system import core_count
@@ -46,7 +46,7 @@ class Read:
         image: uint8, shape (height, width, channels), or None where it could not be read.
         notes: what to know about the image, such as that it is animated.
         error: why it could not be read, or None.
-        findings: of the input doctor, or None where it was not asked.
+        findings: of the input checks, or None where it was not asked.
     """
 
     path: str | None
@@ -76,32 +76,32 @@ def each(items: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
     return list(images)
 
 
-def read(item: ImageInput, rule: ImageRule, doctor: Doctor | None = None) -> Read:
+def read(item: ImageInput, rule: ImageRule, input_checks: InputChecks | None = None) -> Read:
     """Return an image as `rule` wants it; one that cannot be read says why.
 
     Args:
         item: a path, the content of a file, or uint8 pixels.
         rule: how the network wants it.
-        doctor: looks at it before it is made small, and treats it as far as it is allowed to.
+        input_checks: looks at it before it is made small, and treats it as far as it is allowed to.
     """
     path = os.fspath(item) if isinstance(item, str | os.PathLike) else None
     found: tuple[Finding, ...] = ()
 
     def treatment(pixels: Pixels, orientation: int) -> Pixels:
         nonlocal found
-        pixels, found = doctor.see(pixels, orientation) if doctor else (pixels, ())
+        pixels, found = input_checks.see(pixels, orientation) if input_checks else (pixels, ())
         return pixels
 
-    asked = treatment if doctor else None
+    requested = treatment if input_checks else None
     try:
         if isinstance(item, np.ndarray):
-            decoded = Decoded(convert(item[None], rule, asked)[0])
+            decoded = Decoded(convert(item[None], rule, requested)[0])
         else:
             content = item if isinstance(item, bytes) else _content(Path(item))
-            decoded = decode(content, rule, asked)
+            decoded = decode(content, rule, requested)
     except DataError as error:
-        return Read(path, error=str(error), findings=() if doctor else None)
-    return Read(path, decoded.image, decoded.notes, findings=found if doctor else None)
+        return Read(path, error=str(error), findings=() if input_checks else None)
+    return Read(path, decoded.image, decoded.notes, findings=found if input_checks else None)
 
 
 def _content(path: Path) -> bytes:
@@ -143,7 +143,9 @@ def map_ahead(
 
 Ranked = tuple[tuple[str, float], ...]  # classes with their probabilities, best first
 
-_STRANGE = "it is unlike what the model was trained on: stranger than {:.1f} % of ordinary images"
+_OUT_OF_DISTRIBUTION = (
+    "it is unlike what the model was trained on: more unusual than {:.1f} % of ordinary images"
+)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class Prediction:
         reason: why the answer is unknown, or None.
         label_set: the classes of which the right one is one as often as was asked for, likeliest
             first; empty where nothing was asked for.
-        strangeness: share of ordinary images, val's, that are less unlike those trained on, 0 to
+        ood_score: share of ordinary images, val's, that are less unlike those trained on, 0 to
             1; None where the model does not know.
         error: why there is no answer, or None.
         notes: what to know about the image, such as that it is animated.
@@ -175,7 +177,7 @@ class Prediction:
     unknown: bool = False
     reason: str | None = None
     label_set: tuple[str, ...] = ()
-    strangeness: float | None = None
+    ood_score: float | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] | None = None
@@ -184,7 +186,7 @@ class Prediction:
         """Return the row of `tinylens predict --json`.
 
         "reason" is in it where the answer is unknown, "set" where a coverage was asked for, and
-        "findings" where the input doctor was.
+        "findings" where the input checks was.
         """
         extra: dict[str, Any] = {"reason": self.reason} if self.unknown else {}
         if self.label_set:
@@ -197,35 +199,35 @@ class Prediction:
             "confidence": self.confidence,
             "top": [{"label": label, "probability": value} for label, value in self.top],
             "unknown": self.unknown,
-            "strangeness": self.strangeness,
+            "ood_score": self.ood_score,
             "error": self.error,
             **extra,
         }
 
 
 @dataclass(frozen=True)
-class Asked:
+class PredictOptions:
     """What an answer is to say, and when it is not to be given.
 
     Attributes:
         top: how many of the likeliest classes.
         level: below whose confidence the answer is unknown.
         set_level: which classes to name as a set.
-        strangest: the strangeness above which the answer is unknown.
+        ood_limit: the OOD score above which the answer is unknown.
     """
 
     top: int
     level: Level | None
     set_level: SetLevel | None
-    strangest: float | None
+    ood_limit: float | None
 
 
-def tell(
+def describe(
     card: ModelCard,
     images: Sequence[Read],
     probabilities: NDArray[np.float32],
-    strange: NDArray[np.float32] | None,
-    asked: Asked,
+    ood_scores: NDArray[np.float32] | None,
+    requested: PredictOptions,
 ) -> Iterator[Prediction]:
     """Yield a prediction an image, from the answers to those that could be read.
 
@@ -233,41 +235,45 @@ def tell(
         card: of the model that answered.
         images: as `tinylens.inference.classifier.read` gave them, m of which could be.
         probabilities: shape (m, classes).
-        strange: shape (m,), or None where the model does not tell it.
-        asked: what to say.
+        ood_scores: shape (m,), or None where the model does not tell it.
+        requested: what to say.
     """
     order = np.argsort(-probabilities, axis=1, kind="stable")
-    if asked.set_level is None:
-        order = order[:, : max(asked.top, 1)]
+    if requested.set_level is None:
+        order = order[:, : max(requested.top, 1)]
     values = np.take_along_axis(probabilities, order, axis=1).tolist()
-    strangest = [None] * len(values) if strange is None else strange.tolist()
-    rows = zip(order.tolist(), values, strangest, strict=True)
+    ood_limit = [None] * len(values) if ood_scores is None else ood_scores.tolist()
+    rows = zip(order.tolist(), values, ood_limit, strict=True)
     for image in images:
         if image.image is None:
             yield Prediction(image.path, error=image.error, findings=image.findings)
             continue
-        columns, shares, stranger = next(rows)
+        columns, shares, ood_score = next(rows)
         ranked = tuple(zip([card.class_names[at] for at in columns], shares, strict=True))
-        yield _told(card, image, ranked, stranger, asked)
+        yield _describe_one(card, image, ranked, ood_score, requested)
 
 
-def _told(
-    card: ModelCard, image: Read, ranked: Ranked, strange: float | None, asked: Asked
+def _describe_one(
+    card: ModelCard,
+    image: Read,
+    ranked: Ranked,
+    ood_scores: float | None,
+    requested: PredictOptions,
 ) -> Prediction:
     label, confidence = ranked[0]
-    strangeness = None if strange is None else card.deciding.less_strange(strange)
-    reason = _too_unsure(confidence, asked.level)
-    if strange is not None and _too_strange(strange, asked.strangest):
-        reason = _STRANGE.format(100 * (strangeness or 0.0))
+    ood_score = None if ood_scores is None else card.selective.ood_rank(ood_scores)
+    reason = _too_unsure(confidence, requested.level)
+    if ood_scores is not None and _above_ood_limit(ood_scores, requested.ood_limit):
+        reason = _OUT_OF_DISTRIBUTION.format(100 * (ood_score or 0.0))
     return Prediction(
         image.path,
         label,
         confidence,
-        ranked[: asked.top],
+        ranked[: requested.top],
         unknown=reason is not None,
         reason=reason,
-        label_set=() if asked.set_level is None else _label_set(ranked, asked.set_level),
-        strangeness=strangeness,
+        label_set=() if requested.set_level is None else _label_set(ranked, requested.set_level),
+        ood_score=ood_score,
         notes=image.notes,
         findings=image.findings,
     )
@@ -282,9 +288,9 @@ def _too_unsure(confidence: float, level: Level | None) -> str | None:
     )
 
 
-def _too_strange(strangeness: float, limit: float | None) -> bool:
+def _above_ood_limit(ood_score: float, limit: float | None) -> bool:
     # also what is not a number, as infinite logits would give
-    return limit is not None and not strangeness <= limit
+    return limit is not None and not ood_score <= limit
 
 
 def _label_set(ranked: Ranked, level: SetLevel) -> tuple[str, ...]:
@@ -355,12 +361,12 @@ class Classifier:
         Raises:
             DataError: another type or shape.
         """
-        return self.judged(images)[0]
+        return self.evaluated(images)[0]
 
-    def judged(
+    def evaluated(
         self, images: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return the probabilities, and the strangeness as the file gives it, shape (n,).
+        """Return the probabilities, and the OOD score as the file gives it, shape (n,).
 
         None instead of the latter where the model does not tell it; see
         `tinylens.evaluation.out_of_distribution`.
@@ -375,8 +381,8 @@ class Classifier:
         answers = [self._run(convert(batch, self.rule)) for batch in batches]
         if not answers:
             return np.zeros((0, len(self.class_names)), np.float32), None
-        probabilities, *strange = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        return probabilities, strange[0] if strange else None
+        probabilities, *ood_scores = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return probabilities, ood_scores[0] if ood_scores else None
 
     def predict(
         self,
@@ -400,7 +406,7 @@ class Classifier:
             coverage: how often the right class is to be in `label_set`, such as 0.95.
             refused: share of ordinary images that may be marked unknown for being unlike those
                 trained on, such as 0.01. None keeps what the model was trained to do.
-            fix: what the input doctor may put right before the image is made small: "all", or
+            fix: what the input checks may put right before the image is made small: "all", or
                 some of `tinylens.inference.input_checks.examine.KINDS`, parted by commas; "" says
                 what is unlike the training images and changes nothing, None does not look.
 
@@ -441,12 +447,14 @@ class Classifier:
         Raises:
             RecipeError: as `predict` does.
         """
-        doctor = self._doctor(fix)
-        asked = self.asked(top, max_error=max_error, coverage=coverage, refused=refused)
-        images = map_ahead(lambda item: read(item, self.rule, doctor), items, workers, 2 * BATCH)
+        input_checks = self._input_checks(fix)
+        requested = self.requested(top, max_error=max_error, coverage=coverage, refused=refused)
+        images = map_ahead(
+            lambda item: read(item, self.rule, input_checks), items, workers, 2 * BATCH
+        )
         with contextlib.closing(images):
             while batch := list(itertools.islice(images, BATCH)):
-                yield from self._answer(batch, asked)
+                yield from self._answer(batch, requested)
 
     def read(self, item: ImageInput, fix: str | None = None) -> Read:
         """Return an image as the network sees it, or what is wrong with it.
@@ -458,47 +466,47 @@ class Classifier:
         Raises:
             RecipeError: `fix` names a kind that is none.
         """
-        return read(item, self.rule, self._doctor(fix))
+        return read(item, self.rule, self._input_checks(fix))
 
-    def _doctor(self, fix: str | None) -> Doctor | None:
-        return None if fix is None else Doctor(self.card.doctor, allowed_kinds(fix))
+    def _input_checks(self, fix: str | None) -> InputChecks | None:
+        return None if fix is None else InputChecks(self.card.input_checks, allowed_kinds(fix))
 
-    def asked(
+    def requested(
         self,
         top: int,
         *,
         max_error: float | None = None,
         coverage: float | None = None,
         refused: float | None = None,
-    ) -> Asked:
+    ) -> PredictOptions:
         """Return what `told` is to say; the arguments and errors are those of `predict`."""
-        deciding = self.card.deciding
-        return Asked(
+        selective = self.card.selective
+        return PredictOptions(
             top,
-            deciding.level(max_error),
-            None if coverage is None else deciding.set_level(coverage),
-            deciding.strangest(refused),
+            selective.level(max_error),
+            None if coverage is None else selective.set_level(coverage),
+            selective.ood_limit(refused),
         )
 
-    def told(
+    def described(
         self,
         images: Sequence[Read],
         probabilities: NDArray[np.float32],
-        strange: NDArray[np.float32] | None,
-        asked: Asked,
+        ood_scores: NDArray[np.float32] | None,
+        requested: PredictOptions,
     ) -> Iterator[Prediction]:
         """Yield a prediction an image; see `tinylens.inference.classifier.tell`."""
-        return tell(self.card, images, probabilities, strange, asked)
+        return describe(self.card, images, probabilities, ood_scores, requested)
 
-    def _answer(self, samples: list[Read], asked: Asked) -> Iterator[Prediction]:
+    def _answer(self, samples: list[Read], requested: PredictOptions) -> Iterator[Prediction]:
         images = [image.image for image in samples if image.image is not None]
         none = np.zeros((0, len(self.class_names)), np.float32)
         answers = self._run(np.stack(images)) if images else [none]
-        strange = answers[1] if len(answers) > 1 else None
-        yield from self.told(samples, answers[0], strange, asked)
+        ood_scores = answers[1] if len(answers) > 1 else None
+        yield from self.described(samples, answers[0], ood_scores, requested)
 
     def _run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Return the probabilities and, where the file tells it, the strangeness."""
+        """Return the probabilities and, where the file tells it, the OOD score."""
         answers: list[NDArray[np.float32]] = self.session.run(None, {"image": images})
         return answers
 
@@ -509,8 +517,8 @@ class Classifier:
             ("image", "tensor(uint8)", list(self.rule.shape)),
             ("probabilities", "tensor(float)", [len(self.class_names)]),
         ]
-        if self.card.deciding.ordinary:
-            expected.append(("strangeness", "tensor(float)", []))
+        if self.card.selective.ordinary:
+            expected.append(("ood_score", "tensor(float)", []))
         if found != expected:
             raise ModelError(
                 f"{name} has the inputs and outputs {found}, but its card, with "

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from tinylens.data.images import ImageRule
 from tinylens.errors import DataError, ModelError
 from tinylens.inference.drift import Reference as DriftReference
-from tinylens.inference.input_checks.reference import Reference as DoctorReference
-from tinylens.inference.selective_prediction import ANSWERS_ALWAYS, Deciding
+from tinylens.inference.input_checks.reference import Reference as InputReference
+from tinylens.inference.selective_prediction import ANSWERS_ALWAYS, SelectivePrediction
 
 SCHEMA = 1  # of the model card; raised when an older tinylens could misread the file
 LARGEST_FILE = 2**31 - 1  # bytes; a Protocol Buffers message cannot be larger
@@ -89,13 +89,14 @@ class ModelCard:
         created: UTC, such as "2026-05-04T03:02:01Z".
         tinylens: the version that wrote the file.
         temperature: what the logits are divided by, already in the file (Guo et al. 2017).
-        doctor: what the training images are like, for the input doctor, or None.
-        bend: how much more than a temperature was needed, likewise; see `metrics.fit_bend`.
+        input_checks: what the training images are like, for the input checks, or None.
+        curvature: how much more than a temperature was needed, likewise; see
+            `metrics.fit_curvature`.
         precision: what it computes in: "float32", or "int8" after calibration on train.
         reference: what its images looked like, to notice when others come; see
             `tinylens.inference.drift`. None where that is not known.
         chosen_on: the part of the data that the temperature was chosen on, or "" for none.
-        deciding: when not to answer.
+        selective: when not to answer.
         golden: images with their answers, or None before export.
 
     Raises:
@@ -111,11 +112,11 @@ class ModelCard:
     tinylens: str
     temperature: float = 1.0
     chosen_on: str = ""
-    deciding: Deciding = ANSWERS_ALWAYS
+    selective: SelectivePrediction = ANSWERS_ALWAYS
     golden: GoldenSamples | None = None
-    bend: float = 0.0
+    curvature: float = 0.0
     precision: str = FLOATS
-    doctor: DoctorReference | None = None
+    input_checks: InputReference | None = None
     reference: DriftReference | None = None
 
     def __post_init__(self) -> None:
@@ -147,11 +148,11 @@ class ModelCard:
             "image": self.rule.to_json(),
             "calibration": {
                 "temperature": self.temperature,
-                "bend": self.bend,
+                "curvature": self.curvature,
                 "chosen_on": self.chosen_on,
             },
-            "deciding": self.deciding.to_json(),
-            "doctor": self.doctor and self.doctor.to_json(),
+            "selective": self.selective.to_json(),
+            "input_checks": self.input_checks and self.input_checks.to_json(),
             "data": {"name": self.dataset, "fingerprint": self.fingerprint},
             "reference": self.reference and self.reference.to_json(),
             "golden": golden,
@@ -182,15 +183,15 @@ class ModelCard:
                 created=str(tree["created"]),
                 tinylens=str(tree["tinylens"]),
                 temperature=float(tree["calibration"]["temperature"]),
-                bend=float(tree["calibration"].get("bend", 0.0)),  # not in older files
+                curvature=float(tree["calibration"].get("curvature", 0.0)),  # not in older files
                 precision=str(tree.get("precision", FLOATS)),  # likewise
                 chosen_on=str(tree["calibration"]["chosen_on"]),
                 # files from before there were such levels answer always
-                deciding=Deciding.from_json(tree["deciding"])
-                if "deciding" in tree
+                selective=SelectivePrediction.from_json(tree["selective"])
+                if "selective" in tree
                 else ANSWERS_ALWAYS,
-                doctor=DoctorReference.from_json(
-                    tree.get("doctor")
+                input_checks=InputReference.from_json(
+                    tree.get("input_checks")
                 ),  # likewise, they judge no image
                 reference=known and DriftReference.from_json(known),
                 golden=golden

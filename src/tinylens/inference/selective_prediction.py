@@ -1,7 +1,7 @@
 """When not to answer: thresholds for a wanted rate of errors, sets for a wanted coverage.
 
 Both are computed on val, on calibrated probabilities, and hold for images like val's. Which
-images are not like those is told by their strangeness (see
+images are not like those is told by their OOD score (see
 `tinylens.evaluation.out_of_distribution`).
 """
 
@@ -23,7 +23,8 @@ COVERAGES = (0.9, 0.95, 0.99)
 RISK = 0.1  # that more than the wanted share of all such answers is wrong
 LEAST_ANSWERED = 0.2  # of val: fewer images say too little about the errors among them
 STEP = 0.005  # of val, from one threshold that is tried to the next
-# of ordinary images are less strange than the quantiles that a model keeps: dense at the end
+# of ordinary images are less out of distribution than the quantiles that a model keeps: dense at
+# the end
 SHARES = (*(tenth / 10 for tenth in range(10)), 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
 
 
@@ -56,17 +57,17 @@ class SetLevel:
 
 
 @dataclass(frozen=True)
-class Deciding:
+class SelectivePrediction:
     """What a model file knows of when not to answer.
 
     Attributes:
         levels: for some rates of errors, those that can be kept at all.
         sets: for some coverages.
         max_error: the rate that is kept where nobody asks for another; None answers always.
-        ordinary: how strange val's images are: quantiles of their strangeness at SHARES,
+        ordinary: how out of distribution val's images are: quantiles of their OOD score at SHARES,
             ascending; empty where that is not known.
-        refused: share of ordinary images that may be refused as strangers, where nobody asks for
-            another; None refuses none.
+        refused: share of ordinary images that may be refused as out-of-distribution images, where
+            nobody asks for another; None refuses none.
     """
 
     levels: tuple[Level, ...] = ()
@@ -90,7 +91,7 @@ class Deciding:
         known = ", ".join(f"{100 * level.max_error:g}%" for level in self.levels)
         raise RecipeError(
             f"--max-error {100 * wanted:g}%: the model knows no confidence that keeps it; it has "
-            f"{known or 'none, since it was trained without a val part'}; train with --max-error "
+            f"{known or 'none, since it was trained without a val split'}; train with --max-error "
             f"{100 * wanted:g}%"
         )
 
@@ -106,40 +107,40 @@ class Deciding:
         known = ", ".join(f"{100 * level.coverage:g}%" for level in self.sets)
         raise RecipeError(
             f"--coverage {100 * coverage:g}%: the model knows "
-            f"{known or 'none, since it was trained without a val part'}"
+            f"{known or 'none, since it was trained without a val split'}"
         )
 
-    def strangest(self, refused: float | None = None) -> float | None:
-        """Return the strangeness above which images are refused; None where none are.
+    def ood_limit(self, refused: float | None = None) -> float | None:
+        """Return the OOD score above which images are refused; None where none are.
 
         Args:
             refused: share of ordinary images that may be; None takes the model's own.
 
         Raises:
-            RecipeError: the model cannot tell strangers.
+            RecipeError: the model cannot tell out-of-distribution images.
         """
         wanted = self.refused if refused is None else refused
         if wanted is None:
             return None
         if not self.ordinary:
             raise RecipeError(
-                f"--refuse-strangers {100 * wanted:g}%: the model cannot tell strangers, since it "
-                "was trained without a val part or by an older tinylens; train again with --val 10%"
+                f"--reject-ood {100 * wanted:g}%: the model cannot tell out-of-distribution images, since it "
+                "was trained without a val split or by an older tinylens; train again with --val 10%"
             )
         return float(np.interp(1 - wanted, SHARES, self.ordinary))
 
-    def less_strange(self, strangeness: float) -> float | None:
-        """Return the share of ordinary images that are less strange; None where not known.
+    def ood_rank(self, ood_score: float) -> float | None:
+        """Return the share of ordinary images that are less out of distribution; None where not known.
 
-        >>> Deciding(ordinary=tuple(range(len(SHARES)))).less_strange(0.5)
+        >>> SelectivePrediction(ordinary=tuple(range(len(SHARES)))).ood_rank(0.5)
         0.05
         """
         if not self.ordinary:
             return None
-        return float(np.interp(strangeness, self.ordinary, SHARES))
+        return float(np.interp(ood_score, self.ordinary, SHARES))
 
-    def without_strangeness(self) -> Deciding:
-        """Return the same for a model that cannot tell strangers."""
+    def without_ood_score(self) -> SelectivePrediction:
+        """Return the same for a model that cannot tell out-of-distribution images."""
         return replace(self, ordinary=(), refused=None)
 
     def to_json(self) -> dict[str, Any]:
@@ -147,24 +148,24 @@ class Deciding:
         return asdict(self)
 
     @staticmethod
-    def from_json(tree: Mapping[str, Any]) -> Deciding:
+    def from_json(tree: Mapping[str, Any]) -> SelectivePrediction:
         """Return what `to_json` gave, also after a way through JSON."""
-        return Deciding(
+        return SelectivePrediction(
             levels=tuple(Level(**row) for row in tree["levels"]),
             sets=tuple(SetLevel(**row) for row in tree["sets"]),
             max_error=tree["max_error"],
-            # files from before there was strangeness cannot tell it
+            # files from before there was OOD score cannot tell it
             ordinary=tuple(tree.get("ordinary", ())),
             refused=tree.get("refused"),
         )
 
 
-ANSWERS_ALWAYS = Deciding()
+ANSWERS_ALWAYS = SelectivePrediction()
 
 
 def decide(
     probabilities: Probabilities, labels: Labels, max_error: float | None = None
-) -> Deciding:
+) -> SelectivePrediction:
     """Return when not to answer, going by what was answered on val.
 
     Args:
@@ -177,7 +178,7 @@ def decide(
     levels = [level for rate in wanted if (level := error_level(probabilities, labels, rate))]
     sets = tuple(set_level(probabilities, labels, coverage) for coverage in COVERAGES)
     kept = any(level.max_error == max_error for level in levels)
-    return Deciding(tuple(levels), sets, max_error if kept else None)
+    return SelectivePrediction(tuple(levels), sets, max_error if kept else None)
 
 
 def error_level(probabilities: Probabilities, labels: Labels, max_error: float) -> Level | None:

@@ -32,28 +32,28 @@ def mean_logits(members: Sequence[keras.Model]) -> keras.Model:
 MIRRORED, SHIFTED = 2, 6  # views that `averaged` knows
 
 
-def averaged(network: keras.Model, views: int) -> keras.Model:
+def averaged(network: keras.Model, tta_views: int) -> keras.Model:
     """Return a model whose logits are the mean of `network`'s over views of each image.
 
     Args:
         network: pixel values to logits; its layers are used, not copied.
-        views: 2 takes the image and its mirror image. 6 adds both, moved by one pixel up and
+        tta_views: 2 takes the image and its mirror image. 6 adds both, moved by one pixel up and
             left, and down and right; the four moved ones together weigh as much as the two unmoved
             (Jordan 2024, arXiv:2404.00498, section 3.5).
 
     Raises:
         ValueError: another number of views.
     """
-    if views not in (MIRRORED, SHIFTED):
-        raise ValueError(f"{views} views; there are {MIRRORED} or {SHIFTED}")
+    if tta_views not in (MIRRORED, SHIFTED):
+        raise ValueError(f"{tta_views} views; there are {MIRRORED} or {SHIFTED}")
     images = keras.Input(network.input_shape[1:], dtype=network.input.dtype, name="image")
     mean = _with_mirrored(network, images)
-    if views == SHIFTED:
+    if tta_views == SHIFTED:
         moved = [_with_mirrored(network, _moved(images, start=side)) for side in (True, False)]
         mean = keras.layers.Average(dtype="float32")(
             [mean, keras.layers.Average(dtype="float32")(moved)]
         )
-    return keras.Model(images, mean, name=f"{network.name}_{views}_views")
+    return keras.Model(images, mean, name=f"{network.name}_{tta_views}_views")
 
 
 def _with_mirrored(network: keras.Model, images: Any) -> Any:

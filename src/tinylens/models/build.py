@@ -79,8 +79,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             # strict: the value goes to the builder as it is, so "16" must not pass as 16
             TypeAdapter(known[key].annotation).validate_python(options[key], strict=True)
         except ValidationError as error:
-            told = error.errors()[0]["msg"].removeprefix("Value error, ")
-            reason = told.removeprefix("Input should be ")
+            described = error.errors()[0]["msg"].removeprefix("Value error, ")
+            reason = described.removeprefix("Input should be ")
             mistakes.append(f"model.options.{key}: expected {reason}, got {options[key]!r}")
     if mistakes:
         raise RecipeError("\n  ".join(["the recipe has mistakes:", *sorted(mistakes)]))
@@ -93,7 +93,7 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def ship(
-    network: keras.Model, temperature: float = 1.0, views: int = 1, bend: float = 0.0
+    network: keras.Model, temperature: float = 1.0, tta_views: int = 1, curvature: float = 0.0
 ) -> keras.Model:
     """Return what ships: plain Keras layers in float32, from uint8 images to probabilities.
 
@@ -101,9 +101,10 @@ def ship(
         network: a trained network from `build`.
         temperature: what the logits are divided by (Guo et al. 2017); it goes into the weights of
             the last dense layer, so no reader of the model can leave it out.
-        views: of each image whose logits are averaged; see `tinylens.models.averaging`.
-        bend: how much more than a temperature is needed; see `tinylens.metrics.fit_bend`. Where it
-            is not 0, it and the temperature go behind the logits instead of into the weights.
+        tta_views: of each image whose logits are averaged; see `tinylens.models.averaging`.
+        curvature: how much more than a temperature is needed; see `tinylens.metrics.fit_curvature`.
+            Where it is not 0, it and the temperature go behind the logits instead of into the
+            weights.
     """
     images = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
     # clone_model would build anew in the policy that is set: `plain` says float32 for each layer
@@ -113,16 +114,16 @@ def ship(
         target.set_weights([weights[variable.name] for variable in target.weights])
         use_weights(target)
     last = copy.layers[-1]
-    if not bend:
+    if not curvature:
         last.set_weights([values / temperature for values in last.get_weights()])
     softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
-    answered = copy if views == 1 else averaged(copy, views)
-    logits = _bent(answered.output, temperature, bend) if bend else answered.output
+    answered = copy if tta_views == 1 else averaged(copy, tta_views)
+    logits = _curved(answered.output, temperature, curvature) if curvature else answered.output
     return keras.Model(answered.input, softmax(logits), name=network.name)
 
 
 def ship_ensemble(
-    members: Sequence[keras.Model], temperature: float = 1.0, bend: float = 0.0
+    members: Sequence[keras.Model], temperature: float = 1.0, curvature: float = 0.0
 ) -> keras.Model:
     """Return one model whose probabilities are the calibrated mean of those of several.
 
@@ -130,21 +131,24 @@ def ship_ensemble(
         members: what `ship` gave for each, of the same classes and size of images; their layers
             are used, not copied.
         temperature: what the logarithms of the mean are divided by.
-        bend: as for `ship`.
+        curvature: as for `ship`.
     """
     mean = mean_logits(members)
     logits = keras.layers.Rescaling(1 / temperature, dtype="float32", name="logits")(mean.output)
-    if bend:
-        logits = _bent(mean.output, temperature, bend)
+    if curvature:
+        logits = _curved(mean.output, temperature, curvature)
     softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
     return keras.Model(mean.input, softmax(logits), name="ensemble")
 
 
-def _bent(logits: Any, temperature: float, bend: float) -> Any:
+def _curved(logits: Any, temperature: float, curvature: float) -> Any:
     """Return u · (1 - bend - bend · u) / temperature of the log probabilities u."""
     straight = keras.layers.Activation("log_softmax", dtype="float32", name=LOG_PROBABILITIES)
     u = straight(logits)
     slope = keras.layers.Rescaling(
-        -bend / temperature, offset=(1 - bend) / temperature, dtype="float32", name="slope"
+        -curvature / temperature,
+        offset=(1 - curvature) / temperature,
+        dtype="float32",
+        name="slope",
     )
     return keras.layers.Multiply(dtype="float32", name="bent")([u, slope(u)])

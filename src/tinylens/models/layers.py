@@ -240,10 +240,10 @@ def rows_on_host(array: NDArray[Any]) -> Callable[[Any], Any] | None:
     """
     if not _tensorflow_on_processor():
         return None
-    return asked_of_host(lambda chosen: array[chosen], array.shape[1:], array.dtype)
+    return requested_of_host(lambda chosen: array[chosen], array.shape[1:], array.dtype)
 
 
-def asked_of_host(
+def requested_of_host(
     rows: Callable[[NDArray[Any]], NDArray[Any]], row_shape: tuple[int, ...], dtype: Any
 ) -> Callable[[Any], Any]:
     """Return what calls `rows` within a compiled step, on any backend.
@@ -256,7 +256,7 @@ def asked_of_host(
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        def asked(indices: Any) -> Any:
+        def requested(indices: Any) -> Any:
             found = tf.numpy_function(rows, [indices], dtype)
             found.set_shape((*indices.shape, *row_shape))
             return found
@@ -264,18 +264,18 @@ def asked_of_host(
     elif keras.backend.backend() == "jax":
         import jax
 
-        def asked(indices: Any) -> Any:
+        def requested(indices: Any) -> Any:
             result = jax.ShapeDtypeStruct((*indices.shape, *row_shape), dtype)
             return jax.pure_callback(lambda chosen: rows(np.asarray(chosen)), result, indices)
 
     else:
         import torch
 
-        def asked(indices: Any) -> Any:
+        def requested(indices: Any) -> Any:
             found = rows(indices.detach().cpu().numpy())
             return torch.from_numpy(found).to(indices.device)
 
-    return asked
+    return requested
 
 
 def _tensorflow_on_processor() -> bool:

@@ -10,12 +10,12 @@ from keras import ops
 from tinylens.recipe import Recipe
 
 
-def build(recipe: Recipe, *, taught: bool) -> keras.losses.Loss:
+def build(recipe: Recipe, *, distilled: bool) -> keras.losses.Loss:
     """Return the loss of a recipe: of logits against one-hot labels, or a teacher's answers too."""
     labels = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=recipe.train.label_smoothing
     )
-    if not taught:
+    if not distilled:
         return labels
     return LabelsAndTeacher(
         recipe.distil.temperature, recipe.distil.share, recipe.train.label_smoothing

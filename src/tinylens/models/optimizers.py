@@ -68,8 +68,8 @@ class NesterovSGD(keras.optimizers.Optimizer):
     Args:
         learning_rate: of convolution kernels; a number or a schedule.
         momentum: share of the buffer that stays from step to step.
-        head_rate: the rate of dense kernels, as a multiple of `learning_rate`.
-        bias_rate: the rate of biases, norm scales and norm offsets, likewise.
+        head_lr_multiplier: the rate of dense kernels, as a multiple of `learning_rate`.
+        bias_lr_multiplier: the rate of biases, norm scales and norm offsets, likewise.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class NesterovSGD(keras.optimizers.Optimizer):
         learning_rate: Any = 0.1,
         momentum: float = 0.9,
         *,
-        head_rate: float = 1.0,
-        bias_rate: float = 1.0,
+        head_lr_multiplier: float = 1.0,
+        bias_lr_multiplier: float = 1.0,
         name: str = "nesterov_sgd",
         **options: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **options)
         self.momentum = momentum
-        self.head_rate = head_rate
-        self.bias_rate = bias_rate
+        self.head_lr_multiplier = head_lr_multiplier
+        self.bias_lr_multiplier = bias_lr_multiplier
 
     def build(self, variables: Sequence[Any]) -> None:
         """Make a buffer a variable."""
@@ -104,8 +104,8 @@ class NesterovSGD(keras.optimizers.Optimizer):
         """Return the arguments that make this optimizer again."""
         own = {
             "momentum": self.momentum,
-            "head_rate": self.head_rate,
-            "bias_rate": self.bias_rate,
+            "head_lr_multiplier": self.head_lr_multiplier,
+            "bias_lr_multiplier": self.bias_lr_multiplier,
         }
         return {**super().get_config(), **own}
 
@@ -120,7 +120,7 @@ class NesterovSGD(keras.optimizers.Optimizer):
     def _relative_rate(self, variable: Any) -> float:
         if is_kernel(variable):
             return 1.0
-        return self.head_rate if len(variable.shape) == 2 else self.bias_rate
+        return self.head_lr_multiplier if len(variable.shape) == 2 else self.bias_lr_multiplier
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -138,8 +138,8 @@ class Muon(NesterovSGD):
         momentum: of convolution kernels.
         vector_momentum: of everything else.
         arithmetic: of the iteration, "float32" or "bfloat16": it need not be exact (Jordan 2024).
-        head_rate: the rate of dense kernels, as a multiple of `learning_rate`.
-        bias_rate: the rate of biases, norm scales and norm offsets, likewise.
+        head_lr_multiplier: the rate of dense kernels, as a multiple of `learning_rate`.
+        bias_lr_multiplier: the rate of biases, norm scales and norm offsets, likewise.
     """
 
     def __init__(
@@ -276,7 +276,10 @@ def _plain(
         return keras.optimizers.AdamW(**common)
     if spec.name == "adam":
         return keras.optimizers.Adam(**common)
-    common |= {"head_rate": spec.head_rate, "bias_rate": spec.bias_rate}
+    common |= {
+        "head_lr_multiplier": spec.head_lr_multiplier,
+        "bias_lr_multiplier": spec.bias_lr_multiplier,
+    }
     if spec.name == "sgd":
         return NesterovSGD(momentum=spec.momentum, **common)
     common |= {"momentum": spec.momentum, "vector_momentum": spec.vector_momentum}

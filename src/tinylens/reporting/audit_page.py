@@ -89,7 +89,7 @@ def _decks(audit: Audit, parts: Mapping[str, Dataset]) -> Iterator[Deck]:
     yield _deck(
         "leaks",
         "Test images that are trained on",
-        "Each flatters the figure. Dropped from train, the test part stays what it was.",
+        "Each flatters the figure. Dropped from train, the test split stays what it was.",
         audit.leaks,
         lambda twin: _twin_card(twin, parts),
     )

@@ -23,12 +23,12 @@ LEAST_REACH = 0.01  # of the axis of differences, on either side of zero
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class Evaluated:
     """A run's answers beside what there is to say of it.
 
     Attributes:
         recipe: its name.
-        probabilities: of test, in the order of the test part, float, shape (n, classes).
+        probabilities: of test, in the order of the test split, float, shape (n, classes).
     """
 
     name: str
@@ -38,14 +38,14 @@ class Judged:
     probabilities: Probabilities
 
 
-def judged(runs: Sequence[Run], comparison: Comparison) -> list[Judged]:
+def evaluated(runs: Sequence[Run], comparison: Comparison) -> list[Evaluated]:
     """Return what there is to say of each run, by the names that the comparison gave them.
 
     Raises:
         RunError: a file of a run cannot be read.
     """
     return [
-        Judged(
+        Evaluated(
             name=name,
             recipe=run.recipe.name,
             seed=run.info.seed,
@@ -57,7 +57,7 @@ def judged(runs: Sequence[Run], comparison: Comparison) -> list[Judged]:
 
 
 def write(
-    folder: Path, comparison: Comparison, sides: Sequence[Judged], test: Dataset | None
+    folder: Path, comparison: Comparison, sides: Sequence[Evaluated], test: Dataset | None
 ) -> dict[str, Path]:
     """Write comparison.html and one plot a pair into `folder`; return them by name.
 
@@ -77,7 +77,7 @@ def write(
     page = document(
         "comparison.html.jinja",
         comparison=comparison,
-        judged=sides,
+        evaluated=sides,
         pairs=[_pair(pair, by_name, test) for pair in comparison.pairs],
     )
     files.write_text(written["report"], page)
@@ -87,7 +87,7 @@ def write(
 # --- the page
 
 
-def _pair(pair: Pair, judged: Mapping[str, Judged], test: Dataset | None) -> dict[str, Any]:
+def _pair(pair: Pair, evaluated: Mapping[str, Evaluated], test: Dataset | None) -> dict[str, Any]:
     rows = [("all classes", pair.n, pair.accuracy, pair.p_value)]
     rows += [(each.name, each.support, each.recall, each.p_value) for each in pair.classes]
     reach = max([LEAST_REACH, *(abs(end) for _, _, found, _ in rows for end in found.ci95)])
@@ -113,7 +113,7 @@ def _pair(pair: Pair, judged: Mapping[str, Judged], test: Dataset | None) -> dic
         ],
         "p_value": _p_text(pair.p_value),
         "both_right": pair.n - pair.both_wrong - len(pair.only_first) - len(pair.only_second),
-        "sides": [] if test is None else _sides(pair, judged, test),
+        "sides": [] if test is None else _sides(pair, evaluated, test),
     }
 
 
@@ -125,7 +125,7 @@ def _p_text(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def _sides(pair: Pair, judged: Mapping[str, Judged], test: Dataset) -> list[dict[str, Any]]:
+def _sides(pair: Pair, evaluated: Mapping[str, Evaluated], test: Dataset) -> list[dict[str, Any]]:
     """Return for each run the images that it alone answers right, the surest mistakes first."""
     order = (
         (pair.first, pair.second, pair.only_first),
@@ -136,7 +136,7 @@ def _sides(pair: Pair, judged: Mapping[str, Judged], test: Dataset) -> list[dict
             "right": right,
             "wrong": wrong,
             "count": len(rows),
-            "images": _images(np.array(rows, np.int64), judged[wrong].probabilities, test),
+            "images": _images(np.array(rows, np.int64), evaluated[wrong].probabilities, test),
         }
         for right, wrong, rows in order
     ]

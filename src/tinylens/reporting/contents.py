@@ -33,7 +33,7 @@ class Mistake:
 
     Attributes:
         image: uint8, shape (height, width, channels).
-        row: its row in the test part.
+        row: its row in the test split.
         confidence: the probability of the answer.
     """
 
@@ -113,7 +113,7 @@ class Contents:
         probabilities = predictions.get("test_probabilities")
         if test is None or probabilities is None:
             raise RunError(
-                f"{run.path} has no figures of its test part, and a report is about those; "
+                f"{run.path} has no figures of its test split, and a report is about those; "
                 "the command that started the run makes them"
             )
         if probabilities.shape != (test.n, len(test.per_class)):
@@ -143,7 +143,7 @@ class Contents:
 
     @property
     def test(self) -> SplitScores:
-        """The figures of the test part."""
+        """The figures of the test split."""
         return self.evaluation.splits["test"]
 
     @functools.cached_property

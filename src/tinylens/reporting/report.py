@@ -194,7 +194,7 @@ def _audited(contents: Contents) -> dict[str, Any] | None:
         return None
     right = contents.probabilities.argmax(axis=1) == contents.labels
     doubted = "test" in audit.doubted
-    without = [("the whole test part", frozenset[int]())]
+    without = [("the whole test split", frozenset[int]())]
     without.append(("without images that are trained on", audit.leaked))
     if doubted:
         without.append(("without labels that are probably wrong", audit.suspected))

@@ -228,9 +228,9 @@ def explanations(found: Explanations) -> Table:
 
 def spread(summary: Summary) -> Table:
     """Return mean, standard deviation and interval of each figure over a series of trainings."""
-    judged = "test" if summary.kind == "seeds" else "held out"
+    evaluated = "test" if summary.kind == "seeds" else "held out"
     table = plain_table(caption=f"{len(summary.runs)} {summary.kind}; (…) 95 % interval")
-    table.add_column(f"Figure ({judged})", no_wrap=True)
+    table.add_column(f"Figure ({evaluated})", no_wrap=True)
     table.add_column("Mean ± sd", justify="right", no_wrap=True)
     for figure in FIGURES:
         found = summary.figures.get(figure.field)
@@ -275,7 +275,7 @@ def gap_parts(parts: GapParts) -> Table:
 
 def learning_curve(curve: LearningCurve) -> Table:
     """Return the error of networks trained on parts of train, a row a size."""
-    table = plain_table(caption=f"recipe {curve.recipe}, on {curve.judged:,} images of val")
+    table = plain_table(caption=f"recipe {curve.recipe}, on {curve.evaluated:,} images of val")
     for title in ("Images", "Passes", "Wrong %", "by seed"):
         table.add_column(title, justify="right", no_wrap=True)
     for point in curve.points:
@@ -303,9 +303,9 @@ def _cell(figure: Figure, score: Score) -> Text:
 def formats(scorecard: Scorecard) -> Table:
     """Return a line a file."""
     parts = {(row.part, row.images) for row in scorecard.rows}
-    judged = " and ".join(f"{count:,} images of {part}" for part, count in sorted(parts))
+    evaluated = " and ".join(f"{count:,} images of {part}" for part, count in sorted(parts))
     found = plain_table(
-        caption=f"against Keras on {judged}: same answers, largest difference between "
+        caption=f"against Keras on {evaluated}: same answers, largest difference between "
         "probabilities, points of accuracy with 95 % interval; milliseconds for one image, "
         "median and 95th percentile; images a second, "
         f"{scorecard.batch} at once, {scorecard.threads} threads"

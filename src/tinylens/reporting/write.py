@@ -23,7 +23,7 @@ def write(run: Run) -> None:
     successor is removed.
 
     Raises:
-        RunError: the run has no evaluation of its test part yet, or its files do not fit together.
+        RunError: the run has no evaluation of its test split yet, or its files do not fit together.
         ModelError: its model.onnx was damaged or changed.
         MissingExtra: matplotlib or jinja2 is not installed.
     """

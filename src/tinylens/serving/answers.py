@@ -73,7 +73,7 @@ def _row(ticket: Ticket, name: str, found: Prediction) -> dict[str, Any]:
         "confidence": found.confidence,
         "top": top,
         "unknown": found.reason,
-        "strangeness": finite(found.strangeness),
+        "ood_score": finite(found.ood_score),
         "findings": [finding.to_json() for finding in found.findings or ()],
         "seen": None,
         "look": None,
@@ -82,7 +82,7 @@ def _row(ticket: Ticket, name: str, found: Prediction) -> dict[str, Any]:
 
 
 def finite(value: float | None) -> float | None:
-    """Return a number that JSON has, or None; strangeness is none where logits are infinite."""
+    """Return a number that JSON has, or None; OOD score is none where logits are infinite."""
     return value if value is not None and math.isfinite(value) else None
 
 

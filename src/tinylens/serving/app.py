@@ -170,15 +170,15 @@ def _add_inference(app: FastAPI, service: Service) -> None:
         if service.is_full:
             raise Refused(503, "too many images are waiting", ((b"retry-after", b"1"),))
         # 10 MiB of numbers take a tenth of a second, in which other requests are to be answered
-        asked = await asyncio.to_thread(inference.Inference, body, model, service.limits.images)
+        requested = await asyncio.to_thread(inference.Inference, body, model, service.limits.images)
         ticket = Ticket(
             model.name,
             (),
             len(model.classifier.class_names),
             request.state.request_id,
-            render=asked.render,
+            render=requested.render,
             reply_to=_nobody,
-            images=asked.reads(),
+            images=requested.reads(),
         )
         return await _ask(service, ticket)
 

@@ -161,13 +161,13 @@ def _batch(hosted: Hosted, tickets: list[Ticket], decode_seconds: float) -> Batc
     reads = [image for ticket in fitting for image in ticket.images or []]
     images = [image.image for image in reads if image.image is not None]
     stacked = np.stack(images) if images else np.zeros((0, *shape), np.uint8)
-    probabilities, strange = hosted.classifier.judged(stacked)
+    probabilities, ood_scores = hosted.classifier.evaluated(stacked)
     model_seconds = time.monotonic() - begun
-    asked = hosted.asked(max((ticket.top for ticket in fitting), default=1))
-    told = hosted.classifier.told(reads, probabilities, strange, asked)
+    requested = hosted.requested(max((ticket.top for ticket in fitting), default=1))
+    described = hosted.classifier.described(reads, probabilities, ood_scores, requested)
     slow, unknown = [], 0
     for ticket in fitting:
-        found = [next(told) for _ in range(len(ticket))]
+        found = [next(described) for _ in range(len(ticket))]
         unknown += sum(one.unknown for one in found)
         if ticket.slow:
             slow.append((ticket, found))

@@ -35,7 +35,7 @@ class Gate:
     def __init__(self, options: Options) -> None:
         self._token = None if options.token is None else options.token.encode()
         self._hosts: frozenset[bytes] | None = None
-        if is_loopback(options.host):  # elsewhere the token keeps strangers out
+        if is_loopback(options.host):  # elsewhere the token keeps out-of-distribution images out
             own = ("localhost", "127.0.0.1", "[::1]", options.host)
             self._hosts = frozenset(name.lower().encode() for name in own + options.allowed_hosts)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens.inference import drift
-from tinylens.inference.classifier import Asked, Classifier
+from tinylens.inference.classifier import Classifier, PredictOptions
 from tinylens.inference.model_file import read_model
 
 RECENT = 1000  # images that a comparison with the reference is made of, and up to twice as many
@@ -70,9 +70,9 @@ class Hosted:
     classifier: Classifier
     watch: Watch
 
-    def asked(self, top: int) -> Asked:
+    def requested(self, top: int) -> PredictOptions:
         """Return what to say of an image: what the model was trained to say."""
-        return self.classifier.asked(top)
+        return self.classifier.requested(top)
 
 
 def load(name: str, path: str, shown: str, threads: int) -> Hosted:

@@ -19,7 +19,7 @@ from tinylens.serving.answers import finite
 from tinylens.serving.hosted import Hosted
 from tinylens.serving.tickets import Refused, Reply, Ticket
 
-INPUT, PROBABILITIES, STRANGENESS = "image", "probabilities", "strangeness"
+INPUT, PROBABILITIES, OOD_SCORE = "image", "probabilities", "ood_score"
 _REQUEST = {"id", "parameters", "inputs", "outputs"}
 _TENSOR = {"name", "shape", "datatype", "parameters", "data"}
 
@@ -29,8 +29,8 @@ def describe(hosted: Hosted) -> dict[str, Any]:
     classes = len(hosted.classifier.class_names)
     shape = [-1, *hosted.classifier.rule.shape]
     outputs = [{"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, classes]}]
-    if hosted.classifier.card.deciding.ordinary:
-        outputs.append({"name": STRANGENESS, "datatype": "FP32", "shape": [-1]})
+    if hosted.classifier.card.selective.ordinary:
+        outputs.append({"name": OOD_SCORE, "datatype": "FP32", "shape": [-1]})
     return {
         "name": hosted.name,
         "versions": [hosted.sha256],
@@ -80,8 +80,8 @@ class Inference:
             every = [dict(found.top) for found in predictions]
             flat: list[float | None] = [row[name] for row in every for name in names]
             values[PROBABILITIES] = [count, len(names)], flat
-        if STRANGENESS in self._outputs:
-            values[STRANGENESS] = [count], [finite(found.strangeness) for found in predictions]
+        if OOD_SCORE in self._outputs:
+            values[OOD_SCORE] = [count], [finite(found.ood_score) for found in predictions]
         tree: dict[str, Any] = {
             "model_name": hosted.name,
             "model_version": hosted.sha256,

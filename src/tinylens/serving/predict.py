@@ -24,24 +24,24 @@ def ticket(
         Refused: 400, 404, 413, 415 or 422, with what is wrong.
     """
     try:
-        asked = question.parse(query)
+        requested = question.parse(query)
     except question.BadQuestion as error:
         raise Refused(422, str(error)) from None
-    model = service.model(asked.model)
+    model = service.model(requested.model)
     parts = _parts(content_type, body, service.limits.images)
-    if asked.look and len(parts) > 1:
+    if requested.look and len(parts) > 1:
         raise Refused(422, f"look=true with {len(parts)} images; expected one, as it takes long")
-    slow = answers.render_slowly(asked) if asked.look or asked.seen else None
+    slow = answers.render_slowly(requested) if requested.look or requested.seen else None
     made = Ticket(
         model.name,
         parts,
-        asked.top,
+        requested.top,
         request_id,
         render=answers.render,
         slow=slow,
         reply_to=reply_to,
     )
-    made.fix = asked.fix
+    made.fix = requested.fix
     return made
 
 

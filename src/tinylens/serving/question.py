@@ -27,7 +27,7 @@ class Question:
         top: how many of the likeliest classes.
         look: whether to say where the model looked.
         seen: whether to give the small image back that the model saw.
-        fix: which findings of the input doctor may be put right: "all", kinds of them, or "" for
+        fix: which findings of the input checks may be put right: "all", kinds of them, or "" for
             none; None where it is not to look at all.
         model: the name of one, or "" for the first.
     """

@@ -62,7 +62,7 @@ class Result(_Shape):
     confidence: float | None
     top: list[Chance]
     unknown: str | None = Field(description="why the label is no answer, or null where it is one")
-    strangeness: float | None
+    ood_score: float | None
     findings: list[Finding]
     seen: str | None
     look: Look | None
@@ -204,7 +204,7 @@ PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "fix",
         "in": "query",
-        "description": "what the input doctor may put right: all, kinds with commas, or empty for "
+        "description": "what the input checks may put right: all, kinds with commas, or empty for "
         "nothing; without it, it does not look, and finds nothing",
         "schema": {"type": "string"},
     },
@@ -270,7 +270,7 @@ TENSORS = {
                         "items": {
                             "type": "object",
                             "required": ["name"],
-                            "properties": {"name": {"enum": ["probabilities", "strangeness"]}},
+                            "properties": {"name": {"enum": ["probabilities", "ood_score"]}},
                         },
                     },
                 },

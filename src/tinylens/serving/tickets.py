@@ -54,7 +54,7 @@ class Ticket:
         model: the name of the one that is to answer.
         parts: images as they came; empty where they came as arrays.
         top: how many of the likeliest classes are wanted.
-        fix: what the input doctor may put right, as `Classifier.read` takes it; None: not look.
+        fix: what the input checks may put right, as `Classifier.read` takes it; None: not look.
         images: as the network sees them, or why not; None until they are decoded.
         request_id: that is echoed.
         render: makes the answer; called in the thread that computed it.

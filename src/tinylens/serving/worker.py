@@ -77,7 +77,7 @@ class Worker:
         inner.openapi()  # made once, and before the first who asks
         app = Application(inner, self.service, self._gate, self._log)
         self._config = _settings(app)
-        self._asked: dict[int, asyncio.Future[Message]] = {}
+        self._requested: dict[int, asyncio.Future[Message]] = {}
         self._numbers = itertools.count()
         self._staged: Hosted | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -164,9 +164,9 @@ class Worker:
             case "abort":
                 self._staged = None
             case "answer":
-                asked = self._asked.pop(message["number"], None)
-                if asked is not None and not asked.done():
-                    asked.set_result(message)
+                requested = self._requested.pop(message["number"], None)
+                if requested is not None and not requested.done():
+                    requested.set_result(message)
 
     async def _stage(self, message: Message) -> None:
         """Load the new model beside the old one, and check it, without being asked anything."""
@@ -188,9 +188,9 @@ class Worker:
 
     async def _ask(self, what: str, **more: Any) -> Message:
         number = next(self._numbers)
-        self._asked[number] = self._loop.create_future()
+        self._requested[number] = self._loop.create_future()
         self._channel.send(say="ask", what=what, number=number, **more)
-        return await self._asked[number]
+        return await self._requested[number]
 
     async def _reload(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = (await self._ask("reload", name=name))["found"]

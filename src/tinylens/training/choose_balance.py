@@ -2,7 +2,7 @@
 
 Every way trains on two thirds of the training images, for half of the epochs, and is judged on
 the third that was set aside and on val: of a class of 60 images that is 20 and more, where val
-alone has 6. The test part is not touched. Those that are within a standard error of the best are
+alone has 6. The test split is not touched. Those that are within a standard error of the best are
 taken as equals; of these the first in CANDIDATES is chosen.
 """
 
@@ -119,20 +119,20 @@ def choose(
     data: Splits,
     recipe: Recipe,
     precision: str,
-    watcher: ProgressReporter,
-    asked_to_stop: Callable[[], bool] = lambda: False,
+    reporter: ProgressReporter,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Choice:
     """Return which of CANDIDATES suits the data best; "none", and at once, where classes are even.
 
     Args:
-        data: its train and val parts are looked at.
+        data: its train and val splits are looked at.
         recipe: what will be trained.
         precision: "float32" or "bfloat16".
-        watcher: told of each trial.
-        asked_to_stop: asked after every step.
+        reporter: told of each trial.
+        should_stop: asked after every step.
 
     Raises:
-        KeyboardInterrupt: `asked_to_stop` said so.
+        KeyboardInterrupt: `should_stop` said so.
         DataError: the classes have too few groups to be parted.
     """
     ratio = imbalance_module.imbalance(data.train.counts)
@@ -140,14 +140,14 @@ def choose(
         return Choice("none", ratio)
     begun = time.monotonic()
     rest, aside = _parted(data.train, recipe.data.split_seed)
-    kept, judged = (data.train.subset(rows, gathered) for rows in (rest, aside))
-    unseen = [judged] if data.val is None else [judged, data.val]
+    kept, evaluated = (data.train.subset(rows, gathered) for rows in (rest, aside))
+    unseen = [evaluated] if data.val is None else [evaluated, data.val]
     trials = []
     for number, name in enumerate(CANDIDATES):
-        watcher.phase(f"trying out balance {name}, {number + 1} of {len(CANDIDATES)}")
+        reporter.phase(f"trying out balance {name}, {number + 1} of {len(CANDIDATES)}")
         epochs = max(round(EPOCHS * recipe.train.epochs), 1)
         short = recipe.override({"train.balance": name, "train.epochs": epochs})
-        trials.append(_try(name, kept, unseen, short, precision, asked_to_stop))
+        trials.append(_try(name, kept, unseen, short, precision, should_stop))
     return Choice(
         chosen=_best(trials),
         imbalance=ratio,
@@ -180,12 +180,12 @@ def _try(
     unseen: list[Dataset],
     recipe: Recipe,
     precision: str,
-    asked_to_stop: Callable[[], bool],
+    should_stop: Callable[[], bool],
 ) -> Trial:
     begun = time.monotonic()
     trainer = compiling.build(Splits(kept, None, kept), recipe, precision)
     with tempfile.TemporaryDirectory() as folder:
-        state = fit(trainer, Run(folder), ProgressReporter(), asked_to_stop)
+        state = fit(trainer, Run(folder), ProgressReporter(), should_stop)
     if not state.finished:
         raise KeyboardInterrupt
     answers = np.concatenate(

@@ -14,15 +14,16 @@ SMALLEST_EARLY = 24  # pixels: at 21 for 28 Fashion-MNIST lost more than the tim
 
 
 @dataclass(frozen=True)
-class Course:
+class Curriculum:
     """What the epochs of a training see, each called by its place in the recipe's plan, from 0.
 
     Attributes:
         spec: the recipe's train section.
         size: height and width of the images.
 
-    >>> course = Course(TrainSection(epochs=4, early_scale=0.75, hard_share=0.5), (32, 32))
-    >>> course.early_size
+    >>> course = Course(TrainSection(epochs=4, progressive_resize_scale=0.75,
+    hard_example_fraction=0.5), (32, 32))
+    >>> course.progressive_size
     (24, 24)
     >>> [(course.is_early(place), course.share(place)) for place in range(4)]
     [(True, 1.0), (True, 1.0), (False, 0.5), (False, 0.5)]
@@ -34,40 +35,47 @@ class Course:
     size: tuple[int, int]
 
     @property
-    def early_size(self) -> tuple[int, int] | None:
+    def progressive_size(self) -> tuple[int, int] | None:
         """Height and width of the first epochs' images; None where they stay as they are.
 
         What is small already is not made smaller than SMALLEST_EARLY.
         """
         height, width = (
-            max(round(side * self.spec.early_scale), min(side, SMALLEST_EARLY))
+            max(round(side * self.spec.progressive_resize_scale), min(side, SMALLEST_EARLY))
             for side in self.size
         )
         return None if (height, width) == self.size else (height, width)
 
     def is_early(self, place: int) -> bool:
         """Return whether an epoch sees smaller images."""
-        early = round(self.spec.early_share * self.spec.epochs)
-        return self.early_size is not None and place < early
+        early = round(self.spec.progressive_resize_fraction * self.spec.epochs)
+        return self.progressive_size is not None and place < early
 
     def is_hard(self, place: int) -> bool:
         """Return whether an epoch sees only the images with the largest losses.
 
         The first one sees all: before it there are no losses.
         """
-        first = max(round(self.spec.hard_from * self.spec.epochs), 1)
-        return self.spec.hard_share < 1 and place >= first
+        first = max(round(self.spec.hard_examples_from * self.spec.epochs), 1)
+        return self.spec.hard_example_fraction < 1 and place >= first
 
     def share(self, place: int) -> float:
         """Return the share of the training images that an epoch sees."""
-        return self.spec.epoch_share * (self.spec.hard_share if self.is_hard(place) else 1.0)
+        return self.spec.epoch_share * (
+            self.spec.hard_example_fraction if self.is_hard(place) else 1.0
+        )
 
     def work(self, place: int) -> float:
         """Return the pixels that an epoch sees as a share of all pixels of all images."""
-        if self.early_size is None or not self.is_early(place):
+        if self.progressive_size is None or not self.is_early(place):
             return self.share(place)
         height, width = self.size
-        return self.share(place) * self.early_size[0] * self.early_size[1] / (height * width)
+        return (
+            self.share(place)
+            * self.progressive_size[0]
+            * self.progressive_size[1]
+            / (height * width)
+        )
 
     def stage(self, place: int) -> str:
         """Return "early" for an epoch of smaller images, else "whole"."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tinylens.data.prefetch import Stream
 from tinylens.models import augment
-from tinylens.models.layers import asked_of_host, rows_on_host
+from tinylens.models.layers import requested_of_host, rows_on_host
 from tinylens.recipe import AugmentSection
 from tinylens.training import imbalance
 
@@ -126,7 +126,7 @@ class ResidentImages(keras.layers.Layer):
         self.rows_on_host: Callable[[Any], Any] | None
         if isinstance(images, Stream):
             self.image_shape = images.image_shape
-            self.rows_on_host = asked_of_host(images.rows, images.image_shape, np.uint8)
+            self.rows_on_host = requested_of_host(images.rows, images.image_shape, np.uint8)
             return
         self.image_shape = images.shape[1:]
         self.rows_on_host = rows_on_host(images)

@@ -63,13 +63,13 @@ class Lesson:
     probabilities: NDArray[np.float32] = field(repr=False)
 
 
-def lesson(path: str | Path, data: Splits, tell: Callable[[str], object]) -> Lesson:
+def lesson(path: str | Path, data: Splits, describe: Callable[[str], object]) -> Lesson:
     """Ask a teacher about the images of train, or take what it said of them before.
 
     Args:
         path: of a run, or of a model.onnx.
         data: of the student.
-        tell: is given how far the asking is, in words, as it goes on.
+        describe: is given how far the asking is, in words, as it goes on.
 
     Raises:
         ModelError: there is no such file, or it is damaged.
@@ -84,7 +84,7 @@ def lesson(path: str | Path, data: Splits, tell: Callable[[str], object]) -> Les
     kept = cache_root() / "lessons" / f"{sha256[:32]}-{data.train.fingerprint[:32]}.float32"
     answers = _read(kept, (len(data.train), len(data.class_names)))
     if answers is None:
-        answers = _asked(classifier, data.train, tell)
+        answers = _requested(classifier, data.train, describe)
         kept.parent.mkdir(exist_ok=True)
         files.write_bytes(kept, answers.tobytes())
     return Lesson(teacher, answers)
@@ -144,12 +144,12 @@ def _read(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
     return answers.reshape(shape) if answers.size == shape[0] * shape[1] else None
 
 
-def _asked(
-    classifier: Classifier, train: Dataset, tell: Callable[[str], object]
+def _requested(
+    classifier: Classifier, train: Dataset, describe: Callable[[str], object]
 ) -> NDArray[np.float32]:
     """Return the classifier's probabilities, float32, shape (n, classes), asking bit by bit."""
     answers = []
     for start in range(0, len(train), STRETCH):
-        tell(f"asking the teacher: {start:,} of {len(train):,} images")
+        describe(f"asking the teacher: {start:,} of {len(train):,} images")
         answers.append(classifier.probabilities(train.images[start : start + STRETCH]))
     return np.concatenate(answers)

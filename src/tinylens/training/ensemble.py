@@ -36,7 +36,7 @@ def train_ensemble(
     count: int,
     folder: Path,
     train: Train,
-    watcher: ProgressReporter,
+    reporter: ProgressReporter,
 ) -> Run:
     """Train networks of several seeds and leave a run whose model.onnx answers by their mean.
 
@@ -46,7 +46,7 @@ def train_ensemble(
         count: how many networks.
         folder: of the run; finished trainings in it are kept, so a stopped ensemble goes on.
         train: trains one run into a folder, as `tinylens.train` does.
-        watcher: told of each phase after the trainings.
+        reporter: told of each phase after the trainings.
 
     Raises:
         RecipeError: fewer than 2 or more than 100.
@@ -62,8 +62,8 @@ def train_ensemble(
     ]
     if not (run.started and run.info.state == "done"):
         with run.lock():
-            _join(run, members, data, recipe, watcher)
-            end(run, watcher, report=True)
+            _join(run, members, data, recipe, reporter)
+            end(run, reporter, report=True)
     return run
 
 
@@ -78,13 +78,13 @@ def _done(path: Path) -> bool:
 
 
 def _join(
-    run: Run, members: list[Run], data: Splits, recipe: Recipe, watcher: ProgressReporter
+    run: Run, members: list[Run], data: Splits, recipe: Recipe, reporter: ProgressReporter
 ) -> None:
     """Write what the members are together into the locked run, all but the report."""
     from tinylens.models.build import ship_ensemble
     from tinylens.training import finalize
 
-    watcher.phase("joining the networks")
+    reporter.phase("joining the networks")
     infos = [member.info for member in members]
     first = infos[0]
     setting = Setting(
@@ -105,8 +105,8 @@ def _join(
     with outcome_recorded(run, info):
         calibration = _calibration(members, data)
         networks = [finalize.open_shipped(member) for member in members]
-        shipped = ship_ensemble(networks, calibration.temperature, calibration.bend)
-        finalize.deliver(run, data, (shipped, calibration), recipe, info, watcher)
+        shipped = ship_ensemble(networks, calibration.temperature, calibration.curvature)
+        finalize.deliver(run, data, (shipped, calibration), recipe, info, reporter)
 
 
 def _calibration(members: list[Run], data: Splits) -> Calibration:

@@ -65,7 +65,7 @@ class SmallImageClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         recipe: a built-in recipe's name, a path to a TOML file, or a Recipe.
-        epochs: passes over the training part; None as the recipe says.
+        epochs: passes over the training split; None as the recipe says.
         seed: of weights, order and augmentation; None as the recipe says.
         val: share of the images to choose on, in [0, 1); None as the recipe says.
         test: share of them to judge the run on, in [0, 1).
@@ -150,7 +150,7 @@ class SmallImageClassifier(ClassifierMixin, BaseEstimator):
         images = _sized(self._pixels(checked), recipe.data.size)
         data = _splits(images, numbers, self.classes_, recipe)
         with contextlib.ExitStack() as stack:
-            watcher = stack.enter_context(on_terminal()) if self.verbose else None
+            reporter = stack.enter_context(on_terminal()) if self.verbose else None
             self.run_ = train(
                 data,
                 recipe,
@@ -160,7 +160,7 @@ class SmallImageClassifier(ClassifierMixin, BaseEstimator):
                 deterministic=self.deterministic,
                 report=self.out is not None,
                 command="SmallImageClassifier.fit",
-                watcher=watcher,
+                reporter=reporter,
             )
         self.model_ = self.run_.model.read_bytes()
         self.classifier_ = Classifier.from_bytes(self.model_, str(self.run_.model))

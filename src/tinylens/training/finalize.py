@@ -18,17 +18,17 @@ from tinylens.data.images import rule_of
 from tinylens.errors import ModelError
 from tinylens.evaluation import out_of_distribution
 from tinylens.evaluation.evaluate import assemble, confused, worst_mistakes
-from tinylens.evaluation.out_of_distribution import Strangeness
+from tinylens.evaluation.out_of_distribution import OodScore
 from tinylens.exporting import onnx
 from tinylens.inference import drift
 from tinylens.inference.input_checks.study import study
 from tinylens.inference.model_file import ModelCard
-from tinylens.inference.selective_prediction import LEAST_ANSWERED, Deciding, decide
+from tinylens.inference.selective_prediction import LEAST_ANSWERED, SelectivePrediction, decide
 from tinylens.models.batching import in_batches
 from tinylens.models.build import LOG_PROBABILITIES, save, ship
 from tinylens.models.embedding import batch_for
 from tinylens.recipe import Recipe
-from tinylens.results import Calibration, StrangerScores
+from tinylens.results import Calibration, OodScores
 from tinylens.run import Arrays, Run, RunInfo
 from tinylens.system import now, tinylens_version
 
@@ -49,7 +49,7 @@ def finish(
     network: keras.Model,
     recipe: Recipe,
     info: RunInfo,
-    watcher: ProgressReporter,
+    reporter: ProgressReporter,
 ) -> None:
     """Turn a trained network into what a run leaves, all but the report.
 
@@ -59,16 +59,16 @@ def finish(
         network: trained, pixels to logits.
         recipe: resolved.
         info: of the run; "evaluate" and "export" seconds and the opening of test are added.
-        watcher: told of each phase.
+        reporter: told of each phase.
 
     Raises:
         ModelError: the exported file does not answer as Keras does; it is not kept.
     """
-    watcher.phase("calibrating on val" if data.val else "shipping")
-    views = recipe.model.views
-    calibration = calibrate(network, data.val, views)
-    shipped = ship(network, calibration.temperature, views, calibration.bend)
-    deliver(run, data, (shipped, calibration), recipe, info, watcher)
+    reporter.phase("calibrating on val" if data.val else "shipping")
+    tta_views = recipe.model.tta_views
+    calibration = calibrate(network, data.val, tta_views)
+    shipped = ship(network, calibration.temperature, tta_views, calibration.curvature)
+    deliver(run, data, (shipped, calibration), recipe, info, reporter)
 
 
 def deliver(
@@ -77,7 +77,7 @@ def deliver(
     calibrated: tuple[keras.Model, Calibration],
     recipe: Recipe,
     info: RunInfo,
-    watcher: ProgressReporter,
+    reporter: ProgressReporter,
 ) -> None:
     """Judge what ships, and write it and its figures into the run; arguments as for `finish`.
 
@@ -87,19 +87,19 @@ def deliver(
         calibrated: uint8 images to probabilities, and how that was calibrated.
         recipe: resolved.
         info: of the run.
-        watcher: told of each phase.
+        reporter: told of each phase.
     """
     shipped, calibration = calibrated
     save(shipped, run.keras_model)
-    watcher.phase("judging on train, val and test")
+    reporter.phase("judging on train, val and test")
     begun = time.monotonic()
     info.test_opened.append({"time": now(), "command": info.command})
     info.notes += _notes(data, recipe)
     run.write_info(info)  # before the look, so that none goes unrecorded
     answering = with_logits(shipped)
     answers = _answer_all(answering, data, recipe)
-    known = _decide(answers, recipe, info, watcher)
-    judged = assemble(
+    known = _decide(answers, recipe, info, reporter)
+    evaluated = assemble(
         {name: (answers.probabilities[name], answers.labels[name]) for name in answers.rows},
         data.class_names,
         calibration,
@@ -107,14 +107,14 @@ def deliver(
     )
     info.seconds["evaluate"] = round(time.monotonic() - begun, 3)
 
-    watcher.phase("showing it images from elsewhere")
+    reporter.phase("showing it images from elsewhere")
     begun = time.monotonic()
-    told = _tell_strangers(answering, data.test, answers)
-    if told is not None:
-        known = replace(known, ordinary=told.ordinary, refused=recipe.answer.refused or None)
-    info.seconds["strangers"] = round(time.monotonic() - begun, 3)
+    described = _score_ood(answering, data.test, answers)
+    if described is not None:
+        known = replace(known, ordinary=described.ordinary, refused=recipe.answer.refused or None)
+    info.seconds["ood"] = round(time.monotonic() - begun, 3)
 
-    watcher.phase("exporting, and checking the file on every test image")
+    reporter.phase("exporting, and checking the file on every test image")
     begun = time.monotonic()
     check = onnx.export_onnx(
         shipped,
@@ -122,15 +122,15 @@ def deliver(
         card=_card(data, recipe, calibration, known, _reference(data, answers)),
         check_images=data.test.images,
         check_probabilities=answers.probabilities["test"],
-        strangeness=None if told is None else (told.strangeness, told.of_test),
+        ood_score=None if described is None else (described.ood_score, described.of_test),
     )
     info.seconds["export"] = round(time.monotonic() - begun, 3)
-    if told is not None and check.tells_strangers:
-        judged = replace(judged, strangers=told.scores)
+    if described is not None and check.has_ood_score:
+        evaluated = replace(evaluated, ood=described.scores)
     elif data.val is not None:
-        _say_that_strangers_are_not_told(recipe, info, watcher)
+        _report_missing_ood_score(recipe, info, reporter)
     run.write_predictions(_predictions(data, answers))
-    run.write_evaluation(judged)
+    run.write_evaluation(evaluated)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,54 +146,52 @@ class _Answers:
 def _answer_all(answering: keras.Model, data: Splits, recipe: Recipe) -> _Answers:
     answers = _Answers({}, {}, {}, {})
     for name, part in data.items():
-        rows = _judged_rows(name, len(part), recipe)
+        rows = _evaluated_rows(name, len(part), recipe)
         answers.rows[name], answers.labels[name] = rows, part.labels[rows]
         answers.probabilities[name], answers.logits[name] = answer(answering, part.images, rows)
     return answers
 
 
 @dataclass(frozen=True, eq=False)
-class _Told:
-    """How images from elsewhere are told, how strange val and test are, and how well it goes."""
+class _OodResult:
+    """How images from elsewhere are told, how out of distribution val and test are, and how well it goes."""
 
-    strangeness: Strangeness
+    ood_score: OodScore
     ordinary: tuple[float, ...]
     of_test: NDArray[np.float64]
-    scores: tuple[StrangerScores, ...]
+    scores: tuple[OodScores, ...]
 
 
-def _tell_strangers(answering: keras.Model, test: Dataset, answers: _Answers) -> _Told | None:
-    """Return what tells strangers; None where there is no val part to say what is ordinary."""
+def _score_ood(answering: keras.Model, test: Dataset, answers: _Answers) -> _OodResult | None:
+    """Return what tells out-of-distribution images; None where there is no val split to say what is ordinary."""
     if "val" not in answers.logits:
         return None
-    strangeness = out_of_distribution.fit(
+    ood_score = out_of_distribution.fit(
         answers.logits["train"], answers.labels["train"], answers.logits["val"]
     )
-    if strangeness is None:
+    if ood_score is None:
         return None
-    ordinary = out_of_distribution.quantiles(strangeness.of(answers.logits["val"]))
-    of_test = strangeness.of(answers.logits["test"])
+    ordinary = out_of_distribution.quantiles(ood_score.of(answers.logits["val"]))
+    of_test = ood_score.of(answers.logits["test"])
     scores = []
-    for name, images in out_of_distribution.strangers(test.images, test.class_names):
+    for name, images in out_of_distribution.ood(test.images, test.class_names):
         _, logits = answer(answering, images, np.arange(len(images)))
-        scores.append(out_of_distribution.judge(name, strangeness.of(logits), of_test, ordinary))
-    return _Told(strangeness, ordinary, of_test, tuple(scores))
+        scores.append(out_of_distribution.evaluate(name, ood_score.of(logits), of_test, ordinary))
+    return _OodResult(ood_score, ordinary, of_test, tuple(scores))
 
 
-def _say_that_strangers_are_not_told(
-    recipe: Recipe, info: RunInfo, watcher: ProgressReporter
-) -> None:
+def _report_missing_ood_score(recipe: Recipe, info: RunInfo, reporter: ProgressReporter) -> None:
     note = (
-        "the model cannot tell strangers: its answers are all alike, or the exported file gives "
-        "another strangeness than was computed"
+        "the model cannot tell out-of-distribution images: its answers are all alike, or the exported file gives "
+        "another OOD score than was computed"
     )
     if recipe.answer.refused:
         note += f"; answer.refused {recipe.answer.refused:g} is not kept, and nothing is refused"
     info.notes.append(note)
-    watcher.say(note)
+    reporter.say(note)
 
 
-def _judged_rows(name: str, count: int, recipe: Recipe) -> NDArray[np.int64]:
+def _evaluated_rows(name: str, count: int, recipe: Recipe) -> NDArray[np.int64]:
     """Return the images of a part to judge, in order: all, or of train as many as asked for."""
     wanted = recipe.train.score_train
     if name != "train" or not 0 < wanted < count:
@@ -210,19 +208,19 @@ def _notes(data: Splits, recipe: Recipe) -> list[str]:
             f"train is judged on {recipe.train.score_train:,} of its {len(data.train):,} images, "
             "drawn by data.split_seed"
         )
-    if recipe.model.views > 1:
+    if recipe.model.tta_views > 1:
         notes.append(
-            f"every answer is the mean over {recipe.model.views} views of the image "
+            f"every answer is the mean over {recipe.model.tta_views} views of the image "
             "(test-time augmentation)"
         )
     return notes
 
 
-def calibrate(network: keras.Model, val: Dataset | None, views: int = 1) -> Calibration:
-    """Return what calibrates a network best on val; without a val part nothing does."""
+def calibrate(network: keras.Model, val: Dataset | None, tta_views: int = 1) -> Calibration:
+    """Return what calibrates a network best on val; without a val split nothing does."""
     if val is None:
         return Calibration(temperature=1.0, chosen_on="none")
-    return calibration_of(predict(ship(network, views=views), val.images), val)
+    return calibration_of(predict(ship(network, tta_views=tta_views), val.images), val)
 
 
 def calibration_of(before: Probabilities, val: Dataset) -> Calibration:
@@ -232,16 +230,16 @@ def calibration_of(before: Probabilities, val: Dataset) -> Calibration:
     one more parameter would by chance (a likelihood ratio test at 5 %).
     """
     logits = np.log(np.maximum(before, 1e-30))
-    temperature, bend = metrics.fit_temperature(logits, val.labels), 0.0
+    temperature, curvature = metrics.fit_temperature(logits, val.labels), 0.0
     after = metrics.calibrated(logits, temperature)
-    with_bend = metrics.fit_bend(logits, val.labels)
-    bent = metrics.calibrated(logits, *with_bend)
-    gained = metrics.log_loss(after, val.labels) - metrics.log_loss(bent, val.labels)
+    with_curvature = metrics.fit_curvature(logits, val.labels)
+    curved = metrics.calibrated(logits, *with_curvature)
+    gained = metrics.log_loss(after, val.labels) - metrics.log_loss(curved, val.labels)
     if 2 * len(val) * gained > LIKELIHOOD_RATIO:
-        (temperature, bend), after = with_bend, bent
+        (temperature, curvature), after = with_curvature, curved
     return Calibration(
         temperature=temperature,
-        bend=bend,
+        curvature=curvature,
         chosen_on="val",
         log_loss_before=metrics.log_loss(before, val.labels),
         log_loss_after=metrics.log_loss(after, val.labels),
@@ -314,11 +312,11 @@ def open_shipped(run: Run) -> keras.Model:
 
 
 def _decide(
-    answers: _Answers, recipe: Recipe, info: RunInfo, watcher: ProgressReporter
-) -> Deciding:
+    answers: _Answers, recipe: Recipe, info: RunInfo, reporter: ProgressReporter
+) -> SelectivePrediction:
     """Return when not to answer, going by val; say so where what was asked for cannot be kept."""
     if "val" not in answers.labels:
-        return Deciding()
+        return SelectivePrediction()
     labels = answers.labels["val"]
     wanted = recipe.answer.max_error or None
     known = decide(answers.probabilities["val"], labels, wanted)
@@ -330,7 +328,7 @@ def _decide(
             "model answers always"
         )
         info.notes.append(note)
-        watcher.say(note)
+        reporter.say(note)
     return known
 
 
@@ -346,7 +344,7 @@ def _card(
     data: Splits,
     recipe: Recipe,
     calibration: Calibration,
-    known: Deciding,
+    known: SelectivePrediction,
     reference: drift.Reference,
 ) -> ModelCard:
     return ModelCard(
@@ -358,10 +356,10 @@ def _card(
         created=now(),
         tinylens=tinylens_version(),
         temperature=calibration.temperature,
-        bend=calibration.bend,
+        curvature=calibration.curvature,
         chosen_on="" if calibration.chosen_on == "none" else calibration.chosen_on,
-        deciding=known,
-        doctor=study(data.train.images),
+        selective=known,
+        input_checks=study(data.train.images),
         reference=reference,
     )
 

@@ -1,7 +1,7 @@
 """The learning curve of a run's data set: what twice as many training images would give.
 
 Networks of one recipe are trained for few steps on an eighth, a quarter, a half and all of train,
-with three seeds each, and judged on val; the test part stays sealed. The passes over a part are in
+with three seeds each, and judged on val; the test split stays sealed. The passes over a part are in
 inverse proportion to the root of its size: see docs/decisions/passes-of-a-learning-curve.md.
 """
 
@@ -153,16 +153,16 @@ def measure_noise(wrong: Wrong) -> Noise:
     Args:
         wrong: bool, shape (sizes, seeds, judged).
     """
-    sizes, count, judged = wrong.shape
+    sizes, count, evaluated = wrong.shape
     by_seed, by_image = wrong.mean(axis=2), wrong.mean(axis=1)
     errors = by_seed.mean(axis=1)
-    relative = by_seed.var(axis=1, ddof=1) / np.maximum(errors, 1 / judged) ** 2
+    relative = by_seed.var(axis=1, ddof=1) / np.maximum(errors, 1 / evaluated) ** 2
     # seeds differ at least by what their mistakes, made on so many images, differ by
-    own = (by_image * (1 - by_image)).mean(axis=1) * count / (count - 1) / judged
+    own = (by_image * (1 - by_image)).mean(axis=1) * count / (count - 1) / evaluated
     by_seeds = np.maximum(relative.mean() * errors**2, own)
     # that part is in the covariance over images already
-    covariance = np.cov(by_image) / judged + np.diag((by_seeds - own) / count)
-    one_mistake = np.eye(sizes) / judged**2  # more or less is always possible
+    covariance = np.cov(by_image) / evaluated + np.diag((by_seeds - own) / count)
+    one_mistake = np.eye(sizes) / evaluated**2  # more or less is always possible
     return Noise(errors, covariance + one_mistake, freedom=sizes * (count - 1))
 
 
@@ -197,7 +197,7 @@ class Place:
 
 
 def measure(
-    run: Run, data: Splits, *, backend: str | None = None, watcher: ProgressReporter | None = None
+    run: Run, data: Splits, *, backend: str | None = None, reporter: ProgressReporter | None = None
 ) -> LearningCurve:
     """Train on parts of a run's training images, and write what that tells into the run.
 
@@ -207,10 +207,10 @@ def measure(
         run: finished; gets learning_curve.json.
         data: what it was trained on.
         backend: "tensorflow", "jax" or "torch"; None as `tinylens.backend.choose` says.
-        watcher: told of every training, step and epoch.
+        reporter: told of every training, step and epoch.
 
     Raises:
-        DataError: there is no val part to judge on, or too few images to take parts of.
+        DataError: there is no val split to judge on, or too few images to take parts of.
         RunError: a live process is writing the run.
         KeyboardInterrupt: Ctrl-C came; the step was finished and the state saved before.
     """
@@ -220,7 +220,7 @@ def measure(
     sizes = choose_sizes(data.train.labels, recipe.train.batch_size)
     choice = backends.activate(backend)
     place = Place(choice.name, backends.precision(recipe.train.precision, choice.name))
-    seen = watcher or ProgressReporter()
+    seen = reporter or ProgressReporter()
 
     def train_one(part: Dataset, spec: Recipe, folder: Run) -> NDArray[np.bool_]:
         return _wrong_on_val(part, val, spec, folder, place, seen)
@@ -238,7 +238,7 @@ def check(data: Splits) -> None:
     """Raise the DataError that `measure` would raise, before anything is trained."""
     if data.val is None:
         raise DataError(
-            "a learning curve is judged on val, since test stays sealed, and there is no val part; "
+            "a learning curve is judged on val, since test stays sealed, and there is no val split; "
             "train with --val 0.1"
         )
     choose_sizes(data.train.labels, Recipe.load(RECIPE).train.batch_size)
@@ -295,7 +295,7 @@ def assemble(sizes: list[Size], wrong: Wrong) -> LearningCurve:
         sizes: rising.
         wrong: bool, shape (sizes, seeds, judged).
     """
-    noise, judged = measure_noise(wrong), wrong.shape[2]
+    noise, evaluated = measure_noise(wrong), wrong.shape[2]
     law = fit([size.images for size in sizes], wrong)
     halves = NORMAL_975 * np.sqrt(np.diag(noise.covariance))
     points = tuple(
@@ -313,19 +313,19 @@ def assemble(sizes: list[Size], wrong: Wrong) -> LearningCurve:
     doubled = law.gain(2 * law.most) if law.holds else Score(None, None)
     return LearningCurve(
         recipe=RECIPE,
-        judged=judged,
+        evaluated=evaluated,
         points=points,
         fitted=tuple(FittedPoint(round(n), law.error(n)) for n in numbers) if law.holds else (),
         doubled=doubled,
-        words=_words(law, doubled, judged),
+        words=_words(law, doubled, evaluated),
     )
 
 
-def _words(law: PowerLaw, doubled: Score, judged: int) -> str:
+def _words(law: PowerLaw, doubled: Score, evaluated: int) -> str:
     """Say what twice the data would give, or that it cannot be told."""
     small = (
-        f" Val, {judged:,} images, is small: a larger one would say it more exactly."
-        if judged < SMALL_VAL
+        f" Val, {evaluated:,} images, is small: a larger one would say it more exactly."
+        if evaluated < SMALL_VAL
         else ""
     )
     if doubled.value is None or doubled.ci95 is None:
@@ -347,12 +347,12 @@ def _words(law: PowerLaw, doubled: Score, judged: int) -> str:
 class _Counted(ProgressReporter):
     """Shows the steps of one training; that of many epochs is said in one line at its end."""
 
-    def __init__(self, watcher: ProgressReporter) -> None:
-        self.watcher = watcher
+    def __init__(self, reporter: ProgressReporter) -> None:
+        self.reporter = reporter
 
     def step(self, progress: StepProgress) -> None:
         """Pass the step on."""
-        self.watcher.step(progress)
+        self.reporter.step(progress)
 
 
 def train_sizes(
@@ -362,7 +362,7 @@ def train_sizes(
     sizes: list[Size],
     settings: Settings,
     train_one: TrainOne,
-    watcher: ProgressReporter,
+    reporter: ProgressReporter,
 ) -> Wrong:
     """Return the mistakes of all trainings; those that were done before are not done again."""
     rows: list[NDArray[np.bool_]] = []
@@ -370,7 +370,7 @@ def train_sizes(
     for size in sizes:
         for seed in range(SEEDS):
             name = f"training {len(rows) + 1} of {count}: {size.images:,} images, seed {seed}"
-            watcher.phase(name)
+            reporter.phase(name)
             epochs = math.ceil(size.passes - 1e-9)
             length = {"train.epochs": epochs, "train.epoch_share": size.passes / epochs}
             spec = recipe.override({**length, "train.seed": seed})
@@ -381,7 +381,7 @@ def train_sizes(
                 part = train.subset(nested_rows(train.labels, size.share, seed))
                 wrong = train_one(part, spec, folder)
                 _keep(folder, wrong)
-            watcher.say(f"{name}: {100 * wrong.mean():.2f} % wrong on val")
+            reporter.say(f"{name}: {100 * wrong.mean():.2f} % wrong on val")
             rows.append(wrong)
     return np.stack(rows).reshape(len(sizes), SEEDS, -1)
 
@@ -392,7 +392,7 @@ def _wrong_on_val(
     recipe: Recipe,
     folder: Run,
     place: Place,
-    watcher: ProgressReporter,
+    reporter: ProgressReporter,
 ) -> NDArray[np.bool_]:
     """Train on a part, or go on with that; return which images of val are answered wrong."""
     from tinylens.models.build import ship
@@ -401,11 +401,11 @@ def _wrong_on_val(
 
     make_deterministic(place.backend)
     compiling.forget()
-    # without a val part of its own: it is looked at once, below
+    # without a val split of its own: it is looked at once, below
     trainer = compiling.build(Splits(part, None, val), recipe, place.precision)
-    with system.stop_signals() as asked:
-        state = loop.fit(trainer, folder, _Counted(watcher), asked.is_set)
-    if asked.is_set() or not state.finished:
+    with system.stop_signals() as requested:
+        state = loop.fit(trainer, folder, _Counted(reporter), requested.is_set)
+    if requested.is_set() or not state.finished:
         raise KeyboardInterrupt
     answers = finalize.predict(ship(trainer.network), val.images)
     wrong: NDArray[np.bool_] = answers.argmax(axis=1) != val.labels

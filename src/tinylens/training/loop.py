@@ -30,7 +30,7 @@ from tinylens.training.trainer import Trainer
 VAL_BATCH = 500  # images a step when nothing is kept for a gradient
 
 
-def judge_on_val(trainer: Trainer) -> dict[str, float]:
+def evaluate_on_val(trainer: Trainer) -> dict[str, float]:
     """Return "val_loss" and "val_accuracy" of the (averaged) weights.
 
     Where uneven classes are made up for also "val_macro_f1" and "val_macro_f1_error", of
@@ -133,33 +133,33 @@ class State:
 def fit(
     trainer: Trainer,
     run: Run,
-    watcher: ProgressReporter,
-    asked_to_stop: Callable[[], bool],
+    reporter: ProgressReporter,
+    should_stop: Callable[[], bool],
     deadline: float = math.inf,
 ) -> State:
     """Train to the end from the run's newest checkpoint, or from the start where there is none.
 
-    After every epoch a checkpoint and history.csv are written. When `asked_to_stop` turns true the
+    After every epoch a checkpoint and history.csv are written. When `should_stop` turns true the
     step in hand is finished, a checkpoint written, and the state returned with `finished` false.
 
     Args:
         trainer: from `tinylens.training.trainer.build`.
         run: its folder gets the checkpoints.
-        watcher: told of every step and epoch.
-        asked_to_stop: asked after every step.
+        reporter: told of every step and epoch.
+        should_stop: asked after every step.
         deadline: on the clock of `time.monotonic`. Epochs for which it leaves no time are dropped,
             the learning rate falls without them; an epoch amid which it comes is cut short.
 
     Raises:
         TrainingDiverged: the loss is not a number; the last checkpoint stays.
     """
-    state, best = _resume(trainer, run, watcher)
+    state, best = _resume(trainer, run, reporter)
     spec = trainer.recipe.train
     begun = time.monotonic() - state.seconds
     with tensorboard.writer(run.events, state.history) as write_event:
         while not state.finished:
-            _drop_epochs(trainer, state, deadline - time.monotonic(), watcher)
-            _train_epoch(trainer, state, watcher, asked_to_stop, deadline)
+            _drop_epochs(trainer, state, deadline - time.monotonic(), reporter)
+            _train_epoch(trainer, state, reporter, should_stop, deadline)
             state.seconds = time.monotonic() - begun
             late = time.monotonic() >= deadline
             if state.step < trainer.steps_of(state.place) and not late:
@@ -177,7 +177,7 @@ def fit(
             _save(trainer, run, state, best)
             run.write_history(state.history)
             write_event(row)
-            watcher.epoch(row)
+            reporter.epoch(row)
     run.write_history(state.history)  # a kill may have come between checkpoint and history
     trainer.network.set_weights(best if best is not None else averaged_weights(trainer))
     return state
@@ -199,7 +199,7 @@ def _is_best(row: dict[str, float], state: State) -> bool:
 
 
 def _drop_epochs(
-    trainer: Trainer, state: State, seconds_left: float, watcher: ProgressReporter
+    trainer: Trainer, state: State, seconds_left: float, reporter: ProgressReporter
 ) -> None:
     """Leave out epochs that the time left has no room for, going by those that were done.
 
@@ -208,36 +208,36 @@ def _drop_epochs(
     if state.step or math.isinf(seconds_left):
         return
     left = trainer.recipe.train.epochs - state.place
-    too_many = trainer.course.without_room(state.place, state.paces, seconds_left)
+    too_many = trainer.curriculum.without_room(state.place, state.paces, seconds_left)
     if too_many:
         skipped = sum(trainer.steps_of(state.place + number) for number in range(too_many))
         state.dropped += too_many
         trainer.model.optimizer.iterations.assign_add(skipped)
-        watcher.say(f"slower than planned: {too_many} of the {left} epochs left are dropped")
+        reporter.say(f"slower than planned: {too_many} of the {left} epochs left are dropped")
 
 
 def _note_pace(trainer: Trainer, state: State, seconds: float) -> None:
     """Note what the epoch just done took; one that was compiled says little of those to come."""
     place = state.place - 1
     if place > 0 and trainer.model_of(place) is trainer.model_of(place - 1):
-        pace = seconds / trainer.course.work(place)
-        state.paces.setdefault(trainer.course.stage(place), []).append(pace)
+        pace = seconds / trainer.curriculum.work(place)
+        state.paces.setdefault(trainer.curriculum.stage(place), []).append(pace)
 
 
 def _train_epoch(
     trainer: Trainer,
     state: State,
-    watcher: ProgressReporter,
-    asked_to_stop: Callable[[], bool],
+    reporter: ProgressReporter,
+    should_stop: Callable[[], bool],
     deadline: float,
 ) -> None:
     """Run the steps of the next epoch that are not done yet, up to the end or a wish to stop."""
-    order, share = trainer.order, trainer.course.share(state.place)
+    order, share = trainer.order, trainer.curriculum.share(state.place)
     indices = order.indices(state.epoch, share, _losses(trainer, state))
     draws = order.draws(state.epoch, indices)
-    watch = _StepWatch(trainer, state, watcher, asked_to_stop, deadline)
+    watch = _StepWatch(trainer, state, reporter, should_stop, deadline)
     left = trainer.reading_ahead(indices[order.batch_size * state.step :], order.batch_size)
-    with contextlib.suppress(_StopAsked), left:
+    with contextlib.suppress(_StopRequested), left:
         if trainer.loops:
             _in_few_calls(trainer, state, indices, draws, watch)
         else:
@@ -289,7 +289,7 @@ def _in_few_calls(
         whole = np.zeros((order.steps() * order.batch_size, *values.shape[1:]), values.dtype)
         whole[: len(values)] = values
         batches[name] = whole.reshape(order.steps(), order.batch_size, *values.shape[1:])
-    loop = trainer.loops[trainer.course.is_early(state.place)]
+    loop = trainer.loops[trainer.curriculum.is_early(state.place)]
     loop.run(batches, range(state.step, steps), watch.look)
 
 
@@ -299,27 +299,27 @@ def _losses(trainer: Trainer, state: State) -> NDArray[np.float32] | None:
         return None
     if state.step == 0:
         trainer.memory.begin_epoch()
-    return trainer.memory.of_epoch() if trainer.course.is_hard(state.place) else None
+    return trainer.memory.of_epoch() if trainer.curriculum.is_hard(state.place) else None
 
 
-class _StopAsked(Exception):
+class _StopRequested(Exception):
     """Leaves `fit` after a finished step."""
 
 
 class _StepWatch(keras.callbacks.Callback):
-    """Looks at every step: tells the watcher, stops on a loss that is no number or on a wish."""
+    """Looks at every step: tells the reporter, stops on a loss that is no number or on a wish."""
 
     def __init__(
         self,
         trainer: Trainer,
         state: State,
-        watcher: ProgressReporter,
-        asked_to_stop: Callable[[], bool],
+        reporter: ProgressReporter,
+        should_stop: Callable[[], bool],
         deadline: float,
     ) -> None:
         super().__init__()
-        self.trainer, self.state, self.watcher = trainer, state, watcher
-        self.asked_to_stop, self.deadline = asked_to_stop, deadline
+        self.trainer, self.state, self.reporter = trainer, state, reporter
+        self.should_stop, self.deadline = should_stop, deadline
         self.started = time.monotonic()
         self.steps = 0
         self.loss = self.accuracy = 0.0
@@ -334,9 +334,9 @@ class _StepWatch(keras.callbacks.Callback):
         self.steps, self.loss, self.accuracy = steps, loss, accuracy
         if not math.isfinite(self.loss):
             self._refuse()
-        self.watcher.step(self._progress())
-        if self.asked_to_stop() or time.monotonic() >= self.deadline:
-            raise _StopAsked
+        self.reporter.step(self._progress())
+        if self.should_stop() or time.monotonic() >= self.deadline:
+            raise _StopRequested
 
     def add_to(self, state: State) -> None:
         """Add the steps of this call to the sums of the epoch."""
@@ -380,13 +380,13 @@ def _close_epoch(trainer: Trainer, state: State) -> dict[str, float]:
         "learning_rate": float(keras.ops.convert_to_numpy(trainer.model.optimizer.learning_rate)),
         "loss": state.partial["loss"] / steps,
         "accuracy": state.partial["accuracy"] / steps,
-        **(judge_on_val(trainer) if _looks_at_val(trainer, state) else {}),
+        **(evaluate_on_val(trainer) if _looks_at_val(trainer, state) else {}),
         "images_per_second": steps * trainer.order.batch_size / seconds,
         "seconds": seconds,
     }
     state.history.append(row)
     state.epoch, state.step, state.partial = state.epoch + 1, 0, {}
-    if "val_loss" in row:  # without a val part nothing is chosen, so nothing stops early
+    if "val_loss" in row:  # without a val split nothing is chosen, so nothing stops early
         state.stale = 0 if row["val_loss"] < state.best_loss else state.stale + 1
         state.best_loss = min(state.best_loss, row["val_loss"])
     return row
@@ -408,10 +408,10 @@ def _save(trainer: Trainer, run: Run, state: State, best: list[NDArray[Any]] | N
 
 
 def _resume(
-    trainer: Trainer, run: Run, watcher: ProgressReporter
+    trainer: Trainer, run: Run, reporter: ProgressReporter
 ) -> tuple[State, list[NDArray[Any]] | None]:
     """Put the newest checkpoint into the trainer and return its state and best weights."""
-    checkpoint = run.read_checkpoint(watcher.say)
+    checkpoint = run.read_checkpoint(reporter.say)
     if checkpoint is None:
         return State(), None
     arrays, state = checkpoint

@@ -56,7 +56,7 @@ class ManySteps:
         self._advance = jax.jit(self._steps, donate_argnums=0)
 
     def run(
-        self, batches: Batches, steps: range, tell: Callable[[int, float, float], None]
+        self, batches: Batches, steps: range, describe: Callable[[int, float, float], None]
     ) -> None:
         """Take some steps of an epoch; the model's variables are right whenever `tell` is called.
 
@@ -64,7 +64,7 @@ class ManySteps:
             batches: "indices", "draws" and "labels", and "weights" where the loss has them, each of
                 shape (all steps, batch size, ...). One shape is compiled once.
             steps: which of them.
-            tell: called after every call with the steps done, and their mean loss and accuracy.
+            describe: called after every call with the steps done, and their mean loss and accuracy.
         """
         placed = {name: ops.convert_to_tensor(rows) for name, rows in batches.items()}
         state = keras.tree.map_structure(lambda variable: variable.value, self._variables())
@@ -77,7 +77,7 @@ class ManySteps:
             self.seconds_a_step = (time.monotonic() - begun) / count
             self._put_back(state)
             done += count
-            tell(done, *(sums / done))
+            describe(done, *(sums / done))
 
     def _steps_a_call(self) -> int:
         return max(int(SECONDS_A_CALL / self.seconds_a_step), 1)

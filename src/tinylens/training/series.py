@@ -64,7 +64,7 @@ def train_folds(
 ) -> Summary:
     """Cross-validate: every image is held out of one training, and judged by it.
 
-    Each training carves a val part out of its folds, as the recipe says. The answers on the
+    Each training carves a val split out of its folds, as the recipe says. The answers on the
     images held out are kept in out_of_fold.npz.
 
     Args:
@@ -175,7 +175,7 @@ def _fold_splits(pool: Dataset, numbers: NDArray[np.int64], recipe: Recipe) -> I
         parts = pool.split(rows)
         note = (
             f"fold {number + 1} of {count}: what is called test here is the fold that was held "
-            "out; the data set's own test part was not looked at"
+            "out; the data set's own test split was not looked at"
         )
         held_out = pool.subset(np.flatnonzero(numbers == number))
         yield Splits(parts["train"], parts.get("val"), held_out, (note,))
@@ -277,8 +277,8 @@ def claim(path: Path, settings: Mapping[str, Any], what: str) -> None:
 
 def _claim(folder: Path, kind: Kind, count: int, recipe: Recipe, fingerprint: str) -> None:
     settings = {"kind": kind, "count": count, "recipe": recipe.model_dump(mode="json")}
-    told = {**settings, "fingerprint": fingerprint}
-    claim(folder / "series.json", told, "series of trainings")
+    described = {**settings, "fingerprint": fingerprint}
+    claim(folder / "series.json", described, "series of trainings")
 
 
 def _summarized(kind: Kind, runs: Sequence[Run], images: int, folder: Path) -> Summary:
@@ -302,12 +302,12 @@ def _summarized(kind: Kind, runs: Sequence[Run], images: int, folder: Path) -> S
 
 def _words(kind: Kind, count: int, images: int, accuracy: Spread) -> str:
     low, high = (100 * end for end in accuracy.ci95)
-    judged = (
+    evaluated = (
         f"{count} seeds, each judged on the same {images:,} test images"
         if kind == "seeds"
         else f"{count} folds of {images:,} images in all"
     )
     return (
-        f"accuracy {100 * accuracy.mean:.2f} ± {100 * accuracy.sd:.2f} % over {judged}; expect "
+        f"accuracy {100 * accuracy.mean:.2f} ± {100 * accuracy.sd:.2f} % over {evaluated}; expect "
         f"{low:.1f} to {high:.1f} % of another training on images like these"
     )

@@ -21,7 +21,7 @@ from tinylens.evaluation import out_of_distribution
 from tinylens.models.build import defaults, ship
 from tinylens.recipe import Recipe
 from tinylens.training import trainer as compiling
-from tinylens.training.curriculum import Course
+from tinylens.training.curriculum import Curriculum
 
 if TYPE_CHECKING:
     from tinylens.progress import ProgressReporter
@@ -37,7 +37,9 @@ FEWEST_PASSES = 0.1
 PROBE_IMAGES = 4_000
 TIMED_STEPS = 3
 RESERVE = 0.06  # of the budget, for a machine that others use too
-REPORT_SECONDS = 10.0  # figures with intervals, the doctor's study, export, plots, report: one core
+REPORT_SECONDS = (
+    10.0  # figures with intervals, the input checks's study, export, plots, report: one core
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Plan:
 
 
 def plan(
-    data: Splits, recipe: Recipe, seconds: float, precision: str, watcher: ProgressReporter
+    data: Splits, recipe: Recipe, seconds: float, precision: str, reporter: ProgressReporter
 ) -> Plan:
     """Return what to train in `seconds`, counted from now.
 
@@ -109,7 +111,7 @@ def plan(
         recipe: of a network with the option "widths", such as fast.
         seconds: for everything from here to the report.
         precision: "float32" or "bfloat16".
-        watcher: told what is tried.
+        reporter: told what is tried.
 
     Raises:
         RecipeError: the network has no widths to choose, or the time is too short for any.
@@ -122,7 +124,7 @@ def plan(
     begun = time.monotonic()
     best: Plan | None = None
     for share in SHARES:
-        watcher.phase(f"trying out widths × {share:g}")
+        reporter.phase(f"trying out widths × {share:g}")
         scaled = _scaled(recipe, data.train.image_shape[2], share)
         pace = probe(data, scaled, precision)
         left = seconds * (1 - RESERVE) - (time.monotonic() - begun)
@@ -149,7 +151,9 @@ def _enough(share: float) -> float:
 def probe(data: Splits, recipe: Recipe, precision: str) -> Pace:
     """Time the first steps of a training, and the answers of what it would ship."""
     few = data.train.subset(np.arange(min(PROBE_IMAGES, len(data.train))))
-    spec = recipe.override({"train.early_scale": 1.0, "train.epochs": 1, "train.epoch_share": 1.0})
+    spec = recipe.override(
+        {"train.progressive_resize_scale": 1.0, "train.epochs": 1, "train.epoch_share": 1.0}
+    )
     begun, worked = time.perf_counter(), time.thread_time()
     trainer = compiling.build(Splits(few, None, few), spec, precision)
     busy = (time.perf_counter() - begun) / max(time.thread_time() - worked, 1e-3)
@@ -172,7 +176,7 @@ def probe(data: Splits, recipe: Recipe, precision: str) -> Pace:
 
 
 def _answer_seconds(trainer: compiling.Trainer, images: Any) -> float:
-    shipped = ship(trainer.network, views=trainer.recipe.model.views)
+    shipped = ship(trainer.network, tta_views=trainer.recipe.model.tta_views)
     few = keras.ops.convert_to_tensor(images[:250])
     shipped.predict_on_batch(few)
     begun = time.perf_counter()
@@ -213,7 +217,8 @@ def finish_seconds(recipe: Recipe, data: Splits, pace: Pace) -> float:
     """Return what judging, export and report are predicted to take, in seconds."""
     n_val, n_train = len(data.val) if data.val else 0, len(data.train)
     scored = min(recipe.train.score_train or n_train, n_train)
-    # val once, train and test once in Keras, test once more in the exported file, strangers once
+    # val once, train and test once in Keras, test once more in the exported file,
+    # out-of-distribution images once
     answers = n_val + scored + 2 * len(data.test) + out_of_distribution.MOST_SHOWN
     return pace.answer * answers + pace.busy * REPORT_SECONDS
 
@@ -228,7 +233,7 @@ def lengthened(recipe: Recipe, data: Splits, pace: Pace, seconds: float, fewest:
         seconds: for compiling and training; a tenth of a pass is trained where they are too few.
         fewest: epochs; where less than as many whole passes fit, each sees a share of train.
     """
-    compiled = pace.start * (2 if recipe.train.early_scale < 1 else 1)
+    compiled = pace.start * (2 if recipe.train.progressive_resize_scale < 1 else 1)
     passes = (seconds - compiled) / _seconds_a_pass(recipe, data, pace)
     passes = min(max(passes, FEWEST_PASSES), MOST_EPOCHS)
     epochs = max(math.ceil(passes - 1e-9), fewest)
@@ -245,5 +250,5 @@ def _seconds_a_pass(recipe: Recipe, data: Splits, pace: Pace) -> float:
 
 def _relative_work(recipe: Recipe, data: Splits) -> float:
     """Return the work of an epoch of the recipe as a share of that on whole images."""
-    course = Course(recipe.train, data.train.image_shape[:2])
-    return course.total_work() / recipe.train.epochs
+    curriculum = Curriculum(recipe.train, data.train.image_shape[:2])
+    return curriculum.total_work() / recipe.train.epochs

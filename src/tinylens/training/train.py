@@ -120,7 +120,7 @@ def first_info(data: Splits, recipe: Recipe, setting: Setting) -> RunInfo:
     notes = list(data.notes)
     if data.val is None:
         notes.append(
-            "no val part: nothing was chosen, so neither early stopping, best weights nor "
+            "no val split: nothing was chosen, so neither early stopping, best weights nor "
             "calibration was used"
         )
     if setting.lesson is not None:
@@ -171,7 +171,7 @@ def train(
     report: bool = True,
     command: str = "",
     load_seconds: float = 0.0,
-    watcher: ProgressReporter | None = None,
+    reporter: ProgressReporter | None = None,
 ) -> Run:
     """Train a network and leave a run folder with the model, its figures and a report.
 
@@ -200,7 +200,7 @@ def train(
         report: write report.html, plots and README.md; `tinylens report` writes them later, too.
         command: what was typed, for the record.
         load_seconds: what loading the data took, for the record.
-        watcher: told of every phase, step and epoch.
+        reporter: told of every phase, step and epoch.
 
     Raises:
         DataError: all images are the same, or there are too many classes.
@@ -210,11 +210,11 @@ def train(
         MissingExtra: the backend is not installed.
         KeyboardInterrupt: Ctrl-C came; the step was finished and the state saved before.
     """
-    called, watcher = time.monotonic(), watcher or ProgressReporter()
+    called, reporter = time.monotonic(), reporter or ProgressReporter()
     check_trainable(data)
     resolved = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     resolved = resolved.override(overrides or {}).without_search()
-    transfer.asked(source, backbone, weights, probe=probe)
+    transfer.requested(source, backbone, weights, probe=probe)
     choice = backends.activate(backend)
     from tinylens.models.build import check_options
 
@@ -237,15 +237,15 @@ def train(
         probe=probe,
     )
     if teacher is not None:
-        setting = replace(setting, lesson=distillation.lesson(teacher, data, watcher.phase))
+        setting = replace(setting, lesson=distillation.lesson(teacher, data, reporter.phase))
     if budget is not None:
-        resolved, setting = _planned(data, resolved, setting, called, budget, watcher)
+        resolved, setting = _planned(data, resolved, setting, called, budget, reporter)
     run = open_run(data, resolved, setting, None if out is None else Path(out), fresh=fresh)
     if run.started and run.info.state == "done":
         return run
     with run.lock():
-        _train_in(run, data, resolved, setting, watcher)
-        end(run, watcher, report=report)
+        _train_in(run, data, resolved, setting, reporter)
+        end(run, reporter, report=report)
     return run
 
 
@@ -276,13 +276,13 @@ def _check_possible(recipe: Recipe, data: Splits, budget: float | None) -> None:
     if recipe.answer.max_error and data.val is None:
         raise RecipeError(
             f"answer.max_error {recipe.answer.max_error:g} is kept by a confidence that is "
-            "chosen on val, and there is no val part; train with --val 0.1, or without --max-error"
+            "chosen on val, and there is no val split; train with --val 0.1, or without --max-error"
         )
     if recipe.answer.refused and data.val is None:
         raise RecipeError(
             f"answer.refused {recipe.answer.refused:g}: which images are ordinary is learned "
-            "from val, and there is no val part; train with --val 0.1, or without "
-            "--refuse-strangers"
+            "from val, and there is no val split; train with --val 0.1, or without "
+            "--reject-ood"
         )
     if budget is not None and recipe.train.balance == "auto":
         raise RecipeError(
@@ -297,15 +297,15 @@ def _planned(
     setting: Setting,
     called: float,
     budget: float,
-    watcher: ProgressReporter,
+    reporter: ProgressReporter,
 ) -> tuple[Recipe, Setting]:
     """Return recipe and setting for a training that ends `budget` seconds after `called`."""
     from tinylens.training import time_budget
 
-    watcher.phase("planning")
+    reporter.phase("planning")
     left = called + budget - time.monotonic()
-    plan = time_budget.plan(data, recipe, left, setting.precision, watcher)
-    watcher.say(plan.words)
+    plan = time_budget.plan(data, recipe, left, setting.precision, reporter)
+    reporter.say(plan.words)
     deadline = called + budget - plan.finish_seconds
     record = {"budget": budget, **plan.to_json()}
     return plan.recipe, replace(setting, deadline=deadline, plan=record)
@@ -316,25 +316,27 @@ def _balanced(
     data: Splits,
     recipe: Recipe,
     setting: Setting,
-    watcher: ProgressReporter,
+    reporter: ProgressReporter,
     info: RunInfo,
 ) -> Recipe:
     """Return the recipe with a balance of its own for "auto", and write both into the run."""
     from tinylens.training import choose_balance
 
     if recipe.train.balance == "none" and (hint := choose_balance.hint(data)):
-        watcher.say(hint)
+        reporter.say(hint)
     if recipe.train.balance != "auto":
         return recipe
     if not info.balance:
-        with system.stop_signals() as asked:
-            choice = choose_balance.choose(data, recipe, setting.precision, watcher, asked.is_set)
-        if asked.is_set():
+        with system.stop_signals() as requested:
+            choice = choose_balance.choose(
+                data, recipe, setting.precision, reporter, requested.is_set
+            )
+        if requested.is_set():
             raise KeyboardInterrupt
         info.balance = choice.to_json()
         info.seconds["balance"] = choice.seconds
         info.notes.append(choice.words)
-        watcher.say(choice.words)
+        reporter.say(choice.words)
         run.write_info(info)
     chosen = with_choice(recipe, info)
     run.write_recipe(chosen)
@@ -342,7 +344,7 @@ def _balanced(
 
 
 def _train_in(
-    run: Run, data: Splits, recipe: Recipe, setting: Setting, watcher: ProgressReporter
+    run: Run, data: Splits, recipe: Recipe, setting: Setting, reporter: ProgressReporter
 ) -> None:
     """Do everything in the locked run, and write into it how that ended."""
     if not run.started:
@@ -353,7 +355,7 @@ def _train_in(
     info.seconds["load"] = round(setting.load_seconds, 3)
     run.write_info(info)
     with outcome_recorded(run, info):
-        _fit_and_finish(run, data, recipe, setting, watcher, info)
+        _fit_and_finish(run, data, recipe, setting, reporter, info)
 
 
 @contextlib.contextmanager
@@ -370,12 +372,12 @@ def outcome_recorded(run: Run, info: RunInfo) -> Generator[None]:
     run.write_info(info)
 
 
-def end(run: Run, watcher: ProgressReporter, *, report: bool) -> None:
+def end(run: Run, reporter: ProgressReporter, *, report: bool) -> None:
     """Write the report, where one is wanted, and say that the run is done."""
     if report:
         from tinylens.reporting import write
 
-        watcher.phase("writing the report")
+        reporter.phase("writing the report")
         write.write(run)
     info = run.info
     info.state = "done"  # not before: a kill while reporting leaves a run that is continued
@@ -388,7 +390,7 @@ def _fit_and_finish(
     data: Splits,
     recipe: Recipe,
     setting: Setting,
-    watcher: ProgressReporter,
+    reporter: ProgressReporter,
     info: RunInfo,
 ) -> None:
     from tinylens.training import finalize
@@ -396,18 +398,18 @@ def _fit_and_finish(
 
     if setting.deterministic:
         make_deterministic(setting.backend)
-    recipe = _balanced(run, data, recipe, setting, watcher, info)
-    watcher.phase("building the network")
-    taught = None if setting.lesson is None else setting.lesson.probabilities
-    start = _start(data, setting, watcher, info)
-    trainer = compiling.build(data, recipe, setting.precision, taught, start)
+    recipe = _balanced(run, data, recipe, setting, reporter, info)
+    reporter.phase("building the network")
+    distilled = None if setting.lesson is None else setting.lesson.probabilities
+    start = _start(data, setting, reporter, info)
+    trainer = compiling.build(data, recipe, setting.precision, distilled, start)
     if not setting.probe:
-        _fit(run, trainer, recipe, setting, watcher, info)
-    finalize.finish(run, data, trainer.network, recipe, info, watcher)
+        _fit(run, trainer, recipe, setting, reporter, info)
+    finalize.finish(run, data, trainer.network, recipe, info, reporter)
 
 
 def _start(
-    data: Splits, setting: Setting, watcher: ProgressReporter, info: RunInfo
+    data: Splits, setting: Setting, reporter: ProgressReporter, info: RunInfo
 ) -> Start | None:
     """Return the body and the head to start with, if a body is named; the head is a probe's."""
     if setting.source is None:
@@ -415,11 +417,11 @@ def _start(
     from tinylens.training import trainer as compiling
     from tinylens.training.transfer import fit
 
-    watcher.phase("fitting a head on the source's embeddings")
+    reporter.phase("fitting a head on the source's embeddings")
     head = fit(data, setting.source.path, setting.source.sha256)
     info.seconds["probe"] = round(head.seconds, 3)
     info.source |= {"strength": head.strength, "log_loss": round(head.log_loss, 4)}
-    watcher.say(
+    reporter.say(
         f"linear probe in {head.seconds:.1f} s: C = {head.strength:g}, log loss {head.log_loss:.3f}"
     )
     return compiling.Start(setting.source.path, head)
@@ -430,16 +432,16 @@ def _fit(
     trainer: Trainer,
     recipe: Recipe,
     setting: Setting,
-    watcher: ProgressReporter,
+    reporter: ProgressReporter,
     info: RunInfo,
 ) -> None:
     """Train, and write into `info` what it took; a wish to stop becomes a KeyboardInterrupt."""
     from tinylens.training import loop
 
-    watcher.phase("training")
-    with system.stop_signals() as asked:
-        state = loop.fit(trainer, run, watcher, asked.is_set, setting.deadline)
-    if asked.is_set() or not state.finished:  # also when Ctrl-C came at the last step of all
+    reporter.phase("training")
+    with system.stop_signals() as requested:
+        state = loop.fit(trainer, run, reporter, requested.is_set, setting.deadline)
+    if requested.is_set() or not state.finished:  # also when Ctrl-C came at the last step of all
         raise KeyboardInterrupt
     info.seconds["train"] = round(state.seconds, 3)
     if state.dropped:

@@ -26,7 +26,7 @@ from tinylens.models.pretrained import rates, statistics, take
 from tinylens.models.spec import NetworkShape
 from tinylens.recipe import Recipe
 from tinylens.training import imbalance
-from tinylens.training.curriculum import Course
+from tinylens.training.curriculum import Curriculum
 from tinylens.training.dataset_layer import Augment, LossMemory, Order, PriorLogits, ResidentImages
 from tinylens.training.distillation import softened
 from tinylens.training.transfer import Head
@@ -57,8 +57,9 @@ class Trainer:
     Attributes:
         network: pixels to logits; what is wanted in the end.
         model: indices and draws to logits, around the network; what `fit` is called on.
-        early_model: the same on smaller images, for the first epochs; None without such epochs.
-        course: what each epoch sees.
+        progressive_model: the same on smaller images, for the first epochs; None without such
+            epochs.
+        curriculum: what each epoch sees.
         order: of the images within an epoch.
         labels: one-hot, float32, shape (n_train + n_val, classes), train first. With a teacher they
             have twice as many columns: see `tinylens.models.losses.LabelsAndTeacher`.
@@ -72,8 +73,8 @@ class Trainer:
     recipe: Recipe
     network: keras.Model
     model: keras.Model
-    early_model: keras.Model | None
-    course: Course
+    progressive_model: keras.Model | None
+    curriculum: Curriculum
     order: Order
     labels: NDArray[np.float32]
     weights: NDArray[np.float32] | None
@@ -84,11 +85,11 @@ class Trainer:
 
     def model_of(self, place: int) -> keras.Model:
         """Return the model that trains the epoch at `place` of the course."""
-        return self.early_model if self.course.is_early(place) else self.model
+        return self.progressive_model if self.curriculum.is_early(place) else self.model
 
     def steps_of(self, place: int) -> int:
         """Return the steps of the epoch at `place` of the course."""
-        return self.order.steps(self.course.share(place))
+        return self.order.steps(self.curriculum.share(place))
 
     def reading_ahead(
         self, indices: NDArray[np.int32], batch_size: int
@@ -111,7 +112,7 @@ def build(
     splits: Splits,
     recipe: Recipe,
     precision: str,
-    taught: NDArray[np.float32] | None = None,
+    distilled: NDArray[np.float32] | None = None,
     start: Start | None = None,
 ) -> Trainer:
     """Build and compile what trains `recipe` on `splits`, with starting weights from its seed.
@@ -120,7 +121,7 @@ def build(
         splits: the parts; test is not looked at.
         recipe: resolved.
         precision: "float32" or "bfloat16".
-        taught: a teacher's probabilities for train, float32, shape (n_train, classes), if any.
+        distilled: a teacher's probabilities for train, float32, shape (n_train, classes), if any.
         start: a trained body with a new head, instead of weights drawn from the seed.
 
     Raises:
@@ -136,23 +137,25 @@ def build(
         flip=recipe.augment.flip,
         labels=train.labels if spec.balance == "sampling" else None,
     )
-    course = Course(spec, train.image_shape[:2])
-    loss_memory = LossMemory(train.labels) if spec.hard_share < 1 else None
+    curriculum = Curriculum(spec, train.image_shape[:2])
+    loss_memory = LossMemory(train.labels) if spec.hard_example_fraction < 1 else None
     images = _images(parts)
-    network, model, early_model = _build_models(
-        train, images, recipe, policy, course, loss_memory, start
+    network, model, progressive_model = _build_models(
+        train, images, recipe, policy, curriculum, loss_memory, start
     )
-    steps = sum(order.steps(course.share(place)) for place in range(spec.epochs))
+    steps = sum(order.steps(curriculum.share(place)) for place in range(spec.epochs))
     optimizer = optimizers.build(recipe.optimizer, steps, spec.ema, precision)
     if start is not None:
         apart = rates(network, recipe.transfer.rate, recipe.transfer.rate_decay)
         set_apart(optimizer, network.trainable_variables, apart)
     optimizer.build(model.trainable_variables)
-    trained = {False: model} if early_model is None else {False: model, True: early_model}
+    trained = (
+        {False: model} if progressive_model is None else {False: model, True: progressive_model}
+    )
     for each in trained.values():
         each.compile(
             optimizer=optimizer,
-            loss=losses.build(recipe, taught=taught is not None),
+            loss=losses.build(recipe, distilled=distilled is not None),
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
             # XLA's convolutions on a processor are 3 times slower than TensorFlow's own
             jit_compile=keras.backend.backend() == "jax",
@@ -161,10 +164,10 @@ def build(
         recipe=recipe,
         network=network,
         model=model,
-        early_model=early_model,
-        course=course,
+        progressive_model=progressive_model,
+        curriculum=curriculum,
         order=order,
-        labels=_targets(parts, recipe, taught),
+        labels=_targets(parts, recipe, distilled),
         weights=(
             imbalance.loss_weights(train.labels, len(train.class_names))
             if spec.balance == "weights"
@@ -178,15 +181,15 @@ def build(
 
 
 def _targets(
-    parts: list[Dataset], recipe: Recipe, taught: NDArray[np.float32] | None
+    parts: list[Dataset], recipe: Recipe, distilled: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
     """Return one-hot labels and, with a teacher, beside them what it said, softened."""
     labels = np.concatenate([part.labels for part in parts])
     one_hot: NDArray[np.float32] = np.eye(len(parts[0].class_names), dtype=np.float32)[labels]
-    if taught is None:
+    if distilled is None:
         return one_hot
     soft = np.zeros_like(one_hot)  # val is judged by its labels alone
-    soft[: len(taught)] = softened(taught, recipe.distil.temperature)
+    soft[: len(distilled)] = softened(distilled, recipe.distil.temperature)
     # labels first: the first of the largest columns is the label, which is what accuracy counts by
     targets: NDArray[np.float32] = np.concatenate([one_hot, soft], axis=1)
     return targets
@@ -222,7 +225,7 @@ def _build_models(
     images: Images | Stream,
     recipe: Recipe,
     policy: str,
-    course: Course,
+    curriculum: Curriculum,
     loss_memory: LossMemory | None,
     start: Start | None,
 ) -> tuple[keras.Model, keras.Model, keras.Model | None]:
@@ -254,7 +257,7 @@ def _build_models(
             remembered = logits if loss_memory is None else loss_memory(indices, logits)
             return keras.Model([indices, draws], remembered)
 
-        small = course.early_size
+        small = curriculum.progressive_size
         early = None if small is None else around(_on_smaller(network, small), small)
         return network, around(network, None), early
     finally:
@@ -274,6 +277,6 @@ def _on_smaller(network: keras.Model, size: tuple[int, int]) -> keras.Model:
         )
     except ValueError:
         raise RecipeError(
-            f"train.early_scale: the network {network.name} fits images of one size only; "
+            f"train.progressive_resize_scale: the network {network.name} fits images of one size only; "
             "set it to 1, or take a network that ends in global pooling, such as whitened"
         ) from None

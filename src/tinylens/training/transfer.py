@@ -24,7 +24,7 @@ Features = NDArray[np.float32]
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: the smaller, the smaller the weights
 SMALL = 10**7  # features in all, up to which threads wait for each other longer than they work
-FOLDS = 3  # of cross-validation, where there is no val part
+FOLDS = 3  # of cross-validation, where there is no val split
 ABSENT = -10.0  # logit of a class that train lacks, below the lowest bias
 
 
@@ -50,11 +50,11 @@ class Head:
 def fit(data: Splits, body: Path, sha256: str) -> Head:
     """Fit a head for the classes of `data` on the features of a body.
 
-    The strength of the penalty is the one of lowest log loss on val; without a val part in a
+    The strength of the penalty is the one of lowest log loss on val; without a val split in a
     cross-validation within train, where a class has too few images for that the strongest.
 
     Args:
-        data: its test part is not looked at.
+        data: its test split is not looked at.
         body: a model.keras that tinylens wrote.
         sha256: of that file; features are kept under it and the fingerprint of the part.
 
@@ -215,11 +215,11 @@ def source_of(path: str | Path) -> Source:
 
 def with_body(recipe: Recipe, source: Source) -> Recipe:
     """Return the recipe with the source's network in the place of its own."""
-    model = {"name": source.network, "options": source.options, "views": recipe.model.views}
+    model = {"name": source.network, "options": source.options, "tta_views": recipe.model.tta_views}
     return recipe.override({"model": model})
 
 
-def asked(
+def requested(
     source: str | Path | None,
     backbone: str | None,
     weights: str | Path | None,

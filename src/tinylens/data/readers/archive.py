@@ -23,7 +23,7 @@ from tinylens.data.splits import Columns, Parts, shown
 
 
 def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the images in an archive, Splits where there is a test part.
+    """Return the images in an archive, Splits where there is a test split.
 
     Raises:
         DataError: it is damaged, encrypted or harmful, what is in it does not say which classes

@@ -29,7 +29,7 @@ from tinylens.data.readers.manifest import (
 )
 from tinylens.data.splits import (
     CLASS_NAME_FILES,
-    PART_NAMES,
+    SPLIT_NAMES,
     Columns,
     Parts,
     ordered_names,
@@ -109,7 +109,7 @@ def manifest_in(listing: Listing, columns: Columns) -> tuple[Manifest, str] | No
     inside: dict[str, tuple[str, str, Manifest]] = {}
     for name in listing.texts:
         folder, _, file = name.rpartition("/")
-        part = PART_NAMES.get(folder.removeprefix(before).lower(), "")
+        part = SPLIT_NAMES.get(folder.removeprefix(before).lower(), "")
         if file.lower() not in MANIFEST_NAMES or not (part or folder in ("", top)):
             continue
         manifest = parse_manifest(f"{listing.source}/{name}", _content(listing, name))
@@ -131,7 +131,7 @@ def top_of(folders: Mapping[str, Sequence[str]]) -> str:
     'pets'
     """
     first = [folder for folder in folders if folder and "/" not in folder]
-    if len(first) != 1 or folders.get("") or first[0].lower() in PART_NAMES:
+    if len(first) != 1 or folders.get("") or first[0].lower() in SPLIT_NAMES:
         return ""
     (around,) = first
     holds_folders = any(folder.startswith(f"{around}/") for folder in folders)
@@ -181,10 +181,10 @@ def class_names_of(
     Raises:
         DataError: there are fewer than two, or parts or `given` differ from train.
     """
-    by_part: dict[str, set[str]] = {}
+    by_split: dict[str, set[str]] = {}
     for group in groups:
-        by_part.setdefault(group.part, set()).add(group.class_name)
-    found = by_part.get("train", set())
+        by_split.setdefault(group.part, set()).add(group.class_name)
+    found = by_split.get("train", set())
     names = ordered_names(found)
     if len(names) < 2:
         root = source.rpartition("/")[2]
@@ -194,7 +194,7 @@ def class_names_of(
             f"or {root}/train/CLASS/IMAGE"
         )
     check_class_names(names, source)
-    for part, classes in by_part.items():
+    for part, classes in by_split.items():
         check_same_classes(part, map(shown, classes), list(map(shown, names)), source)
     if given and set(given) != found:
         odd = ", ".join(map(shown, sorted(set(given) ^ found)))
@@ -233,11 +233,11 @@ class _Folders:
 def _parts_of(source: str, inner: _Folders, top: str) -> dict[str, str]:
     """Return the folder of each part; `top` itself is train where there are no parts."""
     names = inner.under(top)
-    aliases = {name: PART_NAMES[name.lower()] for name in names if name.lower() in PART_NAMES}
+    aliases = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
     joined = {name: f"{top}/{name}" if top else name for name in names}
     if aliases or len(names) <= MOST_PARTS:  # else they are classes, and not to be looked into
         held = {shown(name): bool(inner.under(joined[name])) for name in names}
-        check_part_names(Path(source) / top, held, PART_NAMES)
+        check_part_names(Path(source) / top, held, SPLIT_NAMES)
     if not any(inner.under(joined[name]) for name, part in aliases.items() if part == "train"):
         return {"train": top}
     return {part: joined[name] for name, part in aliases.items()}
@@ -249,7 +249,7 @@ def _images(
     """Return the paths of a class's images within its folder."""
     deeper = inner.all_within(folder)
     parted = {
-        PART_NAMES[name.lower()] for name in inner.under(folder) if name.lower() in PART_NAMES
+        SPLIT_NAMES[name.lower()] for name in inner.under(folder) if name.lower() in SPLIT_NAMES
     }
     if "train" in parted and len(parted) > 1:
         raise DataError(
@@ -289,7 +289,7 @@ MAX_DEPTH = 16  # of folders in folders
 
 
 def read(root: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the images under `root`, Splits where there is a test part.
+    """Return the images under `root`, Splits where there is a test split.
 
     Raises:
         DataError: when the folders do not say which classes there are, a class is empty, or no

@@ -20,7 +20,7 @@ from tinylens.data.decode import Item, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
 from tinylens.data.splits import (
     CLASS_NAME_FILES,
-    PART_NAMES,
+    SPLIT_NAMES,
     Columns,
     Parts,
     inner_path,
@@ -92,13 +92,13 @@ class Manifest:
         image = _found(self.columns, columns.image, PATH_COLUMNS)
         label = _found(self.columns, columns.label, LABEL_COLUMNS)
         there = ", ".join(map(shown, self.columns)) or "none"
-        for found, asked, what, usual in (
+        for found, requested, what, usual in (
             (image, columns.image, "image", PATH_COLUMNS),
             (label, columns.label, "label", LABEL_COLUMNS),
         ):
             if not found:
-                near = did_you_mean(asked, self.columns) if asked else ""
-                wanted = asked or f"one of {', '.join(usual)}"
+                near = did_you_mean(requested, self.columns) if requested else ""
+                wanted = requested or f"one of {', '.join(usual)}"
                 raise DataError(
                     f"{self.where}: found the columns {there}; expected {wanted}{near}: name the "
                     f"right one with --{what}-column"
@@ -220,10 +220,10 @@ def column_of(
     }
 
 
-def _found(there: Mapping[str, Any], asked: str, usual: Sequence[str]) -> str:
+def _found(there: Mapping[str, Any], requested: str, usual: Sequence[str]) -> str:
     """Return the name of the column that was asked for, or the first of the usual ones, or ""."""
-    if asked:
-        return asked if asked in there else ""
+    if requested:
+        return requested if requested in there else ""
     by_name = {name.lower(): name for name in reversed(list(there))}
     return next((by_name[name] for name in usual if name in by_name), "")
 
@@ -297,14 +297,14 @@ def parts_of(where: str, column: str, words: Sequence[str | None]) -> list[str]:
     odd = [
         f"row {number}: {shown(word) if word else 'nothing'}"
         for number, word in enumerate(words, start=1)
-        if (word or "").lower() not in PART_NAMES
+        if (word or "").lower() not in SPLIT_NAMES
     ]
     if odd:
         raise DataError(
             f"{where}: column {column} of {len(odd):,} rows names no part "
             f"({'; '.join(odd[:_SHOWN])}); expected train, val or test: mend or rename the column"
         )
-    return [PART_NAMES[(word or "").lower()] for word in words]
+    return [SPLIT_NAMES[(word or "").lower()] for word in words]
 
 
 def _check_once(where: str, paths: Sequence[str]) -> None:
@@ -344,7 +344,7 @@ MAX_BYTES = 1_000_000_000  # of a manifest: ten million rows of a hundred bytes
 
 
 def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the images that a manifest lists, Splits where there is a test part.
+    """Return the images that a manifest lists, Splits where there is a test split.
 
     Raises:
         DataError: a column is missing, a path leads out of the manifest's folder, an image is

@@ -19,7 +19,7 @@ from tinylens.data.dataset import Dataset, Splits
 from tinylens.data.decode import MAX_FILE_BYTES, Item, stamp_of
 from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read_encoded
 from tinylens.data.readers.manifest import SPLIT_COLUMNS, parts_of
-from tinylens.data.splits import PART_NAMES, Columns, Parts, numbered_names, ordered_names
+from tinylens.data.splits import SPLIT_NAMES, Columns, Parts, numbered_names, ordered_names
 from tinylens.data.validation import check_class_names
 from tinylens.errors import DataError, MissingExtra
 
@@ -161,16 +161,16 @@ def find_files(path: Path) -> dict[str, list[Path]]:
         found = sorted(path.glob("*.parquet")) or sorted(path.glob("*/*.parquet"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    by_part: dict[str, list[Path]] = {}
+    by_split: dict[str, list[Path]] = {}
     for file in found:
-        by_part.setdefault(_part_of(file), []).append(file)
-    if not found or ("" in by_part and len(by_part) > 1):
+        by_split.setdefault(_part_of(file), []).append(file)
+    if not found or ("" in by_split and len(by_split) > 1):
         named = ", ".join(file.name for file in found) or "no .parquet files"
         raise DataError(
             f"{path}: found {named}; expected files named train*.parquet, and validation*.parquet "
             "and test*.parquet where there are such parts"
         )
-    return {part or "train": files for part, files in by_part.items()}
+    return {part or "train": files for part, files in by_split.items()}
 
 
 def read_column(path: Path, column: str) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def read_column(path: Path, column: str) -> dict[str, Any]:
 def _part_of(file: Path) -> str:
     """Return the part that the name says, train-00000-of-00002.parquet for one, or ""."""
     word = "".join(itertools.takewhile(str.isalpha, file.stem.lower()))
-    return PART_NAMES.get(word, "")
+    return SPLIT_NAMES.get(word, "")
 
 
 def _seen(path: Path, columns: Columns) -> list[Any]:
@@ -221,18 +221,18 @@ def _collect(
 ) -> Encoded:
     """Copy the images' bytes into one file, for many processes to read."""
     root = path if path.is_dir() else path.parent
-    seen, by_part = _seen(path, columns), find_files(path)
+    seen, by_split = _seen(path, columns), find_files(path)
     rows: list[tuple[str, Item, int | str, str]] = []  # part, image, label, name
     skipped: list[tuple[str, str, str]] = []
     class_names: dict[str, tuple[str, ...]] = {}
     heap = workspace / "images.bin"
     with heap.open("wb") as file:
-        for part, source in ((part, each) for part, files in by_part.items() for each in files):
+        for part, source in ((part, each) for part, files in by_split.items() for each in files):
             table = _open(source)
             expect(len(rows) + table.metadata.num_rows)
             found = _columns(source, table, columns)
             class_names[str(source)] = _class_names(source, table, found[1])
-            parts = itertools.repeat(part) if len(by_part) > 1 else _splits(source, table, part)
+            parts = itertools.repeat(part) if len(by_split) > 1 else _splits(source, table, part)
             cells = _cells(source, table, found)
             for (number, cell, label), its_part in zip(cells, parts, strict=False):
                 name = f"{source.relative_to(root).as_posix()}:{number}"
@@ -244,8 +244,8 @@ def _collect(
                 file.write(content)
     counts = {part: sum(row[0] == part for row in rows) for part in _PARTS}
     rows.sort(key=lambda row: _PARTS.index(row[0]))
-    told = names_in_card(path / "README.md") if not any(class_names.values()) else ()
-    numbers, agreed = _agreed(path, class_names, [row[2] for row in rows], told)
+    described = names_in_card(path / "README.md") if not any(class_names.values()) else ()
+    numbers, agreed = _agreed(path, class_names, [row[2] for row in rows], described)
     return Encoded(
         parts=_stretches(counts),
         items=[row[1] for row in rows],
@@ -265,7 +265,7 @@ def _splits(file: Path, table: Any, part: str) -> Iterable[str]:
     if not column or not is_text(schema.field(column).type):
         return itertools.repeat(part)
     words: list[str | None] = table.read(columns=[column]).column(column).to_pylist()
-    if column != SPLIT_COLUMNS[0] and not {str(word).lower() for word in words} <= {*PART_NAMES}:
+    if column != SPLIT_COLUMNS[0] and not {str(word).lower() for word in words} <= {*SPLIT_NAMES}:
         return itertools.repeat(part)  # a column called "set" may well say something else
     return parts_of(str(file), column, words)
 
@@ -323,19 +323,19 @@ def _fault(cell: Any, content: bytes | None, label: int | str | None) -> str:
     return "too large for an image" if len(content) > MAX_FILE_BYTES else ""
 
 
-def _columns(file: Path, table: Any, asked: Columns) -> tuple[str, str]:
+def _columns(file: Path, table: Any, requested: Columns) -> tuple[str, str]:
     """Return the names of the column of images and of the column of labels."""
     import pyarrow.types
 
     schema = table.schema_arrow
     image, label = (
         next((name for name in ((given,) if given else usual) if name in schema.names), None)
-        for given, usual in ((asked.image, IMAGE_COLUMNS), (asked.label, LABEL_COLUMNS))
+        for given, usual in ((requested.image, IMAGE_COLUMNS), (requested.label, LABEL_COLUMNS))
     )
     if image is None or label is None:
         raise DataError(
             f"{file}: columns {', '.join(schema.names) or 'none'}; expected "
-            f"{asked.image or 'image or img'}, and {asked.label or 'label'}: name the right ones "
+            f"{requested.image or 'image or img'}, and {requested.label or 'label'}: name the right ones "
             "with --image-column and --label-column"
         )
     label_type, image_type = schema.field(label).type, schema.field(image).type
@@ -397,7 +397,7 @@ def _agreed(
     path: Path,
     class_names: dict[str, tuple[str, ...]],
     labels: Sequence[int | str],
-    told: tuple[str, ...],
+    described: tuple[str, ...],
 ) -> tuple[list[int], tuple[str, ...]]:
     """Return labels as numbers, and the class names that all files give.
 
@@ -405,9 +405,13 @@ def _agreed(
     """
     given = set(class_names.values())
     if len(given) > 1:
-        told_by = "; ".join(f"{file}: {', '.join(n) or 'none'}" for file, n in class_names.items())
-        raise DataError(f"{path}: the files name different classes: {told_by}; expected the same")
-    names = given.pop() or told
+        described_by = "; ".join(
+            f"{file}: {', '.join(n) or 'none'}" for file, n in class_names.items()
+        )
+        raise DataError(
+            f"{path}: the files name different classes: {described_by}; expected the same"
+        )
+    names = given.pop() or described
     words = {label for label in labels if isinstance(label, str)}
     if words:
         if len(words) < len(set(labels)):

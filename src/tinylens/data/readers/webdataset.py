@@ -21,7 +21,7 @@ from tinylens.data.encoded import DEFAULTS, Encoded, Options, Seen, Source, read
 from tinylens.data.readers.folder import IMAGE_SUFFIXES
 from tinylens.data.readers.manifest import LABEL_COLUMNS, cell_of, class_names_beside
 from tinylens.data.readers.members import TAR_SUFFIXES, Member, unpack
-from tinylens.data.splits import PART_NAMES, Columns, Parts, ordered_names, shown
+from tinylens.data.splits import SPLIT_NAMES, Columns, Parts, ordered_names, shown
 from tinylens.data.validation import check_class_names
 from tinylens.errors import DataError
 
@@ -64,8 +64,8 @@ def has_shards(path: Path) -> bool:
         found = [entry for entry in entries if not entry.name.startswith(".")]
     folders = [entry for entry in found if entry.is_dir()]
     if any(_is_shard_name(entry.name) for entry in found):
-        return all(entry.name.lower() in PART_NAMES for entry in folders)
-    return any(_begins_with_shard(e.path) for e in folders if e.name.lower() in PART_NAMES)
+        return all(entry.name.lower() in SPLIT_NAMES for entry in folders)
+    return any(_begins_with_shard(e.path) for e in folders if e.name.lower() in SPLIT_NAMES)
 
 
 def _begins_with_shard(folder: str) -> bool:
@@ -118,21 +118,21 @@ def find_shards(path: Path) -> dict[str, list[Path]]:
     """
     if not path.is_dir():
         return {"train": [path]}
-    by_part: dict[str, list[Path]] = {}
+    by_split: dict[str, list[Path]] = {}
     for shard in _shards(path):
-        by_part.setdefault(_part_of(path, shard), []).append(shard)
-    if "" in by_part and len(by_part) > 1:
+        by_split.setdefault(_part_of(path, shard), []).append(shard)
+    if "" in by_split and len(by_split) > 1:
         raise DataError(
-            f"{path}: {by_part[''][0].name} says no part, and others do; expected shards named "
+            f"{path}: {by_split[''][0].name} says no part, and others do; expected shards named "
             "train-0000.tar, val-0000.tar and test-0000.tar, or folders of these names"
         )
-    return {part or "train": shards for part, shards in by_part.items()}
+    return {part or "train": shards for part, shards in by_split.items()}
 
 
 def _shards(path: Path) -> list[Path]:
     try:
         here = list(path.iterdir())
-        parts = [each for each in here if each.name.lower() in PART_NAMES and each.is_dir()]
+        parts = [each for each in here if each.name.lower() in SPLIT_NAMES and each.is_dir()]
         inner = [file for part in parts for file in part.iterdir()]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
@@ -142,7 +142,7 @@ def _shards(path: Path) -> list[Path]:
 def _part_of(root: Path, shard: Path) -> str:
     word = "".join(itertools.takewhile(str.isalpha, shard.name.lower()))
     folder = shard.parent.name.lower() if shard.parent != root else ""
-    return PART_NAMES.get(folder, "") or PART_NAMES.get(word, "")
+    return SPLIT_NAMES.get(folder, "") or SPLIT_NAMES.get(word, "")
 
 
 def _seen(path: Path, columns: Columns) -> list[Any]:

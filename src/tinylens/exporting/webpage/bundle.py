@@ -11,7 +11,7 @@ import re
 from importlib import resources
 
 # in an order in which each comes after all that it imports
-OWN = ("resample.js", "frame.js", "pixels.js", "network.js", "judge.js", "here.js")
+OWN = ("resample.js", "frame.js", "pixels.js", "network.js", "evaluate.js", "here.js")
 SHARED = ("dom.js", "look.js", "answer.js", "csv.js")
 SHEET = ("sheet.js", "images.js")
 STYLES = ("base.css", "answer.css", "page.css")

@@ -70,13 +70,13 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 def _wrong(found: dict[str, bytes]) -> list[str]:
     """Return what is wrong with files, in words; nothing where they are what they should be."""
-    told = []
+    described = []
     for name, expected in SHA256.items():
         if name not in found:
-            told.append(f"{name} is not there")
+            described.append(f"{name} is not there")
         elif (actual := hashlib.sha256(found[name]).hexdigest()) != expected:
-            told.append(f"{name} has SHA-256 {actual[:12]}…, expected {expected[:12]}…")
-    return told
+            described.append(f"{name} has SHA-256 {actual[:12]}…, expected {expected[:12]}…")
+    return described
 
 
 def _fetched(scratch: Path) -> Path:

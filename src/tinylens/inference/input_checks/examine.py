@@ -27,7 +27,7 @@ from tinylens.inference.input_checks.margins import Framed
 from tinylens.inference.input_checks.reference import NEARLY_ALL, Reference
 
 KINDS = ("rotation", "colour", "inverted", "background", "margins", "upscaled")
-UNJUDGED = "unjudged"  # the kind of what is said where there is nothing to judge by
+UNEXAMINED = "unjudged"  # the kind of what is said where there is nothing to judge by
 
 LOOKED_AT = 112  # pixels of the longer side: enough to tell a thing from its ground
 COLOURED = 32  # grey levels between a pixel's channels; JPEG makes up to 20 of none
@@ -104,7 +104,7 @@ def examine(pixels: Pixels, reference: Reference | None, orientation: int = 1) -
             "the model does not know what its training images were like, so this one is "
             "not judged; train again to have that in the file"
         )
-        return Examination((Finding(UNJUDGED, message),))
+        return Examination((Finding(UNEXAMINED, message),))
     findings = [*_rotation(orientation), *_colour(pixels, reference)]
     ground, window = None, WHOLE
     if reference.plain:

@@ -1,4 +1,4 @@
-"""The input doctor: what is unlike the training images about an image, and putting that right.
+"""The input checks: what is unlike the training images about an image, and putting that right.
 
 It knows nothing of any data set: a small reference, worked out from the training images when a
 model is exported (`study`), is all that it judges by (`examine`). What it is allowed to, it puts
@@ -28,7 +28,7 @@ _ALL = frozenset(KINDS)
 
 
 @dataclass(frozen=True)
-class Doctor:
+class InputChecks:
     """Who examines and treats images for a model.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What the training images are like, as far as the input doctor asks: a part of model.onnx."""
+"""What the training images are like, as far as the input checks asks: a part of model.onnx."""
 
 from __future__ import annotations
 

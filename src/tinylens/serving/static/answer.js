@@ -25,7 +25,7 @@ export async function showAnswer(place, result, { image = null, note = null, fix
   const words = make("div.words", {}, ...verdict(result));
   if (note) words.append(make("p.note.muted", {}, note));
   const figures = make("div.figures");
-  const beside = make("div.beside", {}, figures, ...doctor(result, fixing));
+  const beside = make("div.beside", {}, figures, ...inputChecks(result, fixing));
   place.replaceChildren(make("article.answer", { data: { state: state(result) } }, words, beside));
   await showFigures(figures, result, image);
 }
@@ -71,7 +71,7 @@ function verdict(result) {
         make("h2.label", { tabIndex: -1 }, result.label),
         make("p.sure", {}, make("b", {}, sure), " sure"),
       ];
-  return [...said, bars(result.top.slice(0, SHOWN)), ...strange(result)];
+  return [...said, bars(result.top.slice(0, SHOWN)), ...unusual(result)];
 }
 
 const FAULTS = [
@@ -102,26 +102,26 @@ function bars(top) {
   return make("ol.bars", { aria: { label: "The most probable classes" } }, ...rows);
 }
 
-function strange({ strangeness, unknown }) {
-  if (unknown || !Number.isFinite(strangeness)) return [];
-  const share = percent(strangeness);
-  return [make("p.note.muted", {}, `Stranger to it than ${share} of ordinary images.`)];
+function unusual({ ood_score, unknown }) {
+  if (unknown || !Number.isFinite(ood_score)) return [];
+  const share = percent(ood_score);
+  return [make("p.note.muted", {}, `More unusual than ${share} of ordinary images.`)];
 }
 
 function capital(text) {
   return (text[0].toUpperCase() + text.slice(1)).replace(/\.$/, "");
 }
 
-// --- the doctor
+// --- input checks
 
-function doctor(result, fixing) {
+function inputChecks(result, fixing) {
   const findings = found(result);
   if (!findings.length && !fixing?.on) return [];
   const parts = [make("h3", {}, "Unlike the training images")];
   if (findings.length) parts.push(make("ul.findings", {}, ...findings.map(finding)));
   else parts.push(make("p.muted", {}, unjudged(result) ?? "Nothing was found."));
   if (fixing) parts.push(switchOf(fixing));
-  return [make("div.doctor", {}, ...parts)];
+  return [make("div.input-checks", {}, ...parts)];
 }
 
 function unjudged(result) {

@@ -9,7 +9,7 @@ const LANES = 4; // questions at a time: the server's queue has room for others 
 const BLOCK = 50; // rows
 const THUMBNAIL = 96; // pixels of the longer side
 const HEADINGS = [
-  "file", "label", "confidence", "unknown", "reason", "strangeness", "findings", "error", "model",
+  "file", "label", "confidence", "unknown", "reason", "ood_score", "findings", "error", "model",
   "sha256",
 ];
 
@@ -223,7 +223,7 @@ function table(rows) {
     result.confidence,
     result.error ? null : Boolean(result.unknown),
     result.unknown,
-    result.strangeness,
+    result.ood_score,
     kinds(result),
     result.error,
     model?.name,

@@ -92,18 +92,18 @@ class Folder:
                 path = self.path / "data" / f"{name}-{what}.npy"
                 with files.new_file(path) as file:
                     np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
-        told = {"names": list(data.class_names), "source": data.source}
-        self.write("data/names", told)
+        described = {"names": list(data.class_names), "source": data.source}
+        self.write("data/names", described)
 
     def read_data(self) -> Splits:
-        """Return train and val, memory-mapped; val stands where a test part would."""
-        told, folder = self.read("data/names") or {}, self.path / "data"
+        """Return train and val, memory-mapped; val stands where a test split would."""
+        described, folder = self.read("data/names") or {}, self.path / "data"
         train, val = (
             Dataset(
                 np.load(folder / f"{name}-images.npy", mmap_mode="r"),
                 np.load(folder / f"{name}-labels.npy"),
-                tuple(told["names"]),
-                told["source"],
+                tuple(described["names"]),
+                described["source"],
             )
             for name in PARTS
         )
@@ -129,7 +129,7 @@ def unfinished(root: Path, stem: str, settings: Mapping[str, Any]) -> Folder | N
 
 
 @dataclass(frozen=True)
-class Asked:
+class PredictOptions:
     """What is asked of a search.
 
     Attributes:
@@ -158,7 +158,7 @@ class Search:
         data: train and val are tried on.
         recipe: where the search starts.
         space: what may change.
-        asked: how long is searched, and how.
+        requested: how long is searched, and how.
         settings: what the processes are told.
         spent: seconds that earlier processes have spent on it.
     """
@@ -167,17 +167,17 @@ class Search:
     data: Splits
     recipe: Recipe
     space: dict[str, Searched]
-    asked: Asked
+    requested: PredictOptions
     settings: Mapping[str, Any]
     spent: float
 
     @property
     def jobs(self) -> int:
         """Trainings at a time."""
-        return self.asked.jobs or default_jobs()
+        return self.requested.jobs or default_jobs()
 
     def note_time(self) -> float:
         """Write down what was spent so far, and return it."""
-        spent = self.spent + time.monotonic() - self.asked.started
+        spent = self.spent + time.monotonic() - self.requested.started
         self.folder.write("spent", {"seconds": round(spent, 1)})
         return spent

@@ -291,7 +291,7 @@ class Bench:
         from tinylens.training import finalize
 
         val = self.data.test  # val stands there: see `Folder.read_data`
-        shipped = ship(trainer.network, views=trainer.recipe.model.views)
+        shipped = ship(trainer.network, tta_views=trainer.recipe.model.tta_views)
         return finalize.predict(shipped, val.images).argmax(axis=1) == val.labels
 
 

@@ -139,10 +139,10 @@ def choose(folder: Folder, looks: Sequence[Again], images: int) -> Choice:
 def _words(default: Again, best: Again, gain: Difference, images: int, *, tuned: bool) -> str:
     low, high = (100 * end for end in gain.ci95)
     points = f"{100 * gain.value:+.2f} points ({low:+.2f} to {high:+.2f})"
-    judged = f"on {images:,} images of val"
+    evaluated = f"on {images:,} images of val"
     if tuned:
         return (
-            f"{points} {judged} over the default recipe, {100 * default.value:.2f} → "
+            f"{points} {evaluated} over the default recipe, {100 * default.value:.2f} → "
             f"{100 * best.value:.2f} %, trained for {best.seconds:.0f} s where the default took "
             f"{default.seconds:.0f} s, with a seed that the search had not used; val was chosen "
             "on, so expect a little less of other images"
@@ -150,7 +150,7 @@ def _words(default: Again, best: Again, gain: Difference, images: int, *, tuned:
     if best is default:
         return "no other recipe was finished to compare: best.toml is the default"
     return (
-        f"nothing was gained that is more than chance: the best other recipe has {points} {judged} "
+        f"nothing was gained that is more than chance: the best other recipe has {points} {evaluated} "
         "over the default; best.toml is the default"
     )
 
@@ -177,13 +177,13 @@ def _train_all(jobs: Sequence[Job], going: studies.Going) -> dict[str, Mapping[s
     waiting = [job for job in jobs if folder.read(f"trials/{job.name}") is None]
     tries = dict.fromkeys((job.name for job in jobs), 0)
     under_way = 0
-    going.watcher.phase("looking again at the best")
+    going.reporter.phase("looking again at the best")
     while waiting or under_way:
         for job in waiting[: len(going.places.idle)]:
             going.places.start(job)
             waiting.remove(job)
             under_way += 1
-        going.watcher.loading(len(jobs) - len(waiting) - under_way, len(jobs))
+        going.reporter.loading(len(jobs) - len(waiting) - under_way, len(jobs))
         heard = going.next()
         if heard is not None:
             job, outcome = heard

@@ -100,8 +100,8 @@ def parse(texts: Sequence[str]) -> dict[str, Searched]:
 
 
 def _reason(error: ValueError) -> str:
-    told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    return told.removeprefix("Value error, ")
+    described = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return described.removeprefix("Value error, ")
 
 
 def recipe_with(recipe: Recipe, space: Space, parameters: Parameters) -> Recipe:

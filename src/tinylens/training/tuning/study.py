@@ -92,8 +92,8 @@ class Going:
     study: optuna.Study
     places: Places
     lengths: Lengths
-    asked_to_stop: Callable[[], bool]
-    watcher: ProgressReporter
+    should_stop: Callable[[], bool]
+    reporter: ProgressReporter
     noted: float = 0.0
 
     def next(self) -> tuple[Job, Outcome] | None:
@@ -102,7 +102,7 @@ class Going:
         Raises:
             KeyboardInterrupt: there is a wish to stop; the search can go on.
         """
-        if self.asked_to_stop():
+        if self.should_stop():
             raise KeyboardInterrupt
         if time.monotonic() - self.noted > NOTED_EVERY:
             self.noted = time.monotonic()
@@ -219,7 +219,7 @@ def try_recipes(going: Going) -> None:
             job, outcome = heard
             trial, begun = under_way.pop(job.name)
             trial.set_user_attr("seconds", round(time.monotonic() - begun, 2))
-            _tell(going, trial, outcome)
+            _record_outcome(going, trial, outcome)
 
 
 def near(default: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:
@@ -244,8 +244,8 @@ def _room(going: Going) -> bool:
     """Return whether one more trial may begin."""
     counted, lengths = count(going.study), going.lengths
     begun = counted["done"] + counted["pruned"] + counted["running"]
-    if going.search.asked.trials is not None:
-        return begun < going.search.asked.trials
+    if going.search.requested.trials is not None:
+        return begun < going.search.requested.trials
     if lengths.search_until is None or lengths.trial is None or begun == 0:
         return True  # the default is tried, however short the time
     finished = finished_trials(going.study)[-4:]
@@ -275,7 +275,7 @@ def _ask(going: Going) -> tuple[Job, optuna.Trial]:
     )
 
 
-def _tell(going: Going, trial: optuna.Trial, outcome: Outcome) -> None:
+def _record_outcome(going: Going, trial: optuna.Trial, outcome: Outcome) -> None:
     """Tell Optuna what came of a trial; one whose process died is asked again."""
     study, event = going.study, outcome["event"]
     if event == "done":
@@ -301,7 +301,7 @@ def _tell(going: Going, trial: optuna.Trial, outcome: Outcome) -> None:
 
 def _show(going: Going) -> None:
     """Tell whoever watches how many trials there were, and how good the best one was."""
-    counted, asked = count(going.study), going.search.asked
+    counted, requested = count(going.study), going.search.requested
     ended = counted["done"] + counted["pruned"]
     phase = f"searching: {counted['done']} trials finished, {counted['pruned']} given up"
     if counted["failed"]:
@@ -309,10 +309,10 @@ def _show(going: Going) -> None:
     best = ranked(going.study)[:1]
     if best:
         phase += f", best {100 * (best[0].value or 0.0):.2f} % of val"
-    going.watcher.phase(phase)
-    if asked.trials is not None:
-        going.watcher.loading(ended, asked.trials)
+    going.reporter.phase(phase)
+    if requested.trials is not None:
+        going.reporter.loading(ended, requested.trials)
     elif going.lengths.search_until is not None:
-        spent = going.search.spent + time.monotonic() - asked.started
+        spent = going.search.spent + time.monotonic() - requested.started
         left = max(going.lengths.search_until - time.monotonic(), 0.0)
-        going.watcher.loading(round(spent), round(spent + left))
+        going.reporter.loading(round(spent), round(spent + left))

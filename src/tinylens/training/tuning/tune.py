@@ -24,7 +24,7 @@ from tinylens.recipe import Recipe
 from tinylens.run import Run
 from tinylens.training import series
 from tinylens.training.train import RUNS, train
-from tinylens.training.tuning.folder import Asked, Folder, Search, unfinished
+from tinylens.training.tuning.folder import Folder, PredictOptions, Search, unfinished
 from tinylens.training.tuning.jobs import Places, shares
 from tinylens.training.tuning.space import recipe_with, space_of
 
@@ -39,13 +39,13 @@ MIN_STEPS = 20  # of a trial, with fewer of which it says nothing
 
 @contextlib.contextmanager
 def opened(
-    data: Splits, recipe: Recipe, asked: Asked, *, out: Path | None, fresh: bool
+    data: Splits, recipe: Recipe, requested: PredictOptions, *, out: Path | None, fresh: bool
 ) -> Generator[Search]:
     """Yield a search: the unfinished one of the same settings, or a new one; it is locked.
 
     Raises:
         RecipeError: a search space that the recipe does not take, or too few trials.
-        DataError: there is no val part to judge on.
+        DataError: there is no val split to judge on.
         RunError: `out` holds another search, or another process is at it.
         MissingExtra: Optuna or the backend is not installed.
     """
@@ -53,37 +53,37 @@ def opened(
         raise MissingExtra("a search needs Optuna; type: pip install 'tinylens[tune]'")
     if data.val is None:
         raise DataError(
-            "a search judges on val, since test stays sealed, and there is no val part; "
+            "a search judges on val, since test stays sealed, and there is no val split; "
             "leave out --val 0"
         )
-    if asked.trials is not None and asked.trials < FEWEST_TRIALS:
+    if requested.trials is not None and requested.trials < FEWEST_TRIALS:
         raise RecipeError(
-            f"--trials {asked.trials}: expected {FEWEST_TRIALS} or more, such as 50; the first is "
+            f"--trials {requested.trials}: expected {FEWEST_TRIALS} or more, such as 50; the first is "
             "the default recipe's own"
         )
-    shares(asked.jobs or 1)
-    choice = backends.activate(asked.backend)
+    shares(requested.jobs or 1)
+    choice = backends.activate(requested.backend)
     precision = backends.precision(recipe.train.precision, choice.name)
     recipe = recipe.override({"train.precision": precision})
-    space = space_of(recipe, asked.changes, budget=asked.budget is not None)
+    space = space_of(recipe, requested.changes, budget=requested.budget is not None)
     recipe = recipe.without_search()
     settings = {
         "recipe": recipe.model_dump(mode="json"),
         "space": {key: each.model_dump(mode="json") for key, each in space.items()},
-        "trials": asked.trials,
-        "budget": asked.budget,
+        "trials": requested.trials,
+        "budget": requested.budget,
         "backend": choice.name,
         "fingerprint": data.fingerprint,
     }
     folder = _folder(data, recipe, settings, out, fresh=fresh)
     series.claim(folder.path / "tune.json", settings, "search")
-    told = {"folder": str(folder.path), "backend": choice.name, "precision": precision}
+    described = {"folder": str(folder.path), "backend": choice.name, "precision": precision}
     with Run(folder.path).lock():
         spent = (folder.read("spent") or {}).get("seconds", 0.0)
-        yield Search(folder, data, recipe, space, asked, told, spent)
+        yield Search(folder, data, recipe, space, requested, described, spent)
 
 
-def find(search: Search, watcher: ProgressReporter) -> Choice:
+def find(search: Search, reporter: ProgressReporter) -> Choice:
     """Search, look again at the best, and return what was chosen; what was done before is kept.
 
     Raises:
@@ -99,21 +99,21 @@ def find(search: Search, watcher: ProgressReporter) -> Choice:
     lengths = _lengths(search)
     search.folder.write_data(search.data)
     stopped = False
-    with system.stop_signals() as asked:
+    with system.stop_signals() as requested:
         try:
-            choice = _find(search, lengths, asked.is_set, watcher)
+            choice = _find(search, lengths, requested.is_set, reporter)
         except KeyboardInterrupt:  # caught, so that SIGTERM ends with its own exit code
             stopped = True
         finally:
             search.note_time()
-    if stopped or asked.is_set():
+    if stopped or requested.is_set():
         raise KeyboardInterrupt
     search.folder.write("choice", choice.to_json())
     return choice
 
 
 def finish(
-    search: Search, choice: Choice, command: str, watcher: ProgressReporter
+    search: Search, choice: Choice, command: str, reporter: ProgressReporter
 ) -> dict[str, Any]:
     """Write best.toml, train the run from it, and return what summary.json holds.
 
@@ -121,7 +121,7 @@ def finish(
         search: that has found.
         choice: what it found.
         command: what was typed, for the record.
-        watcher: told of every phase, step and epoch of the run.
+        reporter: told of every phase, step and epoch of the run.
 
     Raises:
         KeyboardInterrupt: Ctrl-C came; the state was saved.
@@ -132,15 +132,15 @@ def finish(
     before = folder.read("summary")
     if before is not None:
         return before
-    deadline = _write_best(search, choice, watcher)
+    deadline = _write_best(search, choice, reporter)
     run = train(
         search.data,
         Recipe.load(folder.best),
         out=folder.path / "run",
-        backend=search.asked.backend,
+        backend=search.requested.backend,
         deadline=deadline,
         command=command,
-        watcher=watcher,
+        reporter=reporter,
     )
     summary = select.summarize(search, choice, run)
     folder.write("summary", summary)
@@ -164,12 +164,12 @@ def _lengths(search: Search) -> Lengths:
     from tinylens.training import time_budget
     from tinylens.training.tuning.study import Lengths, share_out
 
-    budget = search.asked.budget
+    budget = search.requested.budget
     if budget is None:
         return Lengths()
     pace = time_budget.probe(search.data, search.recipe, search.settings["precision"])
     finish_seconds = time_budget.finish_seconds(search.recipe, search.data, pace)
-    lengths = share_out(search.asked.started, budget, search.spent, search.jobs, finish_seconds)
+    lengths = share_out(search.requested.started, budget, search.spent, search.jobs, finish_seconds)
     step = pace.train * search.recipe.train.batch_size
     if lengths.trial is None or lengths.trial < 2 * pace.start + MIN_STEPS * step:
         raise RecipeError(
@@ -180,7 +180,7 @@ def _lengths(search: Search) -> Lengths:
 
 
 def _find(
-    search: Search, lengths: Lengths, asked_to_stop: Callable[[], bool], watcher: ProgressReporter
+    search: Search, lengths: Lengths, should_stop: Callable[[], bool], reporter: ProgressReporter
 ) -> Choice:
     from tinylens.training.tuning import select, study
 
@@ -188,13 +188,13 @@ def _find(
     assert val is not None  # `opened` refuses a set without
     opened_study = study.open_study(search.folder, search.recipe.train.seed)
     with contextlib.closing(Places(search.settings, search.jobs)) as places:
-        going = study.Going(search, opened_study, places, lengths, asked_to_stop, watcher)
+        going = study.Going(search, opened_study, places, lengths, should_stop, reporter)
         study.try_recipes(going)
         looks = select.look_again(going)
     return select.choose(search.folder, looks, len(val))
 
 
-def _write_best(search: Search, choice: Choice, watcher: ProgressReporter) -> float:
+def _write_best(search: Search, choice: Choice, reporter: ProgressReporter) -> float:
     """Write best.toml where it is not there yet; return until when the run may train."""
     from tinylens.training import time_budget
     from tinylens.training.tuning.study import share_out
@@ -204,14 +204,14 @@ def _write_best(search: Search, choice: Choice, watcher: ProgressReporter) -> fl
         summary = f"{recipe.name}, tuned on {files.slug(search.data.source)}"
         recipe = recipe_with(recipe, search.space, choice.parameters)
         recipe = recipe.override({"name": f"{recipe.name[:58]}-tuned", "summary": f'"{summary}"'})
-    budget = search.asked.budget
+    budget = search.requested.budget
     if budget is None:
         files.write_text(search.folder.best, recipe.to_toml())
         return math.inf
-    watcher.phase("timing the recipe that was found")
+    reporter.phase("timing the recipe that was found")
     pace = time_budget.probe(search.data, recipe, search.settings["precision"])
     finish_seconds = time_budget.finish_seconds(recipe, search.data, pace)
-    end = share_out(search.asked.started, budget, search.spent, search.jobs, 0.0).end
+    end = share_out(search.requested.started, budget, search.spent, search.jobs, 0.0).end
     deadline = (end or math.inf) - finish_seconds
     if not search.folder.best.is_file():
         if choice.tuned:

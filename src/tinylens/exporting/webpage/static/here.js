@@ -1,7 +1,7 @@
 // The classifier of this page: what `tinylens serve` does behind POST /predict, done here.
 
 import { wayOf } from "./frame.js";
-import { judged } from "./judge.js";
+import { evaluated } from "./evaluate.js";
 import { bytesOf, openNetwork } from "./network.js";
 import { pixelsOf } from "./pixels.js";
 
@@ -31,8 +31,8 @@ export async function openHere(page) {
 
   async function answered(file) {
     const image = await pixels(file);
-    const { probabilities, strangeness } = await run(image.data, 1);
-    const told = judged(probabilities, strangeness?.[0] ?? null, card, settings.shares, TOP);
+    const { probabilities, ood_score } = await run(image.data, 1);
+    const told = evaluated(probabilities, ood_score?.[0] ?? null, card, settings.shares, TOP);
     return { ...told, findings: [], seen: drawn(image), look: null, error: null };
   }
 

@@ -11,7 +11,7 @@ const METADATA_FIELD = 0x72; // of ModelProto, as tag: field 14, of bytes
  * @param {number} tolerance between probabilities of the same network on two machines
  * @returns {Promise<{card: object, run: function(Uint8Array, number): Promise<object>}>} `run` takes
  *   the pixels of some images and their number, and gives float32 `probabilities` and, where the
- *   model tells it, `strangeness`
+ *   model tells it, `ood_score`
  */
 export async function openNetwork(model, wasm, tolerance) {
   const card = readCard(model);
@@ -26,7 +26,7 @@ export async function openNetwork(model, wasm, tolerance) {
     last = answer.catch(() => {});
     return answer.then((found) => ({
       probabilities: found.probabilities.data,
-      strangeness: found.strangeness?.data ?? null,
+      ood_score: found.ood_score?.data ?? null,
     }));
   };
   await checkGolden(card, run, tolerance);

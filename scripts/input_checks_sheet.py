@@ -1,8 +1,8 @@
-"""Draw what the input doctor does for photos: docs/doctor.png.
+"""Draw what the input checks does for photos: docs/input-checks.png.
 
-Usage: python scripts/doctor_sheet.py RUN, where RUN was trained on Fashion-MNIST. The photos are
-those of benchmarks/doctor.py, of images of its test part: each as it is, as the network sees it
-without the doctor, and as it sees it with `--fix all`, with the answers.
+Usage: python scripts/input_checks_sheet.py RUN, where RUN was trained on Fashion-MNIST. The photos
+are those of benchmarks/input_checks.py, of images of its test split: each as it is, as the network
+sees it without the input checks, and as it sees it with `--fix all`, with the answers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tinylens.reporting.charts import as_png, new_figure
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import doctor as photos  # noqa: E402 - it stands beside the benchmarks, which are no package
+import input_checks as photos  # noqa: E402 - it stands beside the benchmarks, which are no package
 
-SHOWN = {  # kind of photo: row of the test part
+SHOWN = {  # kind of photo: row of the test split
     "white table": 2,
     "coloured cloth": 10,
     "wood": 23,
@@ -38,8 +38,8 @@ SHOWN = {  # kind of photo: row of the test part
 def main() -> None:
     """Draw a column a photo: before, what the network saw, and after."""
     classifier = Classifier.open(sys.argv[1])
-    if classifier.card.doctor is None:
-        raise SystemExit(f"{sys.argv[1]} has no reference for the doctor; train again")
+    if classifier.card.input_checks is None:
+        raise SystemExit(f"{sys.argv[1]} has no reference for the input checks; train again")
     test = load("fashion-mnist").test
     figure = new_figure(2.1 * len(SHOWN), 6.6)
     panels = figure.subplots(3, len(SHOWN), squeeze=False)
@@ -55,7 +55,7 @@ def main() -> None:
     names = ("photo", "what the network saw", "with --fix all")
     for panel, name in zip(panels[:, 0], names, strict=True):
         panel.set_ylabel(name, fontsize=9)
-    files.write_bytes(ROOT / "docs" / "doctor.png", as_png(figure))
+    files.write_bytes(ROOT / "docs" / "input-checks.png", as_png(figure))
 
 
 def _show(axes: Axes, image: Image.Image | np.ndarray | None, words: str) -> None:

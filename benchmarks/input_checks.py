@@ -1,4 +1,4 @@
-"""What the input doctor does for photos, and that it leaves ordinary images alone.
+"""What the input checks does for photos, and that it leaves ordinary images alone.
 
 Photos are made of Fashion-MNIST's test images, seeded: the thing is cut out, enlarged smoothly to
 a third to most of an image of 200 to 800 pixels, set down anywhere in it, on a table, cloth, wood
@@ -41,7 +41,7 @@ QUICK_PHOTOS, QUICK_IMAGES = 350, 1_000
 
 
 def main() -> None:
-    """Make photos, predict them without and with the doctor, and write down how that went."""
+    """Make photos, predict them without and with the input checks, and write down how that went."""
     parser = machine.parser(__doc__)
     parser.add_argument("--runs", nargs="+", type=Path, help="trained on Fashion-MNIST already")
     parser.add_argument("--cifar-runs", nargs="+", type=Path, help="trained on CIFAR-10 already")
@@ -49,54 +49,63 @@ def main() -> None:
     parser.add_argument("--part", choices=["val", "test"], default="test")
     parser.add_argument("--photos", type=int, help="how many; else one of each image")
     parser.add_argument("--seed", type=int, default=0, help="of the photos")
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     described = machine.describe()
     fashion = load("fashion-mnist")
-    runs = classifiers(fashion, asked.runs, asked)
-    rows = photos_judged(runs, getattr(fashion, asked.part), asked)
-    ordinary = {"Fashion-MNIST": ordinary_judged(runs, getattr(fashion, asked.part), asked)}
-    if asked.cifar_runs or not asked.quick:
-        cifar = load(str(asked.cifar.resolve()))
-        runs = classifiers(cifar, asked.cifar_runs, asked)
-        ordinary["CIFAR-10 (JPEG)"] = ordinary_judged(runs, getattr(cifar, asked.part), asked)
+    runs = classifiers(fashion, requested.runs, requested)
+    rows = photos_judged(runs, getattr(fashion, requested.part), requested)
+    ordinary = {"Fashion-MNIST": ordinary_judged(runs, getattr(fashion, requested.part), requested)}
+    if requested.cifar_runs or not requested.quick:
+        cifar = load(str(requested.cifar.resolve()))
+        runs = classifiers(cifar, requested.cifar_runs, requested)
+        ordinary["CIFAR-10 (JPEG)"] = ordinary_judged(
+            runs, getattr(cifar, requested.part), requested
+        )
     show(rows, ordinary)
-    results = {"machine": described, "part": asked.part, "photos": rows, "ordinary": ordinary}
-    path = machine.write_results("doctor", results)
+    results = {"machine": described, "part": requested.part, "photos": rows, "ordinary": ordinary}
+    path = machine.write_results("input_checks", results)
     print(f"\nwritten: benchmarks/results/{path.name}")
 
 
 def classifiers(
-    data: Splits, folders: Sequence[Path] | None, asked: argparse.Namespace
+    data: Splits, folders: Sequence[Path] | None, requested: argparse.Namespace
 ) -> list[Classifier]:
     """Return networks that were trained already, or that are trained now, with references."""
     if folders:
         reference = study(data.train.images)
         found = [Classifier.open(folder) for folder in folders]
-        return [replace(each, card=replace(each.card, doctor=reference)) for each in found]
+        return [replace(each, card=replace(each.card, input_checks=reference)) for each in found]
     found = []
-    for seed in range(1 if asked.quick else SEEDS):
+    for seed in range(1 if requested.quick else SEEDS):
         with tempfile.TemporaryDirectory() as folder:
             changes: dict[str, Any] = {"train.seed": seed}
-            changes |= {"train.epochs": 1} if asked.quick else {}
+            changes |= {"train.epochs": 1} if requested.quick else {}
             run = train(data, recipe="fast", overrides=changes, out=Path(folder) / "run")
             found.append(Classifier.open(run.model))
     return found
 
 
 def photos_judged(
-    runs: Sequence[Classifier], part: Dataset, asked: argparse.Namespace
+    runs: Sequence[Classifier], part: Dataset, requested: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Return accuracies by kind of photo, a row a kind."""
-    count = asked.photos or (QUICK_PHOTOS if asked.quick else len(part))
+    count = requested.photos or (QUICK_PHOTOS if requested.quick else len(part))
     kinds = np.arange(count) % len(GROUNDS)
     names = list(GROUNDS)
     contents = [
-        photo(part.images[row, ..., 0], names[kinds[row]], np.random.default_rng([asked.seed, row]))
+        photo(
+            part.images[row, ..., 0],
+            names[kinds[row]],
+            np.random.default_rng([requested.seed, row]),
+        )
         for row in range(count)
     ]
     labels = part.labels[:count]
     right, findings = {}, Counter()
-    for fix in (None, "all"):  # the networks share a reference, so the doctor sees each photo once
+    for fix in (
+        None,
+        "all",
+    ):  # the networks share a reference, so the input checks sees each photo once
         reads = list(map_ahead(partial(runs[0].read, fix=fix), contents, core_count(), 64))
         images = np.stack([each.image for each in reads])
         right[fix] = np.stack([run.probabilities(images).argmax(axis=1) == labels for run in runs])
@@ -132,10 +141,10 @@ def _row(
 
 
 def ordinary_judged(
-    runs: Sequence[Classifier], part: Dataset, asked: argparse.Namespace
+    runs: Sequence[Classifier], part: Dataset, requested: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return the accuracy on images as they are in the set, without and with the doctor."""
-    count = QUICK_IMAGES if asked.quick else len(part)
+    """Return the accuracy on images as they are in the set, without and with the input checks."""
+    count = QUICK_IMAGES if requested.quick else len(part)
     wanted = [part.class_names[label] for label in part.labels[:count]]
     rows = []
     for classifier in runs:
@@ -169,12 +178,13 @@ def show(rows: Sequence[dict[str, Any]], ordinary: dict[str, Any]) -> None:
         ]
         for row in rows
     ]
-    for name, judged in ordinary.items():
+    for name, evaluated in ordinary.items():
         values = [
-            float(np.mean([row[key] for row in judged["by seed"]])) for key in ("without", "with")
+            float(np.mean([row[key] for row in evaluated["by seed"]]))
+            for key in ("without", "with")
         ]
         shown = [f"{value:.4f}" for value in values]
-        table.append([f"ordinary {name} ({judged['images']:,})", *shown, ""])
+        table.append([f"ordinary {name} ({evaluated['images']:,})", *shown, ""])
     machine.print_table(["accuracy", "without", "fix all", "ratio"], table)
 
 
@@ -261,10 +271,11 @@ def _wood(height: int, width: int, random: np.random.Generator) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width] / min(height, width)
     if random.random() < 0.5:
         x, y = y, x
-    bend = 0.15 * np.sin(2 * np.pi * (random.uniform(0.3, 1) * y + random.uniform()))
+    curvature = 0.15 * np.sin(2 * np.pi * (random.uniform(0.3, 1) * y + random.uniform()))
     rings = enumerate(random.uniform(4, 30, 4), 1)
     grain = sum(
-        np.sin(2 * np.pi * (often * (x + bend / k) + random.uniform())) / k for k, often in rings
+        np.sin(2 * np.pi * (often * (x + curvature / k) + random.uniform())) / k
+        for k, often in rings
     )
     tone = np.array([1, random.uniform(0.65, 0.8), random.uniform(0.4, 0.6)])
     planks = 1 + 0.06 * (np.floor(x * random.uniform(2, 4)) % 2)

@@ -1,4 +1,4 @@
-"""Training images that are alike in what the doctor judges by, and photos of what they show."""
+"""Training images that are alike in what the input checks judges by, and photos of what they show."""
 
 from __future__ import annotations
 
