@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-data_app = typer.Typer(help="Look at data sets, correct and convert them.", no_args_is_help=True)
+data_app = typer.Typer(help="Inspect, correct and convert data sets.", no_args_is_help=True)
 
 for verb in (
     *(train, tune, predict, evaluate, compare, robustness, audit),
@@ -73,7 +73,10 @@ def _version(requested: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Train, check, explain and ship classifiers for small images."""

@@ -28,26 +28,32 @@ if TYPE_CHECKING:
     from tinylens.run import Run
 
 FoldsOption = Annotated[
-    int, typer.Option(help="Train so many networks to doubt labels with, such as 5; 0: none.")
+    int, typer.Option(help="Train this many networks to find label errors, e.g. 5 (0 = none).")
 ]
 
 
 def audit(
-    target: Annotated[str, typer.Argument(help="A known set, a path, or the folder of a run.")],
+    target: Annotated[str, typer.Argument(help="A built-in data set, a path, or a run folder.")],
     folds: FoldsOption = 0,
-    recipe: Annotated[str, typer.Option(help="Of the networks of --folds.")] = "fast",
+    recipe: Annotated[str, typer.Option(help="Recipe for the networks of --folds.")] = "fast",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for what is found; else the run's, or runs/…-audit.")
+        Path | None,
+        typer.Option(help="Output folder (default: the run folder, or runs/NAME-audit)."),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Image height and width in pixels, for folders (default: chosen)."),
+    ] = None,
     image_column: ImageColumnOption = None,
     label_column: LabelColumnOption = None,
-    backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Keras backend: tensorflow, jax or torch.")
+    ] = None,
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Look for leaks, duplicates, wrong labels, outliers and broken files in a data set."""
+    """Find leaks, duplicates, label errors, outliers and broken files in a data set."""
     from tinylens import files
     from tinylens.auditing import audit as auditing
     from tinylens.auditing import label_errors

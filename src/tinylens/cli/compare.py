@@ -21,19 +21,20 @@ LONGEST_NAME = 100  # of a folder; systems allow 255
 
 def compare(
     run_folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN…", help="Folders of two or more runs.")
+        list[Path], typer.Argument(metavar="RUN RUN…", help="Two or more run folders.")
     ],
     data: Annotated[
         str | None,
-        typer.Option(help="Where the images are; without it, where the first run had them."),
+        typer.Option(help="Data set with the images (default: the one of the first run)."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A folder for the page; else beside the first run.")
+        Path | None,
+        typer.Option(help="Output folder for the page (default: next to the first run)."),
     ] = None,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say which run is better on the test images, by how much, or whether it may be chance."""
+    """Test which run is better on the test images, by how much, and if it may be chance."""
     from tinylens.evaluation import compare as comparison
     from tinylens.evaluation.evaluate import record_look
     from tinylens.reporting import compare_page

@@ -27,20 +27,32 @@ SHOWN = 20  # images that were left out
 
 def info(
     dataset: DatasetArgument,
-    val: Annotated[float, typer.Option(help="Share of train carved out for val; 0: none.")] = 0.1,
-    test: Annotated[float, typer.Option(help="The same for test, where none is given.")] = 0.15,
-    size: Annotated[int | None, typer.Option(help="Side in pixels; else chosen.")] = None,
-    aspect: Annotated[str, typer.Option(help="stretch, pad or crop to it, or auto.")] = "auto",
+    val: Annotated[
+        float, typer.Option(help="Share of train held out for val if the set has none (0 = none).")
+    ] = 0.1,
+    test: Annotated[
+        float, typer.Option(help="Share of train held out for test if the set has none (0 = none).")
+    ] = 0.15,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Image height and width in pixels (default: chosen from the images)."),
+    ] = None,
+    aspect: Annotated[
+        str,
+        typer.Option(
+            help="How images of another aspect ratio are fitted: stretch, pad, crop or auto."
+        ),
+    ] = "auto",
     image_column: ImageColumnOption = None,
     label_column: LabelColumnOption = None,
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="The contact sheet, a PNG; else DATASET-sheet.png here.")
+        Path | None, typer.Option(help="Contact sheet to write (default: DATASET-sheet.png).")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what is in a data set: images by class and part, sizes, colours, what is broken."""
+    """Show image counts by class and split, sizes, colours and unreadable files."""
     from tinylens.data.load import load
     from tinylens.data.summary import summarize, write_contact_sheet
     from tinylens.files import slug
@@ -70,21 +82,30 @@ def info(
 
 def apply(
     dataset: DatasetArgument,
-    fixes: Annotated[Path, typer.Argument(help="The fixes.csv that the page of an audit saved.")],
+    fixes: Annotated[
+        Path, typer.Argument(help="The fixes.csv that you saved from the audit page.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="The corrected set, an .npz; else DATASET-corrected.npz.")
+        Path | None,
+        typer.Option(help="Corrected data set to write (default: DATASET-corrected.npz)."),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="As it was audited.")] = None,
-    aspect: Annotated[str, typer.Option(help="As it was trained on.")] = "auto",
+    size: Annotated[int | None, typer.Option(help="Image size of the audit.")] = None,
+    aspect: Annotated[
+        str,
+        typer.Option(help="Aspect option of the audit or training: stretch, pad, crop or auto."),
+    ] = "auto",
     groups: Annotated[
-        str | None, typer.Option(help="What tells groups, to be kept as the array “groups”.")
+        str | None,
+        typer.Option(
+            help="Groups to keep, as array 'groups': a column, an array, or a path pattern."
+        ),
     ] = None,
     image_column: ImageColumnOption = None,
     label_column: LabelColumnOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Change labels and drop images as fixes.csv says; writes a new set, changes no file."""
+    """Apply fixes.csv: relabel and drop images. Writes a new set and leaves the old one alone."""
     from tinylens.data import corrections
     from tinylens.data.groups import with_groups
     from tinylens.data.load import aspect_of, load_parts
@@ -116,12 +137,16 @@ def apply(
 
 def convert(
     source: DatasetArgument,
-    destination: Annotated[Path, typer.Argument(help="The new folder; must not be there yet.")],
+    destination: Annotated[Path, typer.Argument(help="Output folder; must not exist yet.")],
     form: Annotated[
-        str, typer.Option("--format", help="folder, of classes; parquet, as on Hugging Face.")
+        str,
+        typer.Option("--format", help="folder (one per class) or parquet (Hugging Face layout)."),
     ] = "folder",
     groups: Annotated[
-        str | None, typer.Option(help="What tells groups, to be kept as the column “group”.")
+        str | None,
+        typer.Option(
+            help="Groups to keep, as column 'group': a column, an array, or a path pattern."
+        ),
     ] = None,
     image_column: ImageColumnOption = None,
     label_column: LabelColumnOption = None,
@@ -129,7 +154,7 @@ def convert(
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a data set as a folder or Parquet: same bytes in every image, classes and parts."""
+    """Convert a data set to a folder or Parquet; image bytes, classes and splits stay the same."""
     from tinylens.data.convert import convert as convert_data
 
     with frame.progress("converting") as progress:

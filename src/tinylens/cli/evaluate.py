@@ -21,13 +21,14 @@ SPLIT_NAMES = ("train", "val", "test")
 def evaluate(
     model: ModelArgument,
     dataset: Annotated[
-        str | None, typer.Argument(help="A known set or a path; without it, a run's own figures.")
+        str | None,
+        typer.Argument(help="A built-in data set or a path (default: show the run's own metrics)."),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to evaluate: train, val or test.")] = "test",
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Judge a model on a data set, every figure with its 95 % interval."""
+    """Compute metrics of a model on a data set, each with a 95 % confidence interval."""
     from tinylens.evaluation import evaluate as evaluate_module
     from tinylens.run import Run
 
@@ -106,10 +107,10 @@ def print_figures(evaluation: Evaluation, split: str = "test") -> None:
 
 
 def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw a run's plots and write its report and model card anew."""
+    """Regenerate the plots, report and model card of a run."""
     from tinylens.reporting import write
     from tinylens.run import Run
 

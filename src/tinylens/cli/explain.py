@@ -53,28 +53,35 @@ def explain(
     model: ModelArgument,
     images: Annotated[
         list[str] | None,
-        typer.Argument(help="Images, folders, patterns; without any, a run's worst mistakes."),
+        typer.Argument(
+            help="Images, folders or glob patterns (default: the worst mistakes of the run)."
+        ),
     ] = None,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="Ask about this class, not about the answer.")
+        str | None, typer.Option("--class", help="Explain this class instead of the predicted one.")
     ] = None,
     method: Annotated[
-        Method | None, typer.Option(help="Grad-CAM takes a run; occlusion any model.")
+        Method | None, typer.Option(help="Grad-CAM needs a run; occlusion works with any model.")
     ] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="How many confused pairs of classes; else 6.")
+        int | None, typer.Option(min=1, help="Number of confused class pairs to show (default: 6).")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Where a run's images are, if they have moved.")
+        str | None, typer.Option(help="Data set of the run, if its files have moved.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the page; else the run's, or one beside it.")
+        Path | None,
+        typer.Option(
+            help="Output folder for the page (default: the run folder, or one next to it)."
+        ),
     ] = None,
-    backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Keras backend: tensorflow, jax or torch.")
+    ] = None,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show where a network looks: in a run's worst mistakes, or in images of yours."""
+    """Show where a network looks, in the worst mistakes of a run or in your own images."""
     from tinylens.inference.classifier import Classifier
     from tinylens.reporting import write
     from tinylens.run import Run

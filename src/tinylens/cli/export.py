@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from tinylens.run import Run
 
 DataOption = Annotated[
-    str | None, typer.Option(help="Where the run's images are, if they have moved.")
+    str | None, typer.Option(help="Data set of the run, if its files have moved.")
 ]
-SecondsOption = Annotated[float, typer.Option(min=0, help="Of timing, for each file.")]
+SecondsOption = Annotated[float, typer.Option(min=0, help="Seconds of timing per file.")]
 FormatOption = Annotated[
     list[str],
     typer.Option(
         "--format",
-        help="onnx, onnx-int8, litert, litert-int8, saved-model, openvino, keras, or all of these; "
-        "web is a page that answers in the browser; may be given several times.",
+        help="onnx, onnx-int8, litert, litert-int8, saved-model, openvino, keras, all or web "
+        "(repeatable)",
     ),
 ]
 
 
 def export(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     formats: FormatOption = ["all"],  # noqa: B006 - typer wants a list
     out: Annotated[
-        Path | None, typer.Option(help="A folder for the files; else exports/ in the run's.")
+        Path | None, typer.Option(help="Output folder (default: exports/ in the run folder).")
     ] = None,
     seconds: SecondsOption = 1.0,
     data: DataOption = None,
@@ -47,12 +47,12 @@ def export(
         typer.Option(
             "--onnxruntime-web",
             metavar="FOLDER",
-            help="For --format web: the unpacked package onnxruntime-web; else npm fetches it.",
+            help="Unpacked onnxruntime-web package for --format web (default: fetched by npm).",
         ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a run's network in other formats; what answers otherwise than Keras is not kept."""
+    """Export to other formats. Files that disagree with Keras are discarded."""
     from tinylens.backend import activate
     from tinylens.exporting.formats import WEB, check_installed, requested
     from tinylens.run import Run
@@ -133,37 +133,43 @@ def _show_page(page: Page) -> None:
 def verify(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL…", help="Model files of any format, or a run: all of its."),
+        typer.Argument(
+            metavar="MODEL…",
+            help="Model files of any format, or a run folder for all of its files.",
+        ),
     ],
     against: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="The run they come from; else found by path.")
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Run that the files were exported from (default: found by path)."
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="The images of train, val or test.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to compare on: train, val or test.")] = "test",
     images: Annotated[
-        int | None, typer.Option(help="At most so many of them, from all over the part.")
+        int | None, typer.Option(help="Maximum number of images, sampled evenly from the split.")
     ] = None,
     min_agreement: Annotated[
         float | None,
         typer.Option(
-            help="Least share of images answered as Keras did, of every file; else 0.9999 of "
-            "those that compute in floats."
+            help="Minimum share of equal predictions, for all files (default: 0.9999, float files "
+            "only)."
         ),
     ] = None,
     max_difference: Annotated[
-        float, typer.Option(help="Most between two probabilities, of files in floats.")
+        float, typer.Option(help="Maximum difference between probabilities, for float files.")
     ] = 1e-4,
     max_loss: Annotated[
-        float, typer.Option(help="Most accuracy that a file in integers may lose, as a share.")
+        float, typer.Option(help="Maximum loss of accuracy for int8 files, as a fraction.")
     ] = 0.003,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="That answer; else one a processor core.")
+        int | None, typer.Option(min=1, help="Number of inference threads (default: one per core).")
     ] = None,
     seconds: SecondsOption = 2.0,
     data: DataOption = None,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare exported files with the Keras network of their run: answers, accuracy, size, time."""
+    """Compare exported files with Keras: agreement, accuracy, size and speed."""
     from tinylens.data.load import reopen
     from tinylens.evaluation.evaluate import record_look
     from tinylens.exporting import verify as verification

@@ -22,32 +22,43 @@ if TYPE_CHECKING:
 
 STARTED = time.monotonic()  # as good as the start of the process: this is imported first
 
-DatasetArgument = Annotated[str, typer.Argument(help="A known set (fashion-mnist, …) or a path.")]
-ModelArgument = Annotated[Path, typer.Argument(help="A model.onnx, or the folder of a run.")]
+DatasetArgument = Annotated[
+    str, typer.Argument(help="A built-in data set (fashion-mnist, …) or a path.")
+]
+ModelArgument = Annotated[Path, typer.Argument(help="A model.onnx or a run folder.")]
 DataDirOption = Annotated[
-    Path | None, typer.Option(help="Where a set's files are looked for first, and kept.")
+    Path | None,
+    typer.Option(help="Folder for data set files: searched first, then used for downloads."),
 ]
 ImageColumnOption = Annotated[
-    str | None, typer.Option(help="The column of a table or list with images or their paths.")
+    str | None,
+    typer.Option(help="Table column with the images or their paths (default: detected)."),
 ]
-LabelColumnOption = Annotated[str | None, typer.Option(help="The column with the classes.")]
+LabelColumnOption = Annotated[
+    str | None, typer.Option(help="Table column with the class labels (default: detected).")
+]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="A broken image is an error, not set aside.")
+    bool, typer.Option("--strict", help="Fail on unreadable images instead of skipping them.")
 ]
 MaxErrorOption = Annotated[
     str | None,
-    typer.Option(metavar="SHARE", help="Answer only while so few are wrong, such as 1%."),
+    typer.Option(
+        metavar="SHARE",
+        help="Answer 'unknown' when unsure, so that at most this share of answers is "
+        "wrong, e.g. 1%.",
+    ),
 ]
 RefuseOption = Annotated[
     str | None,
     typer.Option(
         "--reject-ood",
         metavar="SHARE",
-        help="Answer unknown where an image is more unusual than all but so many ordinary ones.",
+        help="Answer 'unknown' for images unlike the training set; rejects this share of "
+        "normal ones, e.g. 1%.",
     ),
 ]
 JsonFlag = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
+    bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")
 ]
 
 

@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
 
 def learning_curve(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     data: Annotated[
         str | None,
-        typer.Option(help="Where the images are; without it, where the run had them."),
+        typer.Option(help="Data set of the run, if its files have moved."),
     ] = None,
-    backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Keras backend: tensorflow, jax or torch.")
+    ] = None,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what twice as many training images would give: trains on parts, judges on val."""
+    """Estimate the accuracy gain from doubling the training set, measured on val."""
     from tinylens.data.load import reopen
     from tinylens.evaluation.diagnosis import diagnose
     from tinylens.run import Run

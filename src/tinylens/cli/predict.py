@@ -25,28 +25,36 @@ _NO_INPUT_CHECKS = (
 def predict(
     model: ModelArgument,
     paths: Annotated[
-        list[str], typer.Argument(help="Images, folders, patterns; - reads paths, one a line.")
+        list[str],
+        typer.Argument(
+            help="Images, folders or glob patterns; - reads one path per line from stdin."
+        ),
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many of the likeliest classes.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of most likely classes to return.")] = 5,
     max_error: MaxErrorOption = None,
     refused: RefuseOption = None,
     coverage: Annotated[
         str | None,
-        typer.Option(metavar="SHARE", help="Name the classes that hold the right one so often."),
+        typer.Option(
+            metavar="SHARE",
+            help="Return a set of classes that contains the right one this often, e.g. 95%.",
+        ),
     ] = None,
     fix: Annotated[
         str | None,
         typer.Option(
             metavar="all|KIND,…",
-            help="Put right what is unlike the training images: rotation, colour, inverted, "
-            "background, margins, upscaled.",
+            help="Correct before predicting: rotation, colour, inverted, background, margins, "
+            "upscaled.",
         ),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the rows here, not on stdout.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="The same, as Parquet.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write a CSV file instead of printing to stdout.")
+    ] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write a Parquet file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what is in images; a broken one is a row with its error."""
+    """Classify images. Unreadable files are reported, not fatal."""
     # NumPy does no linear algebra here, and starting the threads for it costs up to 0.1 s
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from tinylens.inference import batch_predict

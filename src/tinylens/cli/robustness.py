@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 def robustness(
     model: ModelArgument,
     dataset: Annotated[
-        str | None, typer.Argument(help="A known set or a path; without it, a run's own.")
+        str | None, typer.Argument(help="A built-in data set or a path (default: the run's own).")
     ] = None,
-    images: Annotated[int, typer.Option(help="Test images to change.")] = 2_000,
-    seed: Annotated[int, typer.Option(help="Of the images and of the changes.")] = 0,
+    images: Annotated[int, typer.Option(help="Number of test images to corrupt.")] = 2_000,
+    seed: Annotated[int, typer.Option(help="Random seed for sampling and corruptions.")] = 0,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Judge a model on test images that got worse, were moved, turned or compressed."""
+    """Measure accuracy under noise, blur, shifts, rotation and JPEG compression."""
     from tinylens.evaluation.evaluate import in_order_of, record_look
     from tinylens.evaluation.robustness import measure
     from tinylens.inference.classifier import Classifier

@@ -25,35 +25,42 @@ def serve(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Each a model.onnx or a run's folder, or NAME=PATH; the first answers."
+            help="model.onnx files or run folders, as PATH or NAME=PATH; the first is the default."
         ),
     ],
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on (0 = any free port).")
+    ] = 8000,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that answer; 0 takes one a core.")
+        int, typer.Option(min=0, help="Number of inference processes (0 = one per core).")
     ] = 0,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="Holds the token that requests must bear; or set TINYLENS_TOKEN."),
+        typer.Option(
+            help="File with the bearer token that requests must send (or set TINYLENS_TOKEN)."
+        ),
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name that this machine is called by, besides.")
+        list[str] | None,
+        typer.Option(help="Additional host name to accept in requests (repeatable)."),
     ] = None,
-    queue: Annotated[
-        int, typer.Option(min=1, help="Requests that may stand in line, in all.")
-    ] = 256,
-    images: Annotated[int, typer.Option(min=1, help="Images in a request.")] = 32,
-    batch: Annotated[int, typer.Option(min=1, help="Images in a call of the network.")] = 32,
-    body: Annotated[float, typer.Option(min=0.001, help="MiB in a request.")] = 10.0,
-    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds to an answer.")] = 10.0,
-    read_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to send a request.")] = 10.0,
+    queue: Annotated[int, typer.Option(min=1, help="Maximum number of queued requests.")] = 256,
+    images: Annotated[int, typer.Option(min=1, help="Maximum number of images per request.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Maximum batch size.")] = 32,
+    body: Annotated[float, typer.Option(min=0.001, help="Maximum request body in MiB.")] = 10.0,
+    deadline: Annotated[
+        float, typer.Option(min=0.01, help="Time limit for a response, in seconds.")
+    ] = 10.0,
+    read_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Time limit for receiving a request, in seconds.")
+    ] = 10.0,
     log_requests: Annotated[
-        bool, typer.Option("--log-requests", help="Write a line a request on stderr.")
+        bool, typer.Option("--log-requests", help="Log every request to stderr.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Answer images over HTTP, and with a page, until SIGTERM; SIGHUP reads the models again."""
+    """Serve models over HTTP, with a web page. SIGTERM stops, SIGHUP reloads the models."""
     from tinylens.serving.options import Limits, Options, name_models
     from tinylens.serving.serve import serve as run_server
     from tinylens.system import core_count

@@ -37,61 +37,83 @@ if TYPE_CHECKING:
 
 RecipeOption = Annotated[
     str | None,
-    typer.Option(help="A built-in recipe or a .toml file; else classic, or fast in a budget."),
+    typer.Option(help="Built-in recipe or .toml file (default: classic; fast with --budget)."),
 ]
 ChangesOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: train.epochs=5."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a recipe value, e.g. train.epochs=5 (repeatable).",
+    ),
 ]
 SeedsOption = Annotated[
-    int | None, typer.Option(help="Train with so many seeds; mean, spread and interval.")
+    int | None, typer.Option(help="Train with this many seeds; report mean, spread and interval.")
 ]
 FoldsOption = Annotated[
-    int | None, typer.Option(help="Cross-validate in so many folds; test stays sealed.")
+    int | None,
+    typer.Option(help="Cross-validate with this many folds; the test split is not used."),
 ]
 GroupsOption = Annotated[
     str | None,
-    typer.Option(help="Never part these: a column, an array, or a pattern of folders' paths."),
+    typer.Option(
+        help="Keep images of one product together in one split: a column, an array, or a "
+        "path pattern."
+    ),
 ]
 AspectOption = Annotated[
-    str | None, typer.Option(help="stretch, pad or crop images of another ratio, or auto.")
+    str | None,
+    typer.Option(help="How images of another aspect ratio are fitted: stretch, pad, crop or auto."),
 ]
 BudgetOption = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Be done within 90s, 5m or 1h, say.")
+    str | None,
+    typer.Option(metavar="TIME", help="Time limit for the whole command, e.g. 90s, 5m or 1h."),
 ]
 BalanceOption = Annotated[
     str | None,
-    typer.Option(help="For uneven classes: none, weights, sampling, logits, or auto."),
+    typer.Option(help="Method for class imbalance: none, weights, sampling, logits or auto."),
 ]
 EnsembleOption = Annotated[
-    int | None, typer.Option(help="Train so many networks that answer as one, by their mean.")
+    int | None,
+    typer.Option(help="Train this many networks and average their predictions in one model file."),
 ]
 DistilOption = Annotated[
     Path | None,
-    typer.Option(metavar="RUN", help="Learn from what this run, or model.onnx, answers on train."),
+    typer.Option(metavar="RUN", help="Distil from this run or model.onnx (the teacher)."),
 ]
 FromOption = Annotated[
     Path | None,
-    typer.Option("--from", metavar="RUN", help="Start with this run's body, under a new head."),
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="Transfer learning: start from this run's network with a new head.",
+    ),
 ]
 BackboneOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Start with this network of keras.applications."),
+    typer.Option(
+        metavar="NAME", help="Transfer learning: start from this keras.applications network."
+    ),
 ]
 WeightsOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="That network's weights; else ImageNet's, downloaded."),
+    typer.Option(
+        metavar="FILE", help="Weights for --backbone (default: download those of ImageNet)."
+    ),
 ]
 ProbeOption = Annotated[
-    bool, typer.Option("--probe", help="Keep that body; fit the head alone, in seconds.")
+    bool, typer.Option("--probe", help="Freeze the body and fit only the head, in seconds.")
 ]
 CurveOption = Annotated[
-    bool, typer.Option("--learning-curve", help="Measure, too, what twice the data would give.")
+    bool,
+    typer.Option(
+        "--learning-curve", help="Also estimate the accuracy gain from doubling the training set."
+    ),
 ]
 NoDeterministicOption = Annotated[
     bool,
     typer.Option(
-        "--no-deterministic", help="Faster; the same command no longer gives the same weights."
+        "--no-deterministic", help="Train faster, without bit-for-bit reproducible weights."
     ),
 ]
 
@@ -103,10 +125,20 @@ def train(
     dataset: DatasetArgument,
     recipe: RecipeOption = None,
     changes: ChangesOption = None,
-    epochs: Annotated[int | None, typer.Option(help="Short for --set train.epochs=N.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
-    val: Annotated[float | None, typer.Option(help="Share of train to choose on; 0: none.")] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs (short for --set train.epochs=N).")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed (short for --set train.seed=N).")
+    ] = None,
+    val: Annotated[
+        float | None,
+        typer.Option(help="Share of the training images held out for validation (0 = none)."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Image height and width in pixels, for folders (default: chosen)."),
+    ] = None,
     aspect: AspectOption = None,
     groups: GroupsOption = None,
     balance: BalanceOption = None,
@@ -123,20 +155,26 @@ def train(
     weights: WeightsOption = None,
     probe: ProbeOption = False,
     learning_curve: CurveOption = False,
-    out: Annotated[Path | None, typer.Option(help="The run's folder, else runs/NAME-N.")] = None,
-    backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Processors to use; else all.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME-N).")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Keras backend: tensorflow, jax or torch.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Number of CPU cores to use (default: all).")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Arithmetic of the training: float32, bfloat16 or auto.")
+    ] = None,
     budget: BudgetOption = None,
     no_deterministic: NoDeterministicOption = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start anew, never continue a run.")
+        bool, typer.Option("--fresh", help="Start a new run instead of continuing a stopped one.")
     ] = False,
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a network; leaves a run folder with model.onnx, its figures and a report."""
+    """Train a network. Writes a run folder with model.onnx, metrics and a report."""
     from tinylens.progress import on_terminal
     from tinylens.training.transfer import requested
 
@@ -382,10 +420,10 @@ def _kept(level: LevelScores) -> str:
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this recipe whole, as TOML.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Print this recipe in full, as TOML.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the built-in recipes, or show one."""
+    """List the built-in recipes, or print one as TOML."""
     from tinylens.recipe import Recipe, builtin_recipes
 
     chosen = builtin_recipes() if name is None else {name: Recipe.load(name)}

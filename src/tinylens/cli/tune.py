@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 SearchOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="KEY=VALUES", help="Search this: KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=a,b,c."
+        metavar="KEY=VALUES",
+        help="Values to search: KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=a,b,c (repeatable).",
     ),
 ]
 
@@ -35,30 +36,44 @@ SearchOption = Annotated[
 def tune(
     dataset: DatasetArgument,
     recipe: Annotated[
-        str, typer.Option(help="Where to start: a built-in recipe or a .toml file.")
+        str, typer.Option(help="Recipe to start from: a built-in one or a .toml file.")
     ] = "classic",
     budget: BudgetOption = None,
-    trials: Annotated[int | None, typer.Option(help="Try so many recipes.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Number of recipes to try.")] = None,
     search: SearchOption = None,
     changes: ChangesOption = None,
-    seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=N.")] = None,
-    val: Annotated[float | None, typer.Option(help="Share of train to judge on.")] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width, for folders.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed (short for --set train.seed=N).")
+    ] = None,
+    val: Annotated[
+        float | None, typer.Option(help="Share of the training images held out for validation.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Image height and width in pixels, for folders (default: chosen)."),
+    ] = None,
     groups: GroupsOption = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Trainings at a time, which share the processors.")
+        int | None, typer.Option(help="Number of trainings at a time; they share the CPU cores.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder, else runs/NAME-tune-N.")] = None,
-    backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Processors to use; else all.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder (default: runs/NAME-tune-N).")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Keras backend: tensorflow, jax or torch.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Number of CPU cores to use (default: all).")
+    ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start anew, never continue a search.")
+        bool,
+        typer.Option("--fresh", help="Start a new search instead of continuing a stopped one."),
     ] = False,
     strict: StrictOption = False,
     data_dir: DataDirOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Search a better recipe on val; leaves best.toml, and a run that is trained from it."""
+    """Search for a better recipe on val. Writes best.toml and a run trained with it."""
     from tinylens.backend import use_threads
     from tinylens.recipe import Recipe
 
