@@ -277,6 +277,6 @@ def _on_smaller(network: keras.Model, size: tuple[int, int]) -> keras.Model:
         )
     except ValueError:
         raise RecipeError(
-            f"train.progressive_resize_scale: the network {network.name} fits images of one size only; "
+            f"train.progressive_resize_scale: the network {network.name} takes images of one size; "
             "set it to 1, or take a network that ends in global pooling, such as whitened"
         ) from None
