@@ -27,8 +27,8 @@ FormatOption = Annotated[
     list[str],
     typer.Option(
         "--format",
-        help="onnx, onnx-int8, litert, litert-int8, saved-model, openvino, keras, all or web "
-        "(repeatable)",
+        help="onnx, onnx-int8, litert, litert-int8, saved-model, openvino, keras, all, web "
+        "(repeatable).",
     ),
 ]
 

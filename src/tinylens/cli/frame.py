@@ -53,8 +53,8 @@ RefuseOption = Annotated[
     typer.Option(
         "--reject-ood",
         metavar="SHARE",
-        help="Answer 'unknown' for images unlike the training set; rejects this share of "
-        "normal ones, e.g. 1%.",
+        help="Answer 'unknown' if unlike the training set; costs this share of normal images, "
+        "e.g. 1%.",
     ),
 ]
 JsonFlag = Annotated[
