@@ -206,7 +206,7 @@ def test_what_is_no_image_is_left_behind_and_named(tmp_path):
     assert done.images == {"train": 6}
     assert [name for name, _ in done.skipped] == ["cat/x.png"]
     with pytest.raises(DataError, match=r"1 images cannot be used: cat/x\.png: not an image"):
-        convert(root, tmp_path / "b", options=Options(strict=True))
+        convert(root, tmp_path / "b", strict=True)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_image_that_changes_meanwhile_is_an_error(tmp_path):
 
     reason = r"files changed while they were read|cat/1\.png: changed while it was read"
     with pytest.raises(DataError, match=reason):
-        convert(root, tmp_path / "a", options=Options(progress=change))
+        convert(root, tmp_path / "a", progress=change)
     assert not (tmp_path / "a").exists()
 
 

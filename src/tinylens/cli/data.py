@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,6 @@ from tinylens.cli.frame import (
     LabelColumnOption,
     StrictOption,
 )
-from tinylens.errors import RecipeError
 
 if TYPE_CHECKING:
     from tinylens.data.summary import Summary
@@ -106,31 +104,28 @@ def apply(
     as_json: JsonFlag = False,
 ) -> None:
     """Apply fixes.csv: relabel and drop images. Writes a new set and leaves the old one alone."""
-    from tinylens.data import corrections
-    from tinylens.data.groups import with_groups
-    from tinylens.data.load import aspect_of, load_parts
-    from tinylens.data.readers import arrays
+    from tinylens.data.corrections import apply_fixes
     from tinylens.files import slug
 
     out = out or Path(f"{slug(dataset)}-corrected.npz")
-    if out.suffix != ".npz":
-        raise RecipeError(f"--out {out}: expected a file .npz, such as {out.with_suffix('.npz')}")
-    decided = corrections.read(fixes)
     with frame.progress("decoding") as progress:
-        options = frame.options(size, False, data_dir, image_column, label_column)
-        options = replace(options, aspect=aspect_of(aspect), progress=progress)
-        given = load_parts(dataset, options)
-    if groups:
-        given = with_groups(given, dataset, groups, options)
-    corrected = corrections.apply(given, decided)
-    arrays.write_parts(out, corrected)
-    before, after = (
-        {name: len(part) for name, part in each.items()} for each in (given, corrected)
-    )
+        done = apply_fixes(
+            dataset,
+            fixes,
+            out,
+            size=size,
+            aspect=aspect,
+            groups=groups or "",
+            image_column=image_column or "",
+            label_column=label_column or "",
+            data_dir=data_dir,
+            progress=progress,
+        )
+    before, after = done.before, done.after
     if as_json:
-        frame.print_json({"out": str(out), "fixes": len(decided), "before": before, "after": after})
+        frame.print_json({"out": str(out), "fixes": done.fixes, "before": before, "after": after})
         return
-    typer.echo(corrected.notes[-1])
+    typer.echo(done.parts.notes[-1])
     sizes = ", ".join(f"{name} {before[name]:,} → {count:,}" for name, count in after.items())
     typer.echo(f"images  {sizes}\nset       {out}")
 
@@ -158,9 +153,17 @@ def convert(
     from tinylens.data.convert import convert as convert_data
 
     with frame.progress("converting") as progress:
-        given = frame.options(None, strict, data_dir, image_column, label_column)
-        options = replace(given, progress=progress)
-        done = convert_data(source, destination, form=form, groups=groups or "", options=options)
+        done = convert_data(
+            source,
+            destination,
+            form=form,
+            groups=groups or "",
+            image_column=image_column or "",
+            label_column=label_column or "",
+            strict=strict,
+            data_dir=data_dir,
+            progress=progress,
+        )
     if as_json:
         frame.print_json(done.to_json())
         return

@@ -111,11 +111,11 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Regenerate the plots, report and model card of a run."""
-    from tinylens.reporting import write
+    from tinylens.reporting.write import report as write_report
     from tinylens.run import Run
 
     run = Run(run_folder)
-    write.write(run)
+    write_report(run)
     if as_json:
         plots = sorted(map(str, run.plots.glob("*.png")))
         written = {"report": str(run.report), "model_card": str(run.model_card)}

@@ -27,14 +27,14 @@ from PIL import Image
 from tinylens import files
 from tinylens.data import kinds
 from tinylens.data.cache import cache_root
-from tinylens.data.dataset import SPLIT_NAMES, Images
-from tinylens.data.encoded import DEFAULTS, Options
+from tinylens.data.dataset import SPLIT_NAMES, Dataset, Images, Splits
+from tinylens.data.encoded import Options
 from tinylens.data.groups import groups_of
 from tinylens.data.images import sniff
 from tinylens.data.load import KNOWN_NAMES, kind_of, load_parts
 from tinylens.data.readers import arrays
 from tinylens.data.readers.parquet import write
-from tinylens.data.splits import Parts, ordered_names
+from tinylens.data.splits import Columns, Parts, Progress, as_parts, ordered_names
 from tinylens.errors import DataError, RecipeError
 
 FORMS = ("folder", "parquet")
@@ -97,29 +97,50 @@ class _Found(NamedTuple):
         return any(entry.group for entry in self.entries)
 
 
-def convert(
-    source: str | Path,
+def convert(  # noqa: PLR0913 - what there is to say of a data set
+    source: str | Path | Dataset | Splits,
     destination: str | Path,
     *,
     form: str = "folder",
     groups: str = "",
-    options: Options = DEFAULTS,
+    image_column: str = "",
+    label_column: str = "",
+    strict: bool = False,
+    data_dir: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> Converted:
     """Write a data set in another form; images keep their bytes, classes, splits and groups.
 
     Args:
-        source: a known set's name or a path, as for `tinylens.load`.
+        source: a known set's name or a path, as for `tinylens.load`, or what is in memory already.
         destination: a new folder.
         form: "folder", of classes, in splits if there are several; "parquet", as on Hugging Face.
         groups: what tells which images belong together; "" takes a column `group`, if there is one.
-        options: how the source is read.
+        image_column: of a table or manifest, where its name is none of the usual ones.
+        label_column: the same.
+        strict: an image that cannot be read is an error, not left out.
+        data_dir: where files are looked for first and kept; None is the user's cache.
+        progress: called with steps done and steps in all.
 
     Raises:
         DataError: the source cannot be read, the destination exists or cannot be written, or the
             form cannot keep what the source holds.
-        RecipeError: the form is unknown, or the destination's name is that of a file.
+        RecipeError: the form is unknown, or the destination's name is that of a file; or `groups`
+            is given for a data set in memory, which has its own.
+
+    >>> import numpy as np
+    >>> data = Dataset(np.zeros((2, 8, 8, 1), np.uint8), [0, 1], ("cat", "dog"), source="example")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     convert(data, f"{folder}/new").images
+    {'train': 2}
     """
     destination = Path(destination)
+    options = Options(
+        strict=strict,
+        data_dir=None if data_dir is None else Path(data_dir),
+        progress=progress,
+        columns=Columns(image_column, label_column),
+    )
     if form not in FORMS:
         raise RecipeError(f"--format {form}; expected {' or '.join(FORMS)}")
     if (suffix := destination.suffix).lower() in _FILE_SUFFIXES:
@@ -141,8 +162,17 @@ def convert(
     return Converted(str(destination), found.class_names, counts, grouped, skipped)
 
 
-def _find(source: str | Path, groups: str, options: Options, workspace: Path) -> _Found:
+def _find(
+    source: str | Path | Dataset | Splits, groups: str, options: Options, workspace: Path
+) -> _Found:
     """Read every image once; `workspace` holds what archives unpack to."""
+    if isinstance(source, Dataset | Splits):
+        if groups:
+            raise RecipeError(
+                f"groups is {groups!r}, but {source.source} is in memory; expected its images to "
+                "have their groups there: Dataset(…, groups=…)"
+            )
+        return _find_arrays(as_parts(source), {}, options)
     if isinstance(source, str) and source in KNOWN_NAMES:
         return _find_arrays(load_parts(source, options), {}, options)
     path = Path(source)

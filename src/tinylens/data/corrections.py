@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens import files
-from tinylens.data.dataset import Dataset
-from tinylens.data.splits import Parts
-from tinylens.errors import DataError
+from tinylens.data.dataset import Dataset, Splits
+from tinylens.data.encoded import Options
+from tinylens.data.groups import with_groups
+from tinylens.data.load import aspect_of, load_parts
+from tinylens.data.readers import arrays
+from tinylens.data.splits import Columns, Parts, Progress, as_parts
+from tinylens.errors import DataError, RecipeError
 
 ACTIONS = ("keep", "change", "drop")
 COLUMNS = ("split", "index", "image", "path", "given", "action", "label")
@@ -42,6 +46,99 @@ class Fix:
     action: str
     label: str
     path: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """A data set with fixes made.
+
+    Attributes:
+        parts: the corrected splits.
+        fixes: how many rows of fixes.csv were applied.
+        before: the number of images per split as the set was given.
+        after: the number of images per split now.
+    """
+
+    parts: Parts
+    fixes: int
+    before: dict[str, int]
+    after: dict[str, int]
+
+    @property
+    def data(self) -> Dataset | Splits:
+        """A Dataset where there is one split, Splits where there is a test split.
+
+        Raises:
+            DataError: there is a val split but no test split; write it to a file and load that.
+        """
+        return self.parts.published()
+
+
+def apply_fixes(  # noqa: PLR0913 - what there is to say of a data set
+    data: str | Path | Dataset | Splits,
+    fixes: str | Path | Sequence[Fix],
+    out: str | Path | None = None,
+    *,
+    size: int | None = None,
+    aspect: str = "auto",
+    groups: str = "",
+    image_column: str = "",
+    label_column: str = "",
+    data_dir: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Corrected:
+    """Change labels and drop images as fixes.csv says, in a copy of the data set.
+
+    Args:
+        data: a known set's name or a path, as for `tinylens.load`, or what is in memory already;
+            the set that was audited.
+        fixes: the fixes.csv that the page of an audit saved, or its rows.
+        out: an .npz file to write the corrected set to; None writes none.
+        size: as the set was audited.
+        aspect: as for `tinylens.load`.
+        groups: as for `tinylens.load`; kept as the array "groups".
+        image_column: as for `tinylens.load`.
+        label_column: as for `tinylens.load`.
+        data_dir: as for `tinylens.load`.
+        progress: called with steps done and steps in all while images are decoded.
+
+    Raises:
+        DataError: the set or fixes.csv cannot be read, or a fix is about another image or class
+            than is in its row.
+        RecipeError: `out` is no .npz file, or `size` or `aspect` is impossible.
+
+    >>> images = np.zeros((2, 8, 8, 1), np.uint8)
+    >>> given = Dataset(images, [0, 1], ("cat", "dog"), source="example")
+    >>> fix = Fix("train", 1, image_mark(images[1]), "dog", "change", "cat")
+    >>> apply_fixes(given, [fix]).data.labels.tolist()
+    [0, 0]
+    """
+    target = None if out is None else Path(out)
+    if target is not None and target.suffix != ".npz":
+        raise RecipeError(
+            f"--out {target}: expected a file .npz, such as {target.with_suffix('.npz')}"
+        )
+    decided = read(fixes) if isinstance(fixes, str | Path) else tuple(fixes)
+    if isinstance(data, Dataset | Splits):
+        given = as_parts(data)
+    else:
+        options = Options(
+            size=size,
+            aspect=aspect_of(aspect),
+            data_dir=None if data_dir is None else Path(data_dir),
+            progress=progress,
+            columns=Columns(image_column, label_column),
+        )
+        given = load_parts(data, options)
+        if groups:
+            given = with_groups(given, data, groups, options)
+    corrected = apply(given, decided)
+    if target is not None:
+        arrays.write_parts(target, corrected)
+    before, after = (
+        {name: len(part) for name, part in each.items()} for each in (given, corrected)
+    )
+    return Corrected(corrected, len(decided), before, after)
 
 
 def image_mark(image: NDArray[np.uint8]) -> str:

@@ -78,6 +78,13 @@ class Parts:
         return self.train
 
 
+def as_parts(data: Dataset | Splits) -> Parts:
+    """Return the parts of a data set that is in memory; a `Dataset` is all train."""
+    if isinstance(data, Dataset):
+        return Parts(data)
+    return Parts(data.train, data.val, data.test, data.notes)
+
+
 def parts_of(found: Mapping[str, Dataset], source: str, notes: Sequence[str] = ()) -> Parts:
     """Return what was found by part name as Parts.
 

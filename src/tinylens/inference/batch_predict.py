@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from tinylens import files
 from tinylens.errors import DataError, MissingExtra
-from tinylens.inference.classifier import Classifier, Prediction
+from tinylens.inference.classifier import Classifier, ImageInput, Prediction, each
 from tinylens.inference.input_checks.examine import UNEXAMINED
 from tinylens.system import core_count
 
@@ -29,6 +29,71 @@ LEAST_SHOWN = 0.01  # a probability below it is left out of a line for people
 
 Keep = Callable[[Prediction], object]
 Writer = contextlib.AbstractContextManager[Keep]
+
+
+def predict(
+    model: Classifier | str | os.PathLike[str],
+    images: ImageInput | Sequence[ImageInput],
+    *,
+    top: int = 5,
+    max_error: float | None = None,
+    refused: float | None = None,
+    coverage: float | None = None,
+    fix: str | None = None,
+) -> list[Prediction]:
+    """Classify images; one that cannot be read has an `error` and no label.
+
+    Args:
+        model: a model.onnx, the folder of a run, a `Run`, or a `Classifier`.
+        images: a path, a folder, a pattern such as "photos/**/*.png", the content of a file, an
+            array, or several of these. An array is uint8, of shape (height, width) or (height,
+            width, channels) for one image, else (n, height, width) or (n, height, width, channels).
+        top: how many of the most probable classes to give.
+        max_error: share of answers that may be wrong, such as 0.01; less sure ones are marked
+            unknown. None keeps the model's own setting.
+        refused: share of ordinary images that may be marked unknown as out of distribution, such as
+            0.01. None keeps the model's own setting.
+        coverage: how often the right class is to be in `label_set`, such as 0.95.
+        fix: what the input checks may fix before the image is resized: "all", or kinds, separated
+            by commas; "" reports what is unlike the training images, None does not look.
+
+    Raises:
+        DataError: `images` means no image, or is an array of another type or shape.
+        ModelError: the model file is missing or damaged.
+        RecipeError: the model has no threshold for `max_error`, `refused` or `coverage`, or `fix`
+            names an unknown kind.
+
+    >>> predict("runs/fast-1", "photos/")[0].label  # doctest: +SKIP
+    'Ankle boot'
+    """
+    classifier = model if isinstance(model, Classifier) else Classifier.open(model)
+    found = _expanded(each(images))
+    workers = core_count() if len(found) > FEW else 1
+    predictions = classifier.stream(
+        found,
+        top=top,
+        workers=workers,
+        max_error=max_error,
+        coverage=coverage,
+        refused=refused,
+        fix=fix,
+    )
+    return list(predictions)
+
+
+def _expanded(items: Sequence[ImageInput]) -> list[ImageInput]:
+    """Return the items with folders and patterns replaced by the paths of their images."""
+    paths = [os.fspath(item) for item in items if isinstance(item, str | os.PathLike)]
+    if paths and len(paths) == len(items):
+        return list(expand(paths, io.BytesIO()))  # raises where nothing is an image
+    found: list[ImageInput] = []
+    for item in items:
+        if isinstance(item, str | os.PathLike):
+            path = os.fspath(item)
+            found += _matches(path) or [path]
+        else:
+            found.append(item)
+    return found
 
 
 def expand(arguments: Sequence[str], standard_input: IO[bytes]) -> list[str]:

@@ -14,6 +14,25 @@ from tinylens.results import Audit, Explanations, Scorecard
 from tinylens.run import Run
 
 
+def report(run: Run | str | Path) -> Path:
+    """Write the plots, the report and the model card of a finished run; return the report's path.
+
+    Args:
+        run: a `Run` or the path of its folder.
+
+    Raises:
+        RunError: the run has no evaluation of its test split yet, or its files do not fit together.
+        ModelError: its model.onnx was damaged or changed.
+        MissingExtra: matplotlib or jinja2 is not installed.
+
+    >>> report("runs/fast-1")  # doctest: +SKIP
+    PosixPath('runs/fast-1/report.html')
+    """
+    opened = run if isinstance(run, Run) else Run(run)
+    write(opened)
+    return opened.report
+
+
 def write(run: Run) -> None:
     """Write the plots, the report and the model card of a finished run.
 
@@ -28,14 +47,15 @@ def write(run: Run) -> None:
         MissingExtra: matplotlib or jinja2 is not installed.
     """
     with _installed():
-        from tinylens.reporting import charts, model_card, report
+        from tinylens.reporting import charts, model_card
+        from tinylens.reporting.report import render
     contents = Contents.read(run)
     drawn = charts.of_run(contents)
     for name, figure in drawn.items():
         files.write_bytes(run.plots / f"{name}.png", charts.as_png(figure))
     for name in charts.NAMES - drawn.keys():
         (run.plots / f"{name}.png").unlink(missing_ok=True)
-    files.write_text(run.report, report.render(contents))
+    files.write_text(run.report, render(contents))
     files.write_text(run.model_card, model_card.render(contents))
 
 
