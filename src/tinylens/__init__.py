@@ -25,9 +25,11 @@ _HOMES = {
     "convert": "tinylens.data.convert",
     "evaluate": "tinylens.evaluation.evaluate",
     "export": "tinylens.exporting.export",
+    "learning_curve": "tinylens.training.learning_curve",
     "load": "tinylens.data.load",
     "predict": "tinylens.inference.batch_predict",
     "report": "tinylens.reporting.write",
+    "robustness": "tinylens.evaluation.robustness",
     "train": "tinylens.training.train",
     "verify": "tinylens.exporting.verify",
 }
@@ -48,9 +50,11 @@ __all__ = [
     "convert",
     "evaluate",
     "export",
+    "learning_curve",
     "load",
     "predict",
     "report",
+    "robustness",
     "train",
     "verify",
 ]

@@ -9,6 +9,7 @@ from tinylens.data.load import load as load
 from tinylens.evaluation.compare import Comparison as Comparison
 from tinylens.evaluation.compare import compare as compare
 from tinylens.evaluation.evaluate import evaluate as evaluate
+from tinylens.evaluation.robustness import robustness as robustness
 from tinylens.exporting.export import export as export
 from tinylens.exporting.verify import verify as verify
 from tinylens.inference.batch_predict import predict as predict
@@ -19,6 +20,7 @@ from tinylens.results import Audit as Audit
 from tinylens.results import Evaluation as Evaluation
 from tinylens.run import Run as Run
 from tinylens.training.estimator import SmallImageClassifier as SmallImageClassifier
+from tinylens.training.learning_curve import learning_curve as learning_curve
 from tinylens.training.train import train as train
 
 __version__: str

@@ -30,13 +30,11 @@ def learning_curve(
     as_json: JsonFlag = False,
 ) -> None:
     """Estimate the accuracy gain from doubling the training set, measured on val."""
-    from tinylens.data.load import reopen
     from tinylens.evaluation.diagnosis import diagnose
     from tinylens.run import Run
 
     run = Run(run_folder)
-    evaluated = run.evaluation  # a run that is not finished is refused before its data are read
-    curve = add_curve(run, reopen(run, data, data_dir), backend)
+    curve = add_curve(run, data, backend, data_dir)
     if as_json:
         frame.print_json(
             {"run": str(run.path), "report": str(run.report), "learning_curve": curve.to_json()}
@@ -49,7 +47,7 @@ def learning_curve(
     console = Console()
     console.print(tables.learning_curve(curve), "")
     console.print(curve.words, highlight=False, markup=False)
-    print_advice(diagnose(run, evaluated))
+    print_advice(diagnose(run, run.evaluation))
     console.print(f"\nreport  {run.report}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -60,17 +58,16 @@ def check_curve(data: Splits) -> None:
     check(data)
 
 
-def add_curve(run: Run, data: Splits, backend: str | None) -> LearningCurve:
+def add_curve(
+    run: Run, data: Splits | str | None, backend: str | None, data_dir: Path | None = None
+) -> LearningCurve:
     """Measure a run's learning curve, and write its report anew."""
     from tinylens.progress import on_terminal
-    from tinylens.reporting import write
-    from tinylens.training.learning_curve import measure
+    from tinylens.training.learning_curve import learning_curve as measure
 
     try:
         with on_terminal() as reporter:
-            curve = measure(run, data, backend=backend, reporter=reporter)
+            return measure(run, data, backend=backend, data_dir=data_dir, reporter=reporter)
     except KeyboardInterrupt:
         typer.echo(f"stopped; tinylens learning-curve {run.path} goes on from there", err=True)
         raise typer.Exit(130) from None
-    write.write(run)
-    return curve

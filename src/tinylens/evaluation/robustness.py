@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,13 @@ from PIL import Image
 from scipy import ndimage
 
 from tinylens import metrics
-from tinylens.data.dataset import Dataset
+from tinylens.data.dataset import Dataset, Splits
+from tinylens.data.load import reopen
 from tinylens.errors import RecipeError
+from tinylens.evaluation.evaluate import in_order_of, load_part, record_look
+from tinylens.inference.classifier import Classifier
 from tinylens.results import Robustness, Score
+from tinylens.run import Run
 
 FloatImages = NDArray[Any]  # floating point
 Images = NDArray[np.uint8]
@@ -407,6 +412,73 @@ TURNS = (5, 10, 15, 20)  # degrees, to either side
 JPEG_QUALITIES = (90, 75, 50, 30, 15)
 IMAGES = 2_000  # enough for one point of accuracy, and 100 changes of each within a minute or two
 BATCH = 500
+
+
+def robustness(
+    model: Run | str | Path,
+    data: str | Path | Dataset | Splits | None = None,
+    *,
+    images: int = IMAGES,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    command: str = "tinylens.robustness()",
+) -> Robustness:
+    """Measure accuracy on test images that are corrupted, shifted, rotated and compressed.
+
+    Without `data` the result is written to robustness.json in the folder of the run;
+    `tinylens.report` then shows it in the report.
+
+    Args:
+        model: a model.onnx, the folder of a run, or a `Run`.
+        data: a known set's name or a path, whose test split is taken; `Splits`, likewise; or a
+            `Dataset`, all of which is taken. None takes the run's own test split.
+        images: how many of them, drawn with `seed`; all of them where there are fewer.
+        seed: of what is drawn.
+        data_dir: where files are looked for first.
+        progress: called with changes done and changes in all.
+        command: recorded in a run as what opened its test split.
+
+    Raises:
+        DataError: the data set cannot be used, or has other classes than the model.
+        ModelError: the model file is missing or damaged.
+        RecipeError: `images` is not positive, or no run says which its test images are.
+        RunError: the run cannot be read or written.
+
+    >>> robustness("runs/fast-1").mean_corruption_error.value  # doctest: +SKIP
+    0.31
+    """
+    path = Path(model)
+    run = Run(path if path.is_dir() else path.parent)
+    classifier = Classifier.open(path)
+    folder = None if data_dir is None else Path(data_dir)
+    if isinstance(data, Dataset):
+        given = data
+    elif isinstance(data, Splits):
+        given = data.test
+    elif data is not None:
+        given = load_part(str(data), "test", run, classifier.rule, folder)
+    else:
+        given = _own_test(run, folder)
+    evaluated = in_order_of(classifier.class_names, given)
+    if run.started:
+        record_look(run, command)
+    found = measure(
+        classifier.probabilities, evaluated, images=images, seed=seed, progress=progress
+    )
+    if data is None:
+        run.write_robustness(found)
+    return found
+
+
+def _own_test(run: Run, data_dir: Path | None) -> Dataset:
+    """Return the test split that a run was evaluated on."""
+    if not run.started:
+        raise RecipeError(
+            f"{run.path} is no run, so its test images are not known; name a data set: "
+            "tinylens robustness MODEL DATASET"
+        )
+    return reopen(run, data_dir=data_dir).test
 
 
 def measure(

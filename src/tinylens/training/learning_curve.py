@@ -12,6 +12,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 from tinylens import backend as backends
 from tinylens import files, system
 from tinylens.data.dataset import Dataset, Labels, Splits
+from tinylens.data.load import reopen
 from tinylens.errors import DataError
 from tinylens.metrics import NORMAL_975, Floats
 from tinylens.progress import ProgressReporter
 from tinylens.recipe import Recipe
+from tinylens.reporting.write import write as write_report
 from tinylens.results import CurvePoint, FittedPoint, LearningCurve, Score
 from tinylens.run import Run
 from tinylens.training.train import make_deterministic
@@ -194,6 +197,52 @@ class Place:
 
     backend: str
     precision: str
+
+
+def learning_curve(
+    run: Run | str | Path,
+    data: str | Path | Splits | None = None,
+    *,
+    backend: str | None = None,
+    data_dir: str | Path | None = None,
+    reporter: ProgressReporter | None = None,
+) -> LearningCurve:
+    """Estimate the accuracy gain from twice as many training images.
+
+    Short trainings on subsets of train are evaluated on val. The run gets learning_curve.json and
+    a new report; a measurement that was stopped is continued.
+
+    Args:
+        run: a finished `Run` or the path of its folder.
+        data: what it was trained on: a known set's name, a path, or `Splits`; None takes the set
+            that the run names.
+        backend: "tensorflow", "jax" or "torch"; None as `tinylens.backend.choose` says.
+        data_dir: where files are looked for first.
+        reporter: told of every training, step and epoch.
+
+    Raises:
+        DataError: the set is not what the run was trained on, has no val split, or has too few
+            images of a class.
+        RunError: the run is not finished, or a live process is writing to it.
+        KeyboardInterrupt: Ctrl-C came; the step was finished and the state saved before.
+
+    >>> learning_curve("runs/fast-1").doubled.value  # doctest: +SKIP
+    0.021
+    """
+    opened = run if isinstance(run, Run) else Run(run)
+    _ = opened.evaluation  # a run that is not finished is refused before its data are read
+    if isinstance(data, Splits):
+        splits = data
+        if splits.fingerprint != opened.info.fingerprint:
+            raise DataError(
+                f"{splits.source} is not what {opened.path} was trained on; give the splits as they "
+                "were then, or leave data out"
+            )
+    else:
+        splits = reopen(opened, data, None if data_dir is None else Path(data_dir))
+    curve = measure(opened, splits, backend=backend, reporter=reporter)
+    write_report(opened)
+    return curve
 
 
 def measure(
