@@ -10,6 +10,7 @@ from tinylens.evaluation.compare import Comparison as Comparison
 from tinylens.evaluation.compare import compare as compare
 from tinylens.evaluation.evaluate import evaluate as evaluate
 from tinylens.evaluation.robustness import robustness as robustness
+from tinylens.explaining.explain import explain as explain
 from tinylens.exporting.export import export as export
 from tinylens.exporting.verify import verify as verify
 from tinylens.inference.batch_predict import predict as predict
