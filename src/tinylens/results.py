@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import html
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -19,7 +20,48 @@ from pydantic import (
     ValidationError,
 )
 
+from tinylens.errors import DataError, MissingExtra
 from tinylens.heatmaps import Heatmaps
+
+SHOWN_CLASSES = 4  # in a short text
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are.
+
+    >>> shortened(["cat", "dog", "emu", "owl", "yak"])
+    'cat, dog, emu, owl and 1 more'
+    """
+    shown = ", ".join(names[:SHOWN_CLASSES])
+    more = len(names) - SHOWN_CLASSES
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def html_table(rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as an HTML table, escaped; the first row is the head.
+
+    >>> html_table([["class"], ["<cat>"]])
+    '<table><tr><th>class</th></tr><tr><td>&lt;cat&gt;</td></tr></table>'
+    """
+    lines = []
+    for number, row in enumerate(rows):
+        tag = "td" if number else "th"
+        cells = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row)
+        lines.append(f"<tr>{cells}</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+def data_frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Any:
+    """Return a pandas DataFrame of rows.
+
+    Raises:
+        MissingExtra: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise MissingExtra("to_pandas needs pandas; type: pip install pandas") from None
+    return pandas.DataFrame(list(rows), columns=list(columns))
 
 
 class Record:
@@ -230,6 +272,44 @@ class Evaluation(Record):
 
     def __str__(self) -> str:
         return "\n\n".join(filter(None, [self._overview(), self._per_class(), self._gap()]))
+
+    def __repr__(self) -> str:
+        rows = [
+            f"  {name}: accuracy {split.accuracy} on {split.n:,} images"
+            for name, split in self.splits.items()
+        ]
+        return "\n".join(["Evaluation", *rows])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [name, f"{split.n:,}", split.accuracy, split.f1_macro, split.log_loss]
+            for name, split in self.splits.items()
+        ]
+        return html_table([["split", "images", "accuracy", "f1_macro", "log_loss"], *rows])
+
+    def to_pandas(self, split: str = "test") -> Any:
+        """Return the figures of each class as a pandas DataFrame, a row per class.
+
+        The columns are class, precision, recall, f1, each with its _low and _high of the 95 %
+        interval, and support.
+
+        Raises:
+            DataError: there is no such split.
+            MissingExtra: pandas is not installed.
+        """
+        if split not in self.splits:
+            raise DataError(f"no split {split!r} was evaluated; expected {', '.join(self.splits)}")
+        figures = ("precision", "recall", "f1")
+        columns = [f"{name}{end}" for name in figures for end in ("", "_low", "_high")]
+        rows = []
+        for scores in self.splits[split].per_class:
+            row: dict[str, Any] = {"class": scores.name, "support": scores.support}
+            for name in figures:
+                score: Score = getattr(scores, name)
+                low, high = score.ci95 or (None, None)
+                row |= {name: score.value, f"{name}_low": low, f"{name}_high": high}
+            rows.append(row)
+        return data_frame(rows, ["class", *columns, "support"])
 
     def _overview(self) -> str:
         names = list(self.splits)
@@ -451,6 +531,28 @@ class Audit(Record):
     outliers: tuple[Oddity, ...]
     odd: tuple[Oddity, ...]
     broken: tuple[Broken, ...]
+
+    def __repr__(self) -> str:
+        labels = f"{len(self.label_issues):,}" if self.doubted else "not checked"
+        outliers = f"{len(self.outliers):,}" if self.compared else "not checked"
+        return (
+            f"Audit of {self.source!r}\n"
+            f"  label issues: {labels}\n"
+            f"  duplicates: {len(self.duplicates):,}, of them leaks: {len(self.leaks):,}\n"
+            f"  outliers: {outliers}; odd images: {len(self.odd):,}; "
+            f"broken files: {len(self.broken):,}"
+        )
+
+    def to_pandas(self) -> Any:
+        """Return the label issues as a pandas DataFrame, the most doubtful first.
+
+        The columns are split, index, path, given, proposed and score.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        columns = ("split", "index", "path", "given", "proposed", "score")
+        return data_frame([issue.to_json() for issue in self.label_issues], columns)
 
     @property
     def leaks(self) -> tuple[Twin, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import html
 import io
 import json
 import os
@@ -108,6 +109,29 @@ class Run:
 
     def __fspath__(self) -> str:
         return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}: {', '.join(self._facts())})"
+
+    def _repr_html_(self) -> str:
+        facts = html.escape(f"{self.path}: {', '.join(self._facts())}")
+        with contextlib.suppress(RunError):
+            return f"<p>{facts}</p>{self.evaluation._repr_html_()}"
+        return f"<p>{facts}</p>"
+
+    def _facts(self) -> list[str]:
+        """Return how far the run is and how good, in words."""
+        if not self.started:
+            return ["not started"]
+        try:
+            info = self.info
+            facts = [info.state, f"trained on {info.dataset}"]
+        except RunError:
+            return ["run.json cannot be read"]
+        with contextlib.suppress(RunError):
+            test = self.evaluation.splits.get("test")
+            facts += [] if test is None else [f"test accuracy {test.accuracy}"]
+        return facts
 
     @staticmethod
     def create(root: Path, stem: str) -> Run:

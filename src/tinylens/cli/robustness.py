@@ -22,7 +22,7 @@ def robustness(
 ) -> None:
     """Measure accuracy under noise, blur, shifts, rotation and JPEG compression."""
     from tinylens.evaluation.robustness import robustness as measure
-    from tinylens.reporting.write import report
+    from tinylens.reporting import write
     from tinylens.run import Run
 
     run = Run(model if model.is_dir() else model.parent)
@@ -38,7 +38,7 @@ def robustness(
         )
     kept = dataset is None  # the report of a run is about its own images
     if kept:
-        report(run)
+        write.report(run)
     if as_json:
         report = str(run.report) if kept else None
         frame.print_json({"model": str(model), "report": report, "robustness": found.to_json()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinylens.errors import DataError
+from tinylens.results import html_table, shortened
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -77,6 +79,13 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.image_shape))
+        return (
+            f"Dataset({self.source!r}: {len(self):,} images of {shape}; "
+            f"{len(self.class_names):,} classes: {shortened(self.class_names)})"
+        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -162,6 +171,23 @@ class Splits:
     def __post_init__(self) -> None:
         for name, part in self.items():
             _check_same_kind(self.train, part, name)
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.train.image_shape))
+        sizes = ", ".join(f"{name} {len(part):,}" for name, part in self.items())
+        return (
+            f"Splits({self.source!r}: {sizes}; images of {shape}; "
+            f"{len(self.class_names):,} classes: {shortened(self.class_names)})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name, part in self.items():
+            fewest, most = int(part.counts.min()), int(part.counts.max())
+            images = fewest if fewest == most else f"{fewest:,}–{most:,}"
+            rows.append([name, f"{len(part):,}", images])
+        table = html_table([["split", "images", "images per class"], *rows])
+        return f"<p>{html.escape(repr(self))}</p>{table}"
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from tinylens import metrics
 from tinylens.errors import RunError
 from tinylens.evaluation import bootstrap
 from tinylens.metrics import Labels, Probabilities
-from tinylens.results import Difference, Record
+from tinylens.results import Difference, Record, data_frame
 from tinylens.run import Run
 
+SHOWN_LINES = 8  # of a short text
 SIGNIFICANT = 0.05  # a difference as large comes by chance in less than 1 comparison of 20
 
 
@@ -112,6 +114,37 @@ class Comparison(Record):
     accuracies: tuple[float, ...]
     pairs: tuple[Pair, ...]
 
+    def __repr__(self) -> str:
+        names = zip(self.runs, self.accuracies, strict=True)
+        lines = [
+            *(f"  {name}: accuracy {accuracy:.4f}" for name, accuracy in names),
+            *(f"  {pair.words}" for pair in self.pairs),
+        ]
+        more = len(lines) - SHOWN_LINES
+        hidden = [f"  and {more:,} lines more in to_pandas()"] if more > 0 else []
+        return "\n".join(["Comparison", *lines[:SHOWN_LINES], *hidden])
+
+    def to_pandas(self) -> Any:
+        """Return the pairs as a pandas DataFrame, a row per pair.
+
+        The columns are first, second, n, the differences accuracy, f1_macro and log_loss, each with
+        its _low and _high of the 95 % interval, p_value and better.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        figures = ("accuracy", "f1_macro", "log_loss")
+        columns = [f"{name}{end}" for name in figures for end in ("", "_low", "_high")]
+        rows = []
+        for pair in self.pairs:
+            row: dict[str, Any] = {"first": pair.first, "second": pair.second, "n": pair.n}
+            for name in figures:
+                difference: Difference = getattr(pair, name)
+                low, high = difference.ci95
+                row |= {name: difference.value, f"{name}_low": low, f"{name}_high": high}
+            rows.append(row | {"p_value": pair.p_value, "better": pair.better})
+        return data_frame(rows, ["first", "second", "n", *columns, "p_value", "better"])
+
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists and numbers; every pair with its verdict."""
         tree = super().to_json()
@@ -120,20 +153,22 @@ class Comparison(Record):
         return tree
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
+def compare(runs: Sequence[Run | str | Path]) -> Comparison:
     """Compare runs by what they answered on one test split.
 
     Args:
-        runs: two or more, finished, of one test split and the same classes.
+        runs: two or more, finished, of one test split and the same classes; each a `Run` or the
+            path of its folder.
 
     Raises:
         RunError: fewer than two, one is not finished, or they were judged on different images.
     """
-    names = _names(runs)
-    answers = [test_answers(run) for run in runs]
-    _check_same_test(runs, names)
+    opened = [run if isinstance(run, Run) else Run(run) for run in runs]
+    names = _names(opened)
+    answers = [test_answers(run) for run in opened]
+    _check_same_test(opened, names)
     labels = answers[0][1]
-    class_names = runs[0].info.class_names
+    class_names = opened[0].info.class_names
     pairs = [
         _pair((names[a], names[b]), (answers[a][0], answers[b][0]), labels, class_names)
         for a, b in itertools.combinations(range(len(runs)), 2)

@@ -19,6 +19,7 @@ from tinylens import files
 from tinylens.errors import DataError, MissingExtra
 from tinylens.inference.classifier import Classifier, ImageInput, Prediction, each
 from tinylens.inference.input_checks.examine import UNEXAMINED
+from tinylens.results import data_frame
 from tinylens.system import core_count
 
 IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})
@@ -79,6 +80,20 @@ def predict(
         fix=fix,
     )
     return list(predictions)
+
+
+def to_pandas(predictions: Iterable[Prediction]) -> Any:
+    """Return predictions as a pandas DataFrame, a row per image.
+
+    The columns are path, label, confidence, unknown, ood_score and error.
+
+    Raises:
+        MissingExtra: pandas is not installed.
+    """
+    columns = ("path", "label", "confidence", "unknown", "ood_score", "error")
+    return data_frame(
+        [{name: getattr(each, name) for name in columns} for each in predictions], columns
+    )
 
 
 def _expanded(items: Sequence[ImageInput]) -> list[ImageInput]:

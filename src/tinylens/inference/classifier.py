@@ -25,6 +25,7 @@ from tinylens.inference.input_checks.examine import Finding
 from tinylens.inference.input_checks.fixes import InputChecks, allowed_kinds
 from tinylens.inference.model_file import INTEGERS, ModelCard, model_file, read_model, unseal
 from tinylens.inference.selective_prediction import Level, SetLevel
+from tinylens.results import html_table
 from tinylens.system import core_count
 
 ImageInput = (
@@ -181,6 +182,19 @@ class Prediction:
     error: str | None = None
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] | None = None
+
+    def __repr__(self) -> str:
+        where = "" if self.path is None else f"{self.path!r}: "
+        if self.label is None or self.confidence is None:
+            return f"Prediction({where}error: {self.error})"
+        answer = f"unknown, perhaps {self.label!r}" if self.unknown else repr(self.label)
+        return f"Prediction({where}{answer} {100 * self.confidence:.1f} %)"
+
+    def _repr_html_(self) -> str:
+        if self.label is None:
+            return html_table([["path", "error"], [self.path or "", self.error]])
+        rows = [[label, f"{100 * share:.1f} %"] for label, share in self.top]
+        return html_table([["class", "probability"], *rows])
 
     def to_json(self) -> dict[str, Any]:
         """Return the row of `tinylens predict --json`.
