@@ -1,4 +1,4 @@
-"""Training images that are alike in what the input checks judges by, and photos of what they show."""
+"""Images for the tests of the input checks."""
 
 from __future__ import annotations
 

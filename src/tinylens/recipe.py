@@ -175,7 +175,7 @@ class DistilSection(Section):
 
 
 class TransferSection(Section):
-    """How a network that starts with a trained body is trained on; see `tinylens.training.transfer`.
+    """Learning rates of transfer learning; see `tinylens.training.transfer`.
 
     Attributes:
         rate: of the layer below the head, as a multiple of the head's learning rate.

@@ -77,7 +77,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that does not answer always: it keeps a rate of errors and refuses out-of-distribution images."""
+    """A run that answers "unknown" at times: it keeps a rate of errors and has an OOD limit."""
     recipe = RECIPE.override({"answer.max_error": 0.1, "answer.refused": 0.05})
     return trained_run(tmp_path_factory.mktemp("web"), recipe)
 

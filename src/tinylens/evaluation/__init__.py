@@ -1,1 +1,1 @@
-"""Evaluation: metrics with intervals, comparison, diagnosis, robustness, out-of-distribution scores."""
+"""Evaluation: metrics with intervals, comparison, diagnosis, robustness."""

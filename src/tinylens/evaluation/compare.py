@@ -379,6 +379,6 @@ def _check_same_test(runs: Sequence[Run], names: Sequence[str]) -> None:
             raise RunError(
                 f"{names[0]} was judged on {ours['size']:,} test images of {infos[0].dataset}, "
                 f"{name} on {theirs['size']:,} of {info.dataset}, and they are not the same ones; "
-                "expected one test split: train both on the same data, with one data.split_seed and "
-                "one data.size"
+                "expected one test split: train both on the same data, with one data.split_seed "
+                "and one data.size"
             )

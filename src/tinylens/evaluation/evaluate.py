@@ -227,8 +227,8 @@ def record_look(run: Run, command: str) -> None:
             run.write_info(info)
     except OSError as error:
         raise RunError(
-            f"{run.path} cannot be written ({error.strerror}), and a look at the test split must be "
-            "recorded there; make the folder writable, or copy its model.onnx elsewhere"
+            f"{run.path} cannot be written ({error.strerror}), and a look at the test split must "
+            "be recorded there; make the folder writable, or copy its model.onnx elsewhere"
         ) from None
 
 

@@ -141,7 +141,7 @@ def _quartile_range(values: Floats) -> float:
 
 
 def quantiles(ood_score: Floats) -> tuple[float, ...]:
-    """Return what a model keeps of how out of distribution ordinary images are; see `SelectivePrediction.ordinary`."""
+    """Return the quantiles of the OOD scores of in-distribution images, at `SHARES`."""
     return tuple(np.quantile(ood_score, SHARES).tolist())
 
 

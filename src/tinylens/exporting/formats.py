@@ -48,7 +48,7 @@ FORMATS: dict[str, Format] = {
     )
 }
 ALL = "all"
-WEB = "web"  # a page around model.onnx, and no file that answers by itself: see `tinylens.exporting.webpage.page`
+WEB = "web"  # a page around model.onnx, and no file that answers by itself
 
 
 def requested(names: Sequence[str]) -> list[Format]:

@@ -124,13 +124,13 @@ class SelectivePrediction:
             return None
         if not self.ordinary:
             raise RecipeError(
-                f"--reject-ood {100 * wanted:g}%: the model cannot tell out-of-distribution images, since it "
-                "was trained without a val split or by an older tinylens; train again with --val 10%"
+                f"--reject-ood {100 * wanted:g}%: the model has no OOD score, since it was "
+                "trained without a val split or by an older tinylens; train again with --val 10%"
             )
         return float(np.interp(1 - wanted, SHARES, self.ordinary))
 
     def ood_rank(self, ood_score: float) -> float | None:
-        """Return the share of ordinary images that are less out of distribution; None where not known.
+        """Return the share of in-distribution images with a lower OOD score; None where unknown.
 
         >>> SelectivePrediction(ordinary=tuple(range(len(SHARES)))).ood_rank(0.5)
         0.05

@@ -154,7 +154,7 @@ def _answer_all(answering: keras.Model, data: Splits, recipe: Recipe) -> _Answer
 
 @dataclass(frozen=True, eq=False)
 class _OodResult:
-    """How images from elsewhere are told, how out of distribution val and test are, and how well it goes."""
+    """The OOD score, its values on val and test, and how well it detects other images."""
 
     ood_score: OodScore
     ordinary: tuple[float, ...]
@@ -163,7 +163,7 @@ class _OodResult:
 
 
 def _score_ood(answering: keras.Model, test: Dataset, answers: _Answers) -> _OodResult | None:
-    """Return what tells out-of-distribution images; None where there is no val split to say what is ordinary."""
+    """Fit the OOD score and evaluate it; None without a val split to set its quantiles."""
     if "val" not in answers.logits:
         return None
     ood_score = out_of_distribution.fit(
@@ -182,8 +182,8 @@ def _score_ood(answering: keras.Model, test: Dataset, answers: _Answers) -> _Ood
 
 def _report_missing_ood_score(recipe: Recipe, info: RunInfo, reporter: ProgressReporter) -> None:
     note = (
-        "the model cannot tell out-of-distribution images: its answers are all alike, or the exported file gives "
-        "another OOD score than was computed"
+        "the model has no OOD score: its answers are all alike, or the exported file gives another "
+        "score than was computed"
     )
     if recipe.answer.refused:
         note += f"; answer.refused {recipe.answer.refused:g} is not kept, and nothing is refused"

@@ -235,8 +235,8 @@ def learning_curve(
         splits = data
         if splits.fingerprint != opened.info.fingerprint:
             raise DataError(
-                f"{splits.source} is not what {opened.path} was trained on; give the splits as they "
-                "were then, or leave data out"
+                f"{splits.source} is not what {opened.path} was trained on; give the splits as "
+                "they were then, or leave data out"
             )
     else:
         splits = reopen(opened, data, None if data_dir is None else Path(data_dir))
@@ -287,7 +287,7 @@ def check(data: Splits) -> None:
     """Raise the DataError that `measure` would raise, before anything is trained."""
     if data.val is None:
         raise DataError(
-            "a learning curve is judged on val, since test stays sealed, and there is no val split; "
+            "a learning curve is evaluated on val, since test stays sealed; there is no val split: "
             "train with --val 0.1"
         )
     choose_sizes(data.train.labels, Recipe.load(RECIPE).train.batch_size)

@@ -150,8 +150,8 @@ def _words(default: Again, best: Again, gain: Difference, images: int, *, tuned:
     if best is default:
         return "no other recipe was finished to compare: best.toml is the default"
     return (
-        f"nothing was gained that is more than chance: the best other recipe has {points} {evaluated} "
-        "over the default; best.toml is the default"
+        f"nothing was gained that is more than chance: the best other recipe has {points} "
+        f"{evaluated} over the default; best.toml is the default"
     )
 
 

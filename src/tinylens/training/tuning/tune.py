@@ -58,8 +58,8 @@ def opened(
         )
     if requested.trials is not None and requested.trials < FEWEST_TRIALS:
         raise RecipeError(
-            f"--trials {requested.trials}: expected {FEWEST_TRIALS} or more, such as 50; the first is "
-            "the default recipe's own"
+            f"--trials {requested.trials}: expected {FEWEST_TRIALS} or more, such as 50; the first "
+            "is the default recipe's own"
         )
     shares(requested.jobs or 1)
     choice = backends.activate(requested.backend)
