@@ -125,7 +125,7 @@ class SelectivePrediction:
         if not self.ordinary:
             raise RecipeError(
                 f"--reject-ood {100 * wanted:g}%: the model has no OOD score, since it was "
-                "trained without a val split or by an older tinylens; train again with --val 10%"
+                "trained without a val split or by an older tinylens; train again with --val 0.1"
             )
         return float(np.interp(1 - wanted, SHARES, self.ordinary))
 

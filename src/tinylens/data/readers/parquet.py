@@ -335,8 +335,8 @@ def _columns(file: Path, table: Any, requested: Columns) -> tuple[str, str]:
     if image is None or label is None:
         raise DataError(
             f"{file}: columns {', '.join(schema.names) or 'none'}; expected "
-            f"{requested.image or 'image or img'}, and {requested.label or 'label'}: name the right "
-            "ones with --image-column and --label-column"
+            f"{requested.image or 'image or img'}, and {requested.label or 'label'}: name the "
+            "right ones with --image-column and --label-column"
         )
     label_type, image_type = schema.field(label).type, schema.field(image).type
     if not (pyarrow.types.is_integer(label_type) or is_text(label_type)):
