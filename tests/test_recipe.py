@@ -220,25 +220,3 @@ def test_load_of_a_file_that_is_no_text_names_it(tmp_path):
 
 def test_built_in_recipes_come_by_name_in_order():
     assert list(builtin_recipes()) == sorted(builtin_recipes())
-
-
-# --- what earlier versions wrote
-
-
-@pytest.mark.parametrize(("before", "now"), [("true", "weights"), ("false", "none")])
-def test_class_weights_of_an_earlier_version_are_read_as_balance(before, now):
-    recipe = Recipe.from_toml(f'name = "old"\n[train]\nclass_weights = {before}\n')
-    assert recipe.train.balance == now
-    assert "class_weights" not in recipe.to_toml()
-
-
-def test_both_at_once_are_refused_unless_they_say_the_same():
-    text = 'name = "old"\n[train]\nclass_weights = true\nbalance = "{}"\n'
-    assert Recipe.from_toml(text.format("weights")).train.balance == "weights"
-    with pytest.raises(RecipeError, match=r"train\.class_weights or train\.balance, got both"):
-        Recipe.from_toml(text.format("logits"))
-
-
-def test_class_weights_that_are_no_truth_value_are_told_of_balance():
-    with pytest.raises(RecipeError, match=r"expected train\.balance instead of"):
-        Recipe.from_toml('name = "old"\n[train]\nclass_weights = 2\n')

@@ -231,22 +231,6 @@ class TrainSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_what_earlier_versions_wrote(cls, values: Any) -> Any:
-        """Read `class_weights`, which stands in the recipes of old runs, as `balance`."""
-        if not (isinstance(values, Mapping) and "class_weights" in values):
-            return values
-        rest = {key: value for key, value in values.items() if key != "class_weights"}
-        wanted = values["class_weights"]
-        if not isinstance(wanted, bool):
-            raise ValueError(f"train.balance instead of train.class_weights, got {wanted!r}")
-        if wanted and rest.get("balance", "none") not in ("none", "weights"):
-            raise ValueError(
-                f"train.class_weights or train.balance, got both: true and {rest['balance']!r}"
-            )
-        return rest | {"balance": "weights"} if wanted else rest
-
 
 class Searched(Section):
     """What `tinylens tune` may try for one key: the numbers of a range, or one of some values.

@@ -69,10 +69,17 @@ def test_what_training_images_are_like_survives():
     assert unseal(seal(written, b""), "m.onnx").input_checks == reference()
 
 
-def test_a_file_from_before_the_input_doctor_judges_nothing():
+def test_an_older_schema_is_refused_with_what_to_do():
+    """Its keys have other names, so that it would answer where it should not."""
+    tree = card(golden=None).to_json() | {"schema": 1, "tinylens": "0.0.9"}
+    with pytest.raises(
+        ModelError, match=r"schema 1, expected 2: tinylens 0\.0\.9 .* export it again"
+    ):
+        ModelCard.from_json(tree)
+
+
+def test_a_reference_of_a_newer_version_checks_nothing():
     tree = card(golden=None).to_json()
-    del tree["input_checks"]
-    assert ModelCard.from_json(tree).input_checks is None
     assert ModelCard.from_json({**tree, "input_checks": {"version": 99}}).input_checks is None
     with pytest.raises(ModelError, match="incomplete"):
         ModelCard.from_json({**tree, "input_checks": {"version": 1}})
@@ -142,7 +149,7 @@ def test_a_foreign_onnx_file_is_called_so():
 
 
 def test_a_newer_schema_names_the_version_to_install():
-    message = refused(edited(schema=2, tinylens="3.1.4"))
+    message = refused(edited(schema=3, tinylens="3.1.4"))
     assert "needs tinylens ≥ 3.1.4" in message
     assert "pip install -U 'tinylens>=3.1.4'" in message
 

@@ -30,7 +30,7 @@ from tinylens.inference.drift import Reference as DriftReference
 from tinylens.inference.input_checks.reference import Reference as InputReference
 from tinylens.inference.selective_prediction import ANSWERS_ALWAYS, SelectivePrediction
 
-SCHEMA = 1  # of the model card; raised when an older tinylens could misread the file
+SCHEMA = 2  # of the model card; raised when a key changes its name or meaning
 LARGEST_FILE = 2**31 - 1  # bytes; a Protocol Buffers message cannot be larger
 TOLERANCE = 1e-4  # between probabilities of the same network in two libraries
 # the same for a network in 8-bit integers: processors may round a sum up or down, and a value of
@@ -173,7 +173,12 @@ class ModelCard:
                     f"{SCHEMA}; needs tinylens ≥ {tree['tinylens']}: "
                     f"pip install -U 'tinylens>={tree['tinylens']}'"
                 )
-            golden, known = tree["golden"], tree.get("reference")  # not in older files
+            if tree["schema"] < SCHEMA:
+                raise ModelError(
+                    f"the model card has schema {tree['schema']}, expected {SCHEMA}: tinylens "
+                    f"{tree['tinylens']} wrote it before keys changed; train or export it again"
+                )
+            golden, known = tree["golden"], tree["reference"]
             return ModelCard(
                 class_names=tuple(str(name) for name in tree["class_names"]),
                 rule=ImageRule.from_json(tree["image"]),
@@ -183,16 +188,11 @@ class ModelCard:
                 created=str(tree["created"]),
                 tinylens=str(tree["tinylens"]),
                 temperature=float(tree["calibration"]["temperature"]),
-                curvature=float(tree["calibration"].get("curvature", 0.0)),  # not in older files
-                precision=str(tree.get("precision", FLOATS)),  # likewise
+                curvature=float(tree["calibration"]["curvature"]),
+                precision=str(tree["precision"]),
                 chosen_on=str(tree["calibration"]["chosen_on"]),
-                # files from before there were such levels answer always
-                selective=SelectivePrediction.from_json(tree["selective"])
-                if "selective" in tree
-                else ANSWERS_ALWAYS,
-                input_checks=InputReference.from_json(
-                    tree.get("input_checks")
-                ),  # likewise, they judge no image
+                selective=SelectivePrediction.from_json(tree["selective"]),
+                input_checks=InputReference.from_json(tree["input_checks"]),
                 reference=known and DriftReference.from_json(known),
                 golden=golden
                 and GoldenSamples(

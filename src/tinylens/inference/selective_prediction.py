@@ -154,9 +154,8 @@ class SelectivePrediction:
             levels=tuple(Level(**row) for row in tree["levels"]),
             sets=tuple(SetLevel(**row) for row in tree["sets"]),
             max_error=tree["max_error"],
-            # files from before there was OOD score cannot tell it
-            ordinary=tuple(tree.get("ordinary", ())),
-            refused=tree.get("refused"),
+            ordinary=tuple(tree["ordinary"]),
+            refused=tree["refused"],
         )
 
 
