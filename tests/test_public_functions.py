@@ -76,6 +76,27 @@ def test_predict_says_that_a_folder_has_no_images(run, tmp_path):
         tl.predict(run, tmp_path / "empty")
 
 
+# --- evaluate
+
+
+def test_evaluate_takes_a_run_a_model_file_and_a_classifier(run, images, splits):
+    looks = len(run.info.test_opened)
+    assert tl.evaluate(str(run.path)) == run.evaluation
+    by_path = tl.evaluate(run, images)
+    assert by_path.splits["test"].accuracy.value == 1
+    assert by_path.splits["test"].n == len(splits.test)
+    assert by_path == tl.evaluate(run.model, splits)
+    assert by_path == tl.evaluate(tl.Classifier.open(run), splits.test)
+    assert len(run.info.test_opened) == looks + 2  # a Classifier lies in no run
+    assert list(tl.evaluate(run, splits, split="train").splits) == ["train"]
+    with pytest.raises(DataError, match="has no split val"):
+        tl.evaluate(run, splits, split="val")
+    with pytest.raises(RecipeError, match="name a data set"):
+        tl.evaluate(tl.Classifier.open(run))
+    with pytest.raises(RecipeError, match="expected train, val, test"):
+        tl.evaluate(run, splits, split="all")
+
+
 # --- report
 
 

@@ -12,10 +12,10 @@ from tinylens.data.dataset import Dataset
 from tinylens.errors import DataError, RunError
 from tinylens.evaluation.evaluate import (
     assemble,
-    evaluate,
     in_order_of,
     record_look,
     score,
+    score_classifier,
     worst_mistakes,
 )
 from tinylens.metrics import wilson_interval
@@ -184,7 +184,7 @@ def test_evaluate_asks_the_classifier_in_batches():
         sizes.append(len(batch))
         return brightness_is_the_class(batch)
 
-    assert evaluate(classify, data, batch_size=10).accuracy.value == 1.0
+    assert score_classifier(classify, data, batch_size=10).accuracy.value == 1.0
     assert sizes == [10, 10, 5]
 
 

@@ -29,28 +29,19 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Compute metrics of a model on a data set, each with a 95 % confidence interval."""
-    from tinylens.evaluation import evaluate as evaluate_module
+    from tinylens.evaluation.evaluate import evaluate_on
     from tinylens.run import Run
 
     if split not in SPLIT_NAMES:
         raise RecipeError(f"--split {split}: expected {', '.join(SPLIT_NAMES)}")
-    run = Run(model if model.is_dir() else model.parent)
+    what = {"model": str(model)}
     if dataset is None:
-        _show_run(run, split, {"model": str(model)}, as_json=as_json)
+        _show_run(Run(model if model.is_dir() else model.parent), split, what, as_json=as_json)
         return
-    from tinylens.inference.classifier import Classifier
-    from tinylens.results import Calibration, Evaluation
-
-    classifier = Classifier.open(model)
-    part = evaluate_module.load_part(dataset, split, run, classifier.rule, data_dir)
-    data = evaluate_module.in_order_of(classifier.class_names, part)
-    if split == "test" and run.started:
-        evaluate_module.record_look(run, frame.command_line())
-    scores = evaluate_module.evaluate(classifier.probabilities, data)
-    card = classifier.card
-    calibration = Calibration(card.temperature, card.chosen_on or "none", curvature=card.curvature)
-    what = {"model": str(model), "dataset": dataset, "fingerprint": part.fingerprint}
-    figures = Evaluation({split: scores}, gap=None, calibration=calibration)
+    figures, part = evaluate_on(
+        model, dataset, split=split, data_dir=data_dir, command=frame.command_line()
+    )
+    what |= {"dataset": dataset, "fingerprint": part.fingerprint}
     _show_evaluation(figures, split, what, as_json=as_json)
 
 

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens import metrics
-from tinylens.data.dataset import Dataset, Images, Labels
+from tinylens.data.dataset import SPLIT_NAMES, Dataset, Images, Labels, Splits
 from tinylens.data.images import ImageRule
 from tinylens.data.load import load_by
-from tinylens.errors import DataError, MissingExtra, RunError
+from tinylens.errors import DataError, MissingExtra, RecipeError, RunError
 from tinylens.evaluation import bootstrap
 from tinylens.evaluation.diagnosis import measure_gap
+from tinylens.inference.classifier import Classifier
 from tinylens.inference.selective_prediction import Level, SelectivePrediction, SetLevel, in_set
 from tinylens.recipe import DataSection
 from tinylens.results import (
@@ -129,6 +130,86 @@ def assemble(
 
 
 def evaluate(
+    model: Classifier | Run | str | Path,
+    data: str | Path | Dataset | Splits | None = None,
+    *,
+    split: str = "test",
+    data_dir: str | Path | None = None,
+    command: str = "tinylens.evaluate()",
+) -> Evaluation:
+    """Evaluate a model on a data set, every figure with its 95 % interval.
+
+    A look at the test split is recorded in the run that the model lies in.
+
+    Args:
+        model: a model.onnx, the folder of a run, a `Run`, or a `Classifier`.
+        data: a known set's name or a path; `Splits`; or a `Dataset`, all of which is taken. None
+            gives the figures of a run as they were measured after its training.
+        split: "train", "val" or "test".
+        data_dir: where files are looked for first.
+        command: recorded in a run as what opened its test split.
+
+    Raises:
+        DataError: the data set cannot be used, lacks the split, or has other classes than the
+            model.
+        MissingExtra: scikit-learn is not installed.
+        ModelError: the model file is missing or damaged.
+        RecipeError: `split` is none of the three, or data are needed and not given.
+        RunError: the run is not finished, or cannot be written.
+
+    >>> evaluate("runs/fast-1").splits["test"].accuracy.value  # doctest: +SKIP
+    0.9241
+    """
+    if split not in SPLIT_NAMES:
+        raise RecipeError(f"--split {split}: expected {', '.join(SPLIT_NAMES)}")
+    if data is None:
+        if isinstance(model, Classifier):
+            raise RecipeError("a Classifier has no figures of its own; name a data set")
+        return _run_of(Path(model)).evaluation
+    found, _ = evaluate_on(model, data, split=split, data_dir=data_dir, command=command)
+    return found
+
+
+def evaluate_on(
+    model: Classifier | Run | str | Path,
+    data: str | Path | Dataset | Splits,
+    *,
+    split: str = "test",
+    data_dir: str | Path | None = None,
+    command: str = "tinylens.evaluate()",
+) -> tuple[Evaluation, Dataset]:
+    """Return the evaluation of a model on a data set, and what was evaluated on; see `evaluate`."""
+    run = None if isinstance(model, Classifier) else _run_of(Path(model))
+    classifier = model if isinstance(model, Classifier) else Classifier.open(model)
+    if isinstance(data, Dataset):
+        part = data
+    elif isinstance(data, Splits):
+        part = _of_splits(data, split)
+    else:
+        folder = None if data_dir is None else Path(data_dir)
+        part = load_part(str(data), split, run, classifier.rule, folder)
+    evaluated = in_order_of(classifier.class_names, part)
+    if split == "test" and run is not None and run.started:
+        record_look(run, command)
+    scores = score_classifier(classifier.probabilities, evaluated)
+    card = classifier.card
+    calibration = Calibration(card.temperature, card.chosen_on or "none", curvature=card.curvature)
+    return Evaluation({split: scores}, gap=None, calibration=calibration), part
+
+
+def _run_of(model: Path) -> Run:
+    """Return the run that a model file lies in, whether or not one was started there."""
+    return Run(model if model.is_dir() else model.parent)
+
+
+def _of_splits(data: Splits, split: str) -> Dataset:
+    found = dict(data.items())
+    if split not in found:
+        raise DataError(f"{data.source} has no split {split}; it has {', '.join(found)}")
+    return found[split]
+
+
+def score_classifier(
     classify: Callable[[Images], Probabilities],
     data: Dataset,
     *,
@@ -153,7 +234,7 @@ def evaluate(
 
 
 def load_part(
-    dataset: str, split: str, run: Run, rule: ImageRule, data_dir: Path | None = None
+    dataset: str, split: str, run: Run | None, rule: ImageRule, data_dir: Path | None = None
 ) -> Dataset:
     """Return one part of a data set, its images as a model takes them.
 
@@ -169,7 +250,7 @@ def load_part(
     Raises:
         DataError: the data set cannot be used, or has no such part.
     """
-    carving = run.recipe.data if run.started else DataSection()
+    carving = run.recipe.data if run and run.started else DataSection()
     splits = load_by(carving, dataset, rule=rule, data_dir=data_dir)
     parts = dict(splits.items())
     if split not in parts:
