@@ -179,6 +179,17 @@ def test_explain_takes_a_model_and_images(run, images, splits, tmp_path):
         tl.explain(alone, images, method="guess")
 
 
+# --- audit
+
+
+def test_audit_takes_a_folder_splits_and_a_dataset(images, splits):
+    twins = splits.train.subset([0, 0, 5])
+    assert [(twin.a, twin.b) for twin in tl.audit(twins).duplicates] == [(0, 1)]
+    by_path = tl.audit(images)
+    assert by_path.counts == {"train": (4,) * 4, "test": (6,) * 4}
+    assert by_path == tl.audit(splits) == tl.audit(dict(splits.items()))
+
+
 # --- what a notebook shows
 
 

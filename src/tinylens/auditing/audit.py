@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,10 @@ from numpy.typing import NDArray
 from tinylens.auditing import outliers
 from tinylens.auditing.duplicates import find_duplicates
 from tinylens.auditing.label_errors import doubted_labels
-from tinylens.data.dataset import Dataset, Images, joined
+from tinylens.data.dataset import Dataset, Images, Splits, joined
+from tinylens.data.encoded import DEFAULTS
+from tinylens.data.load import load_parts
+from tinylens.data.splits import as_parts
 from tinylens.metrics import Probabilities
 from tinylens.results import Audit, Broken, LabelIssue, Oddity, Twin
 
@@ -19,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 
 def audit(
-    parts: Mapping[str, Dataset],
+    data: str | Path | Dataset | Splits | Mapping[str, Dataset],
     answers: Mapping[str, Probabilities] | None = None,
     embed: Embed | None = None,
     progress: Progress | None = None,
@@ -27,7 +31,9 @@ def audit(
     """Look for faults in a data set.
 
     Args:
-        parts: by name, "train" among them; all of one kind of image and with the same classes.
+        data: a known set's name or a path, as for `tinylens.load`, but no split is carved out;
+            what is in memory already; or datasets by the names of their splits, "train" among
+            them, all of one kind of image and with the same classes.
         answers: by the names of parts, probabilities from networks that were not trained on the
             part's images, float, shape (n, classes). Labels are doubted where there are some.
         embed: uint8 images → features, of a network that was trained on such images; without
@@ -35,8 +41,15 @@ def audit(
         progress: called with images compared and images in all.
 
     Raises:
+        DataError: the data set cannot be used.
         MissingExtra: there are answers, and cleanlab is not installed.
+
+    >>> images = np.zeros((2, 8, 8, 1), np.uint8)
+    >>> data = Dataset(images, [0, 1], ("cat", "dog"), source="example")
+    >>> [(twin.a, twin.b, twin.labels) for twin in audit(data).contradictions]
+    [(0, 1, ('cat', 'dog'))]
     """
+    parts = _parts(data)
     answers = answers or {}
     train = parts["train"]
     return Audit(
@@ -53,6 +66,15 @@ def audit(
             Broken(each.path, each.reason) for part in parts.values() for each in part.skipped
         ),
     )
+
+
+def _parts(data: str | Path | Dataset | Splits | Mapping[str, Dataset]) -> Mapping[str, Dataset]:
+    """Return datasets by the names of their splits."""
+    if isinstance(data, Mapping):
+        return data
+    if isinstance(data, Dataset | Splits):
+        return dict(as_parts(data).items())
+    return dict(load_parts(data, DEFAULTS).items())
 
 
 def _label_issues(

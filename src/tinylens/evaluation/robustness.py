@@ -492,7 +492,7 @@ def measure(
     """Judge a classifier on images that got worse in 15 ways, moved, turned and compressed.
 
     Args:
-        classify: uint8 images → probabilities, as for `tinylens.evaluation.evaluate.score_classifier`.
+        classify: uint8 images → probabilities, as for `score_classifier`.
         data: the test split, classes in the classifier's order.
         images: how many of it, drawn with `seed`; all of them where it has fewer.
         seed: of what is drawn.
