@@ -21,13 +21,15 @@ class Curriculum:
         spec: the recipe's train section.
         size: height and width of the images.
 
-    >>> course = Course(TrainSection(epochs=4, progressive_resize_scale=0.75,
-    hard_example_fraction=0.5), (32, 32))
-    >>> course.progressive_size
+    >>> section = TrainSection(
+    ...     epochs=4, progressive_resize_scale=0.75, hard_example_fraction=0.5
+    ... )
+    >>> curriculum = Curriculum(section, (32, 32))
+    >>> curriculum.progressive_size
     (24, 24)
-    >>> [(course.is_early(place), course.share(place)) for place in range(4)]
+    >>> [(curriculum.is_early(epoch), curriculum.share(epoch)) for epoch in range(4)]
     [(True, 1.0), (True, 1.0), (False, 0.5), (False, 0.5)]
-    >>> course.work(0), course.work(3)
+    >>> curriculum.work(0), curriculum.work(3)
     (0.5625, 0.5)
     """
 
