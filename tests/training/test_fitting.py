@@ -468,6 +468,7 @@ def test_smaller_images_share_the_weights_and_the_data_of_whole_ones():
 def test_a_network_for_one_size_is_refused_for_smaller_images():
     recipe = RECIPE.override({"train.progressive_resize_scale": 0.8})
     with pytest.raises(
-        RecipeError, match=r"train\.progressive_resize_scale: the network classic fits"
+        RecipeError,
+        match=r"train\.progressive_resize_scale: the network classic takes images of one size",
     ):
         compiling.build(tiny_splits((30, 30, 1)), recipe, "float32")

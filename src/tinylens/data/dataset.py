@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinylens.display import html_table, shortened
 from tinylens.errors import DataError
-from tinylens.results import html_table, shortened
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinylens import metrics
+from tinylens.display import data_frame
 from tinylens.errors import RunError
 from tinylens.evaluation import bootstrap
 from tinylens.metrics import Labels, Probabilities
-from tinylens.results import Difference, Record, data_frame
+from tinylens.results import Difference, Record
 from tinylens.run import Run
 
 SHOWN_LINES = 8  # of a short text

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from tinylens import files
+from tinylens.display import data_frame
 from tinylens.errors import DataError, MissingExtra
 from tinylens.inference.classifier import Classifier, ImageInput, Prediction, each
 from tinylens.inference.input_checks.examine import UNEXAMINED
-from tinylens.results import data_frame
 from tinylens.system import core_count
 
 IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif"})

@@ -20,12 +20,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from tinylens.data.images import Decoded, ImageRule, Pixels, convert, decode
+from tinylens.display import html_table
 from tinylens.errors import DataError, ModelError
 from tinylens.inference.input_checks.examine import Finding
 from tinylens.inference.input_checks.fixes import InputChecks, allowed_kinds
 from tinylens.inference.model_file import INTEGERS, ModelCard, model_file, read_model, unseal
 from tinylens.inference.selective_prediction import Level, SetLevel
-from tinylens.results import html_table
 from tinylens.system import core_count
 
 ImageInput = (

@@ -287,8 +287,8 @@ def check(data: Splits) -> None:
     """Raise the DataError that `measure` would raise, before anything is trained."""
     if data.val is None:
         raise DataError(
-            "a learning curve is evaluated on val, since test stays sealed; there is no val split: "
-            "train with --val 0.1"
+            "a learning curve is evaluated on val, since test stays sealed, and there is no val "
+            "split; train with --val 0.1"
         )
     choose_sizes(data.train.labels, Recipe.load(RECIPE).train.batch_size)
 
