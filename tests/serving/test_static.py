@@ -347,7 +347,7 @@ def test_an_unknown_image_and_its_findings_are_told(browser, server):
         show(page, {**STRANGE, "findings": []})
         assert page.locator(".input-checks").count() == 0
         show(page, {**STRANGE, "unknown": None, "findings": []}, fixing="null")
-        assert "More unusual to it than 97.0 % of ordinary images." in text(page, ".words")
+        assert "More unusual than 97.0 % of ordinary images." in text(page, ".words")
 
 
 @slow
