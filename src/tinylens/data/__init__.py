@@ -1,1 +1,1 @@
-"""Images in: one reader a format, one decoder, the known sets, and the two types they give."""
+"""Data loading: dataset types, format readers, the image decoder, built-in datasets."""

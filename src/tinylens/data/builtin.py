@@ -1,6 +1,6 @@
-"""The known sets: what they are called, what their files must contain, and where those may be.
+"""Built-in datasets: names, checksums, search paths and download.
 
-A file is taken from wherever it lies already, and believed for its SHA-256 alone.
+A local copy is used from any known location if its SHA-256 matches.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Remote:
     """A file to fetch.
 
     Attributes:
-        name: that it gets.
-        sha256: of the file, or of what is in it once unzipped.
-        urls: where it is, the first tried first.
+        name: Local file name.
+        sha256: Digest of the file, or of its unzipped content.
+        urls: Download addresses, in the order they are tried.
         unzipped: whether `sha256` is of the unzipped content: copies are zipped differently.
-        max_bytes: more than this is not taken, nor unzipped: the sender is not who it should be.
+        max_bytes: Upper limit for the download and for its unzipped content.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Remote:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server.
+    """Timeout and retry policy for downloads.
 
     Attributes:
-        timeout: seconds without a byte after which it is given up.
-        tries: of each address.
-        pause: seconds before the second try, doubled before each later one.
+        timeout: Seconds without data before an attempt is abandoned.
+        tries: Attempts per address.
+        pause: Seconds before the second attempt; doubles with each further one.
     """
 
     timeout: float = 30.0
@@ -68,10 +68,9 @@ PATIENT = Patience()
 
 
 def fetch(remote: Remote, folder: Path, patience: Patience = PATIENT) -> Path:
-    """Return the path of `remote` in `folder`, fetched if it is not there.
+    """Return the path of `remote` in `folder`; download it if it is missing.
 
-    It gets its name once its hash is right. Another process that fetches the same file is waited
-    for.
+    The file is renamed into place once its hash matches. Concurrent downloads are serialized.
 
     Raises:
         DataError: saying which file to put where by hand, when no address gives it.
@@ -114,7 +113,7 @@ def digest(path: Path, remote: Remote) -> str:
 
 
 def _from_address(url: str, arriving: Path, remote: Remote, patience: Patience) -> str:
-    """Fetch into `arriving`; return "" when its content is right, else what went wrong last."""
+    """Download into `arriving`; return "" on success, else the last error."""
     problem, again = "not tried", True
     for number in range(patience.tries):
         if number:
@@ -126,7 +125,7 @@ def _from_address(url: str, arriving: Path, remote: Remote, patience: Patience) 
 
 
 def _try(url: str, arriving: Path, remote: Remote, timeout: float) -> tuple[str, bool]:
-    """Return what went wrong, or "", and whether it is worth trying again."""
+    """Return (error or "", whether to retry)."""
     try:
         import pooch
         import requests
@@ -165,24 +164,24 @@ def _try(url: str, arriving: Path, remote: Remote, timeout: float) -> tuple[str,
 
 
 class _TooMuch(OSError):
-    """A server sends more than the file can have."""
+    """Download larger than its limit."""
 
 
 class _Limit:
-    """What pooch takes for a progress bar: counts bytes, and ends a transfer of too many."""
+    """Progress bar for pooch that aborts a transfer above the size limit."""
 
     def __init__(self, most: int) -> None:
         self.total = 0
         self._most, self._left = most, most
 
     def update(self, size: int) -> None:
-        """Count bytes that have come."""
+        """Add received bytes."""
         self._left -= size
         if self._left <= -_BLOCK:  # a block is counted whole, however short it is
             raise _TooMuch(f"more than {self._most:,} bytes")
 
     def reset(self) -> None:
-        """Begin anew: pooch tells the whole size once more at the end."""
+        """Reset the count: pooch reports the full size once more at the end."""
         self._left = self._most
 
     def close(self) -> None:
@@ -191,7 +190,7 @@ class _Limit:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process is in here for the same file; a killed one is not waited for."""
+    """Lock a file across processes; a killed process releases its lock."""
     with lock.open("ab") as file:
         if sys.platform == "win32":
             import msvcrt
@@ -208,12 +207,12 @@ SECONDS = 300.0  # an update of package lists takes about ten
 
 
 def can_fetch_packages() -> bool:
-    """Return whether this machine has the programs for it."""
+    """Return whether this machine can download Debian packages."""
     return bool(shutil.which("apt-get") and shutil.which("dpkg-deb"))
 
 
 def fetch_files(package: str, inner: Sequence[str], folder: Path) -> None:
-    """Copy files out of a package into `folder`, each under its last name.
+    """Extract files from a Debian package into `folder`, by base name.
 
     Args:
         package: the name of a package in the machine's own package sources.
@@ -238,7 +237,7 @@ def fetch_files(package: str, inner: Sequence[str], folder: Path) -> None:
 
 
 def _download(package: str, workspace: Path) -> None:
-    """Fetch the package by the machine's package lists, or by lists fetched for this alone."""
+    """Download the package with the system's package lists, or with temporary fresh ones."""
     try:
         _run(["apt-get", "download", package], workspace)
     except DataError:
@@ -277,7 +276,7 @@ _KERAS_MNIST = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1
 
 @dataclass(frozen=True)
 class IdxSet:
-    """A known set of IDX files.
+    """Built-in dataset of IDX files.
 
     Attributes:
         class_names: in the order of the official numbers.
@@ -299,7 +298,7 @@ class IdxSet:
 
 @dataclass(frozen=True)
 class CifarSet:
-    """A known set in CIFAR's formats.
+    """Built-in dataset in a CIFAR format.
 
     Attributes:
         archive: the file to fetch.
@@ -407,14 +406,14 @@ CIFAR100 = CifarSet(
 
 @dataclass(frozen=True)
 class Places:
-    """Where files of known sets may lie.
+    """Search paths for the files of built-in datasets.
 
     Attributes:
-        given: the folder that was named, or None.
-        cache: our own cache, or None where there is none to be had.
-        keras: Keras's folder of data sets.
+        given: Folder given by the user, or None.
+        cache: tinylens cache, or None if none is available.
+        keras: Dataset folder of Keras.
         system: the root of the file system, under which Debian's packages lie.
-        patience: with servers.
+        patience: Timeout and retry policy.
         packages: whether a Debian package may be fetched when the download fails.
     """
 
@@ -427,7 +426,7 @@ class Places:
 
 
 def usual_places(data_dir: Path | None) -> Places:
-    """Return the places to look at on this machine."""
+    """Return the default search paths on this machine."""
     keras_home = os.environ.get("KERAS_HOME")
     keras = Path(keras_home) if keras_home else Path("~/.keras")
     try:
@@ -445,7 +444,7 @@ def usual_places(data_dir: Path | None) -> Places:
 
 
 def read_known(known: IdxSet | CifarSet, places: Places) -> Parts:
-    """Return a known set from the first place where its files are whole, else fetch it.
+    """Load a built-in dataset from the first intact local copy, else download it.
 
     Raises:
         DataError: when it is nowhere and cannot be fetched; says which file to put where.
@@ -471,7 +470,7 @@ def _named(parts: Parts, name: str, notes: tuple[str, ...]) -> Parts:
 
 
 def _folders(name: str, places: Places) -> Iterator[Path]:
-    """Yield the folders that a set's files may lie in, the nearest first."""
+    """Yield the candidate folders of a dataset, in search order."""
     if places.given is not None:
         yield places.given
         yield places.given / name
@@ -484,7 +483,7 @@ def _folders(name: str, places: Places) -> Iterator[Path]:
 def _origins(
     known: IdxSet | CifarSet, places: Places
 ) -> Iterator[tuple[Path, Callable[[], Parts]]]:
-    """Yield each place where the set's files are, with what reads them from there."""
+    """Yield (location, reader) for each local copy of a dataset."""
     for folder in _folders(known.name, places):
         yield from _idx_in(known, folder) if isinstance(known, IdxSet) else _cifar_in(known, folder)
     if isinstance(known, IdxSet) and known.package:

@@ -1,4 +1,4 @@
-"""Images that do not fit into memory: put on the disk, and mapped from there."""
+"""On-disk cache of decoded, memory-mapped images."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _LAYOUT = 2  # of a folder; another number is another key, so that old folders a
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A decoded set from the cache.
+    """Cached decoded dataset.
 
     Attributes:
         images: uint8, shape (n, height, width, channels), memory-mapped and read-only.
         labels: int64, shape (n,).
-        meta: what was stored with it, JSON values.
+        meta: Stored metadata, JSON values.
     """
 
     images: Images
@@ -49,7 +49,7 @@ class Stored:
 
 
 def cache_root(data_dir: Path | None = None) -> Path:
-    """Return the folder that downloads and decoded sets are kept in, made if it is missing.
+    """Return the cache folder for downloads and decoded datasets; create it if missing.
 
     That is `data_dir`, else what TINYLENS_CACHE says, else the user's cache folder.
 
@@ -69,7 +69,7 @@ def cache_root(data_dir: Path | None = None) -> Path:
 
 
 def key_of(*values: Any) -> str:
-    """Return a SHA-256 over JSON values, equal exactly when they are.
+    """Return the SHA-256 of JSON values.
 
     >>> key_of("a", 1) == key_of("a", 1) != key_of("a", 2)
     True
@@ -79,7 +79,7 @@ def key_of(*values: Any) -> str:
 
 
 def find(root: Path, signature: str) -> Stored | None:
-    """Return the set that `signature` was last seen to point to, if it is there and whole."""
+    """Return the cached dataset for `signature`, or None if missing or damaged."""
     pointer = root / "signatures" / signature
     try:
         key = pointer.read_text("ascii").strip()
@@ -89,9 +89,9 @@ def find(root: Path, signature: str) -> Stored | None:
 
 
 def find_by_key(root: Path, key: str) -> Stored | None:
-    """Return the set stored under `key`, or None; a damaged one is removed and is then not there.
+    """Return the dataset stored under `key`, or None; remove it if damaged.
 
-    Damage that sizes show is found, such as a file that a full disk or a copy cut short.
+    Truncation is detected by file size.
     """
     folder = root / "decoded" / key
     if not folder.is_dir():
@@ -111,17 +111,17 @@ def find_by_key(root: Path, key: str) -> Stored | None:
 
 
 def knows(root: Path, place: str) -> bool:
-    """Return whether any signature that starts with `place` points to a set."""
+    """Return whether any signature starting with `place` is cached."""
     return any((root / "signatures").glob(f"{place}-*"))
 
 
 def point(root: Path, signature: str, key: str) -> None:
-    """Remember that `signature` stands for `key`."""
+    """Map `signature` to `key`."""
     files.write_text(root / "signatures" / signature, key)
 
 
 def store(root: Path, key: str, write: Callable[[Path], dict[str, Any]]) -> None:
-    """Make the set `key` from what `write` puts into a folder: images.npy and labels.npy.
+    """Store a dataset under `key`: images.npy and labels.npy, written by `write`.
 
     Args:
         root: the cache.
@@ -143,7 +143,7 @@ def store(root: Path, key: str, write: Callable[[Path], dict[str, Any]]) -> None
 
 
 def make_blank(path: Path, shape: tuple[int, ...]) -> None:
-    """Make a .npy file of uint8 with its disk space: writing to a map of a full disk kills.
+    """Preallocate a uint8 .npy file: writing to a memory map on a full disk kills.
 
     Args:
         path: in a folder of the cache.
@@ -166,7 +166,7 @@ _at_work: list[threading.Thread] = []
 
 
 def later(work: Callable[[], None]) -> None:
-    """Let `work` put files on the disk while the caller goes on: a disk takes 1.5 s for 150 MB.
+    """Run `work` in the background: writing 150 MB takes 1.5 s.
 
     Python waits for it before it ends, and `settle` does so earlier. A disk that cannot take the
     files is a warning: who called has the images.
@@ -184,18 +184,18 @@ def later(work: Callable[[], None]) -> None:
 
 
 def settle() -> None:
-    """Return when all that was given to `later` is done."""
+    """Wait for all background writes of `later`."""
     while _at_work:
         _at_work.pop().join()
 
 
 def not_kept(root: Path, error: OSError) -> DataError:
-    """Return what to raise where the disk cannot take what is put into the cache `root`."""
+    """Return the error for a failed write to the cache `root`."""
     return DataError(_no_cache(root, _reason(error)))
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left a day ago or earlier; a younger one may be at work."""
+    """Remove leftovers of killed processes that are at least a day old."""
     for leftover in folder.glob(f"{files.TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):
             if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
@@ -217,10 +217,9 @@ BLOCK = 64 * 2**20  # bytes that are copied at a time
 
 
 def gathered(images: Images, rows: NDArray[np.int64], data_dir: Path | None = None) -> Images:
-    """Return the images at `rows`, in that order: in memory, or on the disk if that is short.
+    """Gather the images at `rows`, in memory or in an unlinked file if memory is short.
 
-    The file on the disk has no name any more, so that nothing of it is left when the process ends,
-    however it does.
+    The unlinked file disappears with the process.
 
     Args:
         images: uint8, shape (n, height, width, channels), in memory or mapped.
@@ -248,11 +247,11 @@ def changed(
     image: tuple[int, int, int],
     data_dir: Path | None = None,
 ) -> Images:
-    """Return what `change` makes of images: in memory, or on the disk if that is short.
+    """Apply `change` to images, in memory or on disk if memory is short.
 
     Args:
         images: uint8, shape (n, height, width, channels).
-        change: of some images, whatever the others are.
+        change: Batch-independent function of images.
         image: height, width and channels of what it returns.
         data_dir: as for `gathered`.
 
@@ -268,13 +267,13 @@ def changed(
 
 
 def _blocks(count: int, size: int) -> Iterator[slice]:
-    """Yield the slices of `count` rows of so many bytes that are worked on at a time."""
+    """Yield slices of `count` rows, sized for block-wise processing."""
     step = max(BLOCK // size, 1)
     return (slice(start, start + step) for start in range(0, count, step))
 
 
 def on_disk(shape: tuple[int, ...], data_dir: Path | None = None) -> Images:
-    """Return a uint8 array of zeros of that shape, mapped from a file without a name.
+    """Return a zeroed uint8 array mapped from an unlinked file.
 
     Raises:
         DataError: the disk cannot take it.

@@ -1,9 +1,8 @@
-"""One order for the images of a set, whatever they came in and whatever they are called.
+"""Canonical image order, independent of file names and container format.
 
-The rows of a part stand in the order of the SHA-256 of their encoded bytes. So a folder, an archive
-and a table of the same images are the same data set: the same fingerprint, the same parts carved
-out, the same weights from the same seed. The order is also as good as shuffled: any stretch of rows
-is a fair sample of the classes, which the folders of a set, class after class, are not.
+Within a split, rows are sorted by the SHA-256 of their encoded bytes. A folder, an archive and a
+table of the same images thus give the same fingerprint, splits and, from the same seed, weights.
+The order is effectively shuffled: any slice is a representative sample of the classes.
 """
 
 from __future__ import annotations
@@ -25,17 +24,16 @@ def canonical_rows(
     labels: Sequence[int],
     names: Sequence[str],
 ) -> tuple[list[int], Bounds]:
-    """Return the rows to keep, part after part in canonical order, and where each part lies then.
+    """Return the kept rows in canonical order, split by split, and each split's range.
 
-    Images of the same bytes stand in the order of their labels; those of one label are the same
-    in all that the set holds, and stand in the order of their names.
+    Ties between identical bytes are broken by label, then by name.
 
     Args:
-        parts: rows from and up to which each part goes.
-        broken: rows to leave out.
-        digests: of each image's encoded bytes.
-        labels: of each image.
-        names: of each image.
+        parts: Row range of each split.
+        broken: Rows to drop.
+        digests: SHA-256 of each image's encoded bytes.
+        labels: Label of each image.
+        names: Name of each image.
 
     >>> canonical_rows({"train": (0, 3), "test": (3, 4)}, {1}, "cbaz", [0, 0, 0, 0], "0123")
     ([2, 0, 3], {'train': [0, 2], 'test': [2, 3]})
@@ -51,7 +49,7 @@ def canonical_rows(
 
 
 def keep_rows(path: Path, rows: Sequence[int]) -> None:
-    """Write a .npy file anew with `rows` alone, in their order; in blocks, beyond memory too."""
+    """Rewrite a .npy file with only `rows`, in order, block by block."""
     kept = path.with_name("kept.npy")
     old = np.load(path, mmap_mode="r", allow_pickle=False)
     index = np.asarray(rows, np.int64)

@@ -1,4 +1,4 @@
-"""fixes.csv: what a person decided about doubtful images, and a data set corrected by it."""
+"""Label corrections: read, write and apply fixes.csv."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ COLUMNS = ("split", "index", "image", "path", "given", "action", "label")
 
 @dataclass(frozen=True)
 class Fix:
-    """What is to become of an image.
+    """Correction of one image.
 
     Attributes:
-        split: its part.
-        index: its row in that part.
-        image: of its pixels: `image_mark`.
-        given: its class so far.
+        split: Split name.
+        index: Row in the split.
+        image: Pixel hash, `image_mark`.
+        given: Current class.
         action: "keep", "change" or "drop".
-        label: its class from now on, where it changes.
-        path: where it came from, for the reader; nothing is looked up by it.
+        label: New class for "change".
+        path: Source path, informational only.
     """
 
     split: str
@@ -142,7 +142,7 @@ def apply_fixes(  # noqa: PLR0913 - what there is to say of a data set
 
 
 def image_mark(image: NDArray[np.uint8]) -> str:
-    """Return 16 hexadecimal digits that tell an image from others.
+    """Return a 16-digit hexadecimal pixel hash.
 
     >>> image_mark(np.zeros((2, 2, 1), np.uint8))
     '4e842f2f50cc089e'
@@ -151,7 +151,7 @@ def image_mark(image: NDArray[np.uint8]) -> str:
 
 
 def read(path: str | Path) -> tuple[Fix, ...]:
-    """Return the rows of a fixes.csv.
+    """Read a fixes.csv.
 
     Raises:
         DataError: naming file and line, where it cannot be read or understood.
@@ -183,7 +183,7 @@ def write(path: Path, fixes: tuple[Fix, ...]) -> None:
 
 
 def apply(parts: Parts, fixes: tuple[Fix, ...]) -> Parts:
-    """Return the parts with every fix made.
+    """Apply fixes to the splits.
 
     Raises:
         DataError: a fix is about another image or class than stands at its row, names a class
@@ -225,7 +225,7 @@ def _fix(path: Path, number: int, row: Mapping[str, str | None]) -> Fix:
 
 
 def _agreed(fixes: tuple[Fix, ...]) -> list[Fix]:
-    """Return one fix an image."""
+    """Return one fix per image."""
     by_place: dict[tuple[str, int], Fix] = {}
     for fix in fixes:
         before = by_place.setdefault((fix.split, fix.index), fix)
@@ -238,7 +238,7 @@ def _agreed(fixes: tuple[Fix, ...]) -> list[Fix]:
 
 
 def _checked(fix: Fix, given: Mapping[str, Dataset], source: str) -> Dataset:
-    """Return the part that a fix is about, having seen that it is about that image."""
+    """Return the split of a fix after checking its image and class."""
     place = f"{fix.split} {fix.index}"
     if fix.split not in given or fix.index >= len(given[fix.split]):
         sizes = ", ".join(f"{name} of {len(part):,}" for name, part in given.items())

@@ -1,4 +1,4 @@
-"""`Dataset`, images with their labels, and `Splits`, its parts for training and judging."""
+"""Labelled images (`Dataset`) and their train/val/test splits (`Splits`)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPLIT_NAMES = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that was set aside while reading, and why."""
+    """Image skipped while reading, with the reason."""
 
     path: str
     reason: str
@@ -34,18 +34,18 @@ class Skipped:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images and labels, checked when made.
+    """Validated images and labels.
 
     Attributes:
         images: uint8, shape (n, height, width, channels), channels 1 (grey) or 3 (RGB).
         labels: int64, shape (n,), each an index into `class_names`.
-        class_names: one name a class; the order is the meaning of the labels.
-        source: where it came from, in words: a known set's name or a path.
-        paths: where each image came from, shape (n,), or empty when it came from an array.
-        skipped: images set aside while reading, with the reason.
-        groups: what each image belongs to, shape (n,), such as its product; images of one group
-            are not parted. Empty where every image stands alone.
-        aspect: how images of another ratio of their sides were brought to this one, and will be.
+        class_names: Class names in label order.
+        source: Built-in dataset name or path.
+        paths: Source path of each image, shape (n,); empty for arrays.
+        skipped: Images skipped while reading, with reasons.
+        groups: Group of each image, shape (n,), e.g. its product; a group never spans splits.
+            Empty if images are independent.
+        aspect: Resize mode for images of another aspect ratio.
 
     Raises:
         DataError: when shapes, types, counts or labels do not fit together.
@@ -108,11 +108,11 @@ class Dataset:
         return digest.hexdigest()
 
     def subset(self, rows: ArrayLike, gather: Gather = operator.getitem) -> Dataset:
-        """Return the images at `rows`, int indices of shape (m,), in that order.
+        """Select `rows`, in that order.
 
         Args:
-            rows: which ones.
-            gather: takes the images and int64 rows, and returns those images.
+            rows: Integer indices, shape (m,).
+            gather: Function of (images, int64 rows) that returns the selected images.
         """
         index = np.asarray(rows, dtype=np.int64)
         paths, groups = (
@@ -130,10 +130,10 @@ class Dataset:
     def split(
         self, rows: Mapping[str, ArrayLike], gather: Gather = operator.getitem
     ) -> dict[str, Dataset]:
-        """Return the images at each of several `rows`, by the names of these; see `subset`.
+        """Split into named subsets; see `subset`.
 
-        The images are copied once, into one array that the parts are views of, in their order:
-        `joined` puts neighbours together again without a copy.
+        The images are copied once; the subsets are consecutive views of that array, so `joined`
+        can rejoin neighbours without a copy.
         """
         every = np.concatenate([np.asarray(each, np.int64) for each in rows.values()])
         whole = self.subset(every, gather)
@@ -153,14 +153,14 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The parts of a data set: what is trained on, what is chosen on, what is judged on.
+    """Train, validation and test splits.
 
     Attributes:
-        train: trained on.
-        val: everything is chosen on this part: early stopping, best weights, calibration. It is
-            None when everything was asked for training.
-        test: looked at once, at the end.
-        notes: how the parts came about, a sentence each, for the report.
+        train: Training split.
+        val: Validation split for early stopping, checkpoint selection and calibration; None
+            without one.
+        test: Test split, evaluated once at the end.
+        notes: Origin of the splits, one sentence each, for the report.
     """
 
     train: Dataset
@@ -191,22 +191,22 @@ class Splits:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The class names that all parts share."""
+        """Class names shared by all splits."""
         return self.train.class_names
 
     @property
     def source(self) -> str:
-        """Where the training split came from."""
+        """Source of the training split."""
         return self.train.source
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the fingerprints of the parts."""
+        """SHA-256 over the fingerprints of the splits."""
         parts = (f"{name}:{part.fingerprint}" for name, part in self.items())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def items(self) -> Iterator[tuple[str, Dataset]]:
-        """Yield (name, part) for train, val (where there is one) and test."""
+        """Yield (name, split) for train, val (if present) and test."""
         yield "train", self.train
         if self.val is not None:
             yield "val", self.val
@@ -214,10 +214,10 @@ class Splits:
 
 
 def joined(parts: Sequence[Images]) -> Images:
-    """Return images one after the other, uint8, shape (sum of all n, height, width, channels).
+    """Concatenate images, uint8, shape (sum of all n, height, width, channels).
 
-    Parts that lie behind one another in one array, as `Dataset.split` and the readers of files
-    leave them, are not copied. The result is not to be written to.
+    Consecutive views of one array, as from `Dataset.split` and the file readers, are not copied.
+    The result is read-only.
 
     >>> array = np.zeros((5, 8, 8, 1), np.uint8)
     >>> np.shares_memory(joined([array[:3], array[3:]]), array)
@@ -239,13 +239,12 @@ def joined(parts: Sequence[Images]) -> Images:
 def stratified_split(
     labels: Labels, fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (rest, part): `part` holds `fraction` of every class, drawn with `seed`.
+    """Draw a stratified split: (rest, part), with `fraction` of every class in `part`.
 
-    A class of two or more images always keeps at least one on either side. The rows of each
-    side are in ascending order.
+    Each side gets at least one image per class. Rows are in ascending order.
 
     Raises:
-        DataError: when a class has a single image, which cannot stand on both sides.
+        DataError: A class has a single image.
 
     >>> rest, part = stratified_split(np.array([0, 0, 0, 0, 1, 1]), 0.25, seed=0)
     >>> len(rest), len(part)

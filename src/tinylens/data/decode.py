@@ -1,7 +1,7 @@
-"""Reading and decoding many images, with all cores.
+"""Parallel image decoding.
 
-The processes of a `ProcessPoolExecutor` read, hash and decode stretches of images, and write the
-pixels into their rows of one file: what goes between processes is paths and what the headers say.
+Worker processes read, hash and decode chunks of images and write the pixels into one shared file;
+only paths and header data cross process boundaries.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ UNKNOWN: Stamp = (-1, -1)  # of a file that is not there, or is being written
 
 
 class Item(NamedTuple):
-    """Where the bytes of one image lie: a whole file, or `length` bytes of it from `offset`.
+    """Byte range of one encoded image.
 
     Attributes:
-        path: of the file.
-        offset: of the first byte.
-        length: in bytes; -1 is all of the file.
+        path: File path.
+        offset: First byte.
+        length: Bytes; -1 for the whole file.
     """
 
     path: str
@@ -92,7 +92,7 @@ class Item(NamedTuple):
 
 
 def stamp_of(path: str) -> Stamp:
-    """Return the stamp of the file `path`, UNKNOWN where there is none to be had."""
+    """Return the stamp of a file, UNKNOWN if unavailable."""
     try:
         found = os.stat(path)  # noqa: PTH116 - a Path takes as long to make as this call
     except OSError:
@@ -101,13 +101,13 @@ def stamp_of(path: str) -> Stamp:
 
 
 class Target(NamedTuple):
-    """What images are decoded into.
+    """Decoding target.
 
     Attributes:
-        rule: what they become.
-        any_size: whether those of another size are decoded too, else they are left.
+        rule: Preprocessing rule.
+        any_size: Whether to decode images of another size too.
         plain: whether simplejpeg may decode plain JPEGs.
-        path: the .npy file whose rows are the result.
+        path: Output .npy file.
     """
 
     rule: ImageRule
@@ -116,7 +116,7 @@ class Target(NamedTuple):
     path: str
 
     def wants(self, size: Size) -> bool:
-        """Return whether an image of that size is to be decoded."""
+        """Return whether to decode an image of that size."""
         return self.any_size or self._fits(size)
 
     def is_plain(self, size: Size) -> bool:
@@ -131,15 +131,15 @@ class Target(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a stretch of images is.
+    """Examination result for a chunk of images.
 
     Attributes:
-        digests: the SHA-256 of each image's bytes; "" where they cannot be read.
-        stamps: of each image's file.
-        sizes: of those with a header, with how many have it.
-        broken: (row, reason) of those that cannot be read.
-        left: the rows of those that are not decoded yet.
-        notes: (row, words) on those that are.
+        digests: SHA-256 of each image's bytes; "" if unreadable.
+        stamps: Stamp of each image's file.
+        sizes: Header sizes with their counts.
+        broken: (row, reason) of unreadable images.
+        left: Rows not decoded yet.
+        notes: (row, note) of decoded images.
     """
 
     digests: list[str]
@@ -150,7 +150,7 @@ class Found(NamedTuple):
     notes: list[tuple[int, str]]
 
     def add(self, more: Found) -> None:
-        """Take in what the images that follow are."""
+        """Append the result of the next chunk."""
         self.digests.extend(more.digests)
         self.stamps.extend(more.stamps)
         self.sizes.update(more.sizes)
@@ -159,12 +159,12 @@ class Found(NamedTuple):
         self.notes.extend(more.notes)
 
     def counted_sizes(self) -> list[CountedSize]:
-        """Return each size with how many images have it."""
+        """Return the image count per size."""
         return [(*size, count) for size, count in self.sizes.items()]
 
 
 def examine(start: int, columns: Sequence[Any], target: Target | None) -> Found:
-    """Return what images are, and decode those that `target` is for.
+    """Examine images and decode those that match `target`.
 
     Args:
         start: the row of the first.
@@ -214,7 +214,7 @@ def _probed(content: bytes) -> Size:
 
 
 def _write(path: str, start: int, block: Rows) -> None:
-    """Write rows into a .npy file; decoding into a map of it would cost a fault a page."""
+    """Write rows into a .npy file; a memory map would cost a page fault per page."""
     offset = np.load(path, mmap_mode="r", allow_pickle=False).offset
     with Path(path).open("r+b") as file:
         file.seek(offset + start * block[0].nbytes)
@@ -222,21 +222,21 @@ def _write(path: str, start: int, block: Rows) -> None:
 
 
 def available_cores() -> int:
-    """Return how many processors this process may use, at most 16: the disk is then the limit."""
+    """Return the available CPU count, capped at 16, where the disk is the bottleneck."""
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), 16)
     return min(os.cpu_count() or 1, 16)
 
 
 class Pool:
-    """Examines images, in processes once many are expected; made by `open_pool`."""
+    """Image decoding pool; starts processes once many images are expected."""
 
     def __init__(self, workers: int | None) -> None:
         self._workers = workers
         self._executor: ProcessPoolExecutor | None = None
 
     def expect(self, count: int) -> None:
-        """Prepare processes if `count` images are worth it: called as early as they are known."""
+        """Start worker processes if `count` images justify it; call as early as possible."""
         workers = self._workers
         if workers is None:
             workers = available_cores() if count >= SMALL_SET else 1
@@ -247,12 +247,12 @@ class Pool:
     def examine(
         self, items: Sequence[Item], starts: Sequence[int], stretch: int, target: Target | None
     ) -> Iterator[Found]:
-        """Yield what the images of each stretch are, in the order of `starts`.
+        """Yield the result of each chunk, in the order of `starts`.
 
         Args:
-            items: all images.
-            starts: the row that each stretch begins with.
-            stretch: how many images one has.
+            items: Images.
+            starts: First row of each chunk.
+            stretch: Images per chunk.
             target: as for `examine`.
 
         Raises:
@@ -287,7 +287,7 @@ class Pool:
                 ) from error
 
     def close(self) -> None:
-        """End all processes; what they were at has been written, or is not wanted any more."""
+        """Terminate all worker processes."""
         if self._executor is not None:
             for process in list((self._executor._processes or {}).values()):
                 process.kill()  # Executor.kill_workers, from Python 3.14 on
@@ -314,11 +314,11 @@ class Pool:
 
 @contextlib.contextmanager
 def open_pool(workers: int | None = None) -> Iterator[Pool]:
-    """Yield a pool.
+    """Open a decoding pool.
 
     Args:
-        workers: how many processes; 1 decodes in this one. None: as many as there are cores, or 1
-            for a small set.
+        workers: Process count; 1 decodes in this process. None: one per core, or 1 for a small
+            dataset.
     """
     pool = Pool(workers)
     try:
@@ -328,7 +328,7 @@ def open_pool(workers: int | None = None) -> Iterator[Pool]:
 
 
 def _begin() -> None:
-    """Prepare a process: Ctrl-C is for its parent, and it ends when that does, however it does."""
+    """Initialize a worker: ignore Ctrl-C, exit with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -342,7 +342,7 @@ def _begin() -> None:
 
 @contextlib.contextmanager
 def _clean_start() -> Iterator[None]:
-    """Let processes start without the user's script, which would need a main guard.
+    """Start processes without importing the user's script (no main guard needed).
 
     Nor may a file of the current folder stand in for a module.
     """

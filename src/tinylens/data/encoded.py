@@ -1,4 +1,4 @@
-"""Sets of encoded images, in folders or tables: surveyed, decoded with all cores, and cached."""
+"""Encoded datasets (folders, archives, tables): listing, parallel decoding, caching."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ SAMPLE = 8  # images that are looked at to guess what all will become
 
 @dataclass(frozen=True)
 class Seen:
-    """What a look at the file system says of a source.
+    """File-system snapshot of a source.
 
     Attributes:
-        values: JSON values: other ones, other contents.
-        notes: on what is there beside the images; not kept with them, since it may change alone.
+        values: JSON values that change with the contents.
+        notes: Remarks on other files; not cached, since they can change on their own.
     """
 
     values: Any
@@ -68,18 +68,18 @@ class Seen:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Images still encoded, part after part.
+    """Encoded images, split by split.
 
     Attributes:
-        parts: rows from and up to which each part goes, by its name.
-        items: where each image's bytes lie.
-        labels: the number of each image's class.
-        names: what each image is called within the source.
-        class_names: one name a class.
+        parts: Row range by split name.
+        items: Byte range of each image.
+        labels: Label of each image.
+        names: Name of each image within the source.
+        class_names: Class names in label order.
         seen: the values of `Seen`, given the stamp of each image's file as it was read.
-        unchanged: whether no image came, went or was replaced since they were listed.
+        unchanged: Whether the images are still those that were listed.
         notes: as in `Seen`.
-        skipped: (part, name, reason) of what was set aside before.
+        skipped: (split, name, reason) of skipped images.
     """
 
     parts: Mapping[str, tuple[int, int]]
@@ -95,17 +95,17 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Options:
-    """How a set of encoded images is read.
+    """Reading options of encoded datasets.
 
     Attributes:
-        size: side in pixels of the result; None lets `choosing` choose.
+        size: Output side in pixels; None chooses one.
         aspect: what becomes of images of another ratio; "auto" likewise.
         rule: all that the images are to become, in place of these two.
-        strict: an image that cannot be read is an error, not set aside.
-        data_dir: where decoded images are kept; None is the cache of `cache_root`.
-        progress: called with steps done and steps in all, two an image.
+        strict: Raise on unreadable images instead of skipping them.
+        data_dir: Cache folder; None for the one of `cache_root`.
+        progress: Callback of (steps done, total steps), two per image.
         workers: processes that decode; None takes all cores, or one for a small set.
-        columns: which columns of a table or a manifest are read.
+        columns: Table or manifest columns to read.
     """
 
     size: int | None = None
@@ -119,7 +119,7 @@ class Options:
 
     @property
     def wanted(self) -> Wanted:
-        """What the images are to become."""
+        """Requested preprocessing."""
         return Wanted(self.size, self.aspect, self.rule)
 
 
@@ -128,11 +128,11 @@ DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class Source:
-    """Where encoded images come from.
+    """Source of encoded images.
 
     Attributes:
-        name: for messages and the data set's own record.
-        prefix: put before the name of an image to give its path.
+        name: Display name, also recorded in the dataset.
+        prefix: Path prefix of image names.
         look: asks the file system what is there, without reading an image.
         collect: lists the images; given a folder that it may put bytes into, and what to tell how
             many there are at least, as soon as it knows.
@@ -145,9 +145,9 @@ class Source:
 
 
 def read_encoded(source: Source, options: Options = DEFAULTS) -> Parts:
-    """Return the images of `source` decoded, from the cache where they are known.
+    """Decode `source`, or load it from the cache.
 
-    A large set is put on the disk while the caller goes on; the process ends only after that.
+    Large datasets are cached in the background; the process waits for that before it exits.
 
     Raises:
         DataError: when no image can be read, a class is left without any, the source changes
@@ -193,7 +193,7 @@ def _signature(place: str, seen: Any) -> str:
 
 @contextlib.contextmanager
 def _workspace(root: Path) -> Iterator[Path]:
-    """Yield a folder beside the cache, removed if the block fails; else `_keep` removes it."""
+    """Yield a temporary folder beside the cache, removed on failure or by `_keep`."""
     workspace = Path(tempfile.mkdtemp(dir=root, prefix=files.TEMPORARY_PREFIX))
     try:
         yield workspace
@@ -204,7 +204,7 @@ def _workspace(root: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """Decoded images, and what tells them from others."""
+    """Decoded images with their cache identity."""
 
     stored: Stored
     rule: ImageRule
@@ -247,7 +247,7 @@ def _decode_all(
 
 
 class _Run:
-    """The passes over the images of a set."""
+    """Examination and decoding passes over a dataset."""
 
     def __init__(self, pool: Pool, images: Path, progress: Progress | None, steps: int) -> None:
         self.images = images
@@ -262,7 +262,7 @@ class _Run:
         *,
         any_size: bool = True,
     ) -> Found:
-        """Return what images are, decoded by `rule`; a second pass is for those near `rows`."""
+        """Examine images and decode them by `rule`; a second pass covers those near `rows`."""
         count, stretch, target = len(items), STRETCH, None
         if rule is not None:
             self._make_blank((count, *rule.shape))
@@ -280,7 +280,7 @@ class _Run:
         return whole
 
     def step(self, done: int) -> None:
-        """Tell of progress; never of less than before, if some images are done again."""
+        """Report progress; never decreases when images are processed again."""
         self._reached = max(self._reached, done)
         if self._progress:
             self._progress(self._reached, self._steps)
@@ -292,7 +292,7 @@ class _Run:
 
 
 def _in_order(encoded: Encoded, found: Found) -> tuple[Encoded, Found]:
-    """Return images of which none is decoded yet in canonical order, and what is known of them."""
+    """Put undecoded images into canonical order, with their examination results."""
     names, labels = encoded.names, encoded.labels
     order, bounds = canonical_rows(encoded.parts, (), found.digests, labels, names)
     place = {row: now for now, row in enumerate(order)}
@@ -310,7 +310,7 @@ def _in_order(encoded: Encoded, found: Found) -> tuple[Encoded, Found]:
 
 
 def _guess(encoded: Encoded, wanted: Wanted) -> ImageRule | None:
-    """Return what a few of the images say that all will become.
+    """Predict the preprocessing rule from a sample of images.
 
     Where a size is to be chosen from images that differ, a few say too little: to decode all by
     what they say, and again by what all say, would take twice as long.
@@ -324,7 +324,7 @@ def _guess(encoded: Encoded, wanted: Wanted) -> ImageRule | None:
 
 
 def _facts(source: str, encoded: Encoded, found: Found) -> Facts:
-    """Return what the images have in common, or say why none can be read."""
+    """Return the size statistics of the images; raise if none is readable."""
     if not found.sizes:
         broken = [Skipped(encoded.names[row], reason) for row, reason in found.broken]
         raise DataError(f"{source}: none of {len(broken)} files is an image: {_first(broken)}")
@@ -332,7 +332,7 @@ def _facts(source: str, encoded: Encoded, found: Found) -> Facts:
 
 
 def _finish(images: Path, encoded: Encoded, found: Found, facts: Facts) -> Stored:
-    """Put the rows into canonical order, without those of broken images; say what there is."""
+    """Put rows into canonical order and drop broken images."""
     broken = dict(sorted(found.broken))
     kept, parts = canonical_rows(
         encoded.parts, broken, found.digests, encoded.labels, encoded.names
@@ -358,7 +358,7 @@ def _finish(images: Path, encoded: Encoded, found: Found, facts: Facts) -> Store
 
 
 def _keep(root: Path, workspace: Path, place: str, encoded: Encoded, decoded: _Decoded) -> None:
-    """Move the workspace's images into the cache; those who have them mapped keep them."""
+    """Move the workspace's images into the cache; existing memory maps stay valid."""
     key = key_of(
         DECODER_VERSION,
         decoded.rule.to_json(),

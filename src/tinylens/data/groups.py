@@ -1,7 +1,7 @@
-"""Images that belong together, such as those of one product: no split parts them.
+"""Group-aware splitting: images of one group, such as a product, share a split.
 
-A network that has seen one photograph of a shoe knows the others of that shoe; judged on those it
-looks better than it is on new shoes.
+A network that has seen one photograph of a shoe recognizes its others, so splitting a group
+overstates accuracy on new shoes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Rows = NDArray[np.int64]
 def with_groups(
     parts: Parts, source: str | Path, groups: str, options: Options = DEFAULTS
 ) -> Parts:
-    """Return the parts with the group of every image.
+    """Attach a group to every image.
 
     Args:
         parts: as a reader gave them.
@@ -66,7 +66,7 @@ def with_groups(
 def groups_of(
     path: Path, groups: str, paths: Mapping[str, Sequence[str]], options: Options = DEFAULTS
 ) -> dict[str, list[str | None]]:
-    """Return the group of each image by its path, part by part; see `with_groups`.
+    """Return the group of each image from its path, by split; see `with_groups`.
 
     Raises:
         DataError: a table has no such column.
@@ -80,10 +80,9 @@ def groups_of(
 
 
 def carve(labels: Labels, groups: Sequence[str], share: float, seed: int) -> tuple[Rows, Rows]:
-    """Return (rest, part): whole groups, so that `part` holds about `share` of every class.
+    """Draw a stratified group split: (rest, part), with about `share` of every class in `part`.
 
-    Of scikit-learn's stratified folds of groups, as many as the share fits into, the one whose
-    size comes nearest.
+    Takes scikit-learn's stratified group fold whose size is closest to the share.
 
     Raises:
         DataError: too few groups, or a class would be missing on one side.
@@ -105,7 +104,7 @@ def carve(labels: Labels, groups: Sequence[str], share: float, seed: int) -> tup
 
 
 def fold_numbers(labels: Labels, groups: Sequence[str], count: int, seed: int) -> Rows:
-    """Return the fold of each image, from 0, no group in two; int64, shape (n,).
+    """Return group-disjoint fold numbers from 0, int64, shape (n,).
 
     Raises:
         DataError: fewer groups than folds.

@@ -1,8 +1,7 @@
-"""The one decoder: bytes or arrays in, uint8 images of the network's size out.
+"""Image decoding and preprocessing to the network's input size.
 
-Training, evaluation, prediction and the server all come through here, so that they cannot see a
-image differently. Pillow does the work, but is trusted neither to refuse what it cannot show (it
-clips 16-bit images and blackens float ones) nor to raise one kind of error.
+Training, evaluation, prediction and the server share this code, so preprocessing never differs.
+Wraps Pillow, which clips 16-bit images, blackens float images and raises many error types.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Size = tuple[int, ...]  # height and width in pixels
 
 
 def cropped(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Return the largest part of the ratio height : width, from the middle, at its own size.
+    """Center-crop to the aspect ratio height : width, without resizing.
 
     >>> cropped(Image.new("L", (60, 20)), 8, 16).size
     (40, 20)
@@ -47,7 +46,7 @@ def cropped(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def inner_size(size: Size, height: int, width: int) -> tuple[int, int]:
-    """Return how high and wide an image of `size` is within the padding of height × width.
+    """Return (height, width) of an image of `size` within its padding to height × width.
 
     >>> inner_size((20, 60), 8, 16)
     (5, 16)
@@ -58,7 +57,7 @@ def inner_size(size: Size, height: int, width: int) -> tuple[int, int]:
 
 
 def outer_size(size: Size, height: int, width: int) -> tuple[int, int]:
-    """Return the size of the ratio height : width around an image that is left at its own.
+    """Return the padded size with ratio height : width around an unscaled image.
 
     >>> outer_size((20, 60), 8, 16)
     (30, 60)
@@ -69,12 +68,12 @@ def outer_size(size: Size, height: int, width: int) -> tuple[int, int]:
 
 
 def padded(inner: Pixels, height: int, width: int) -> Pixels:
-    """Return an image in the middle of height × width, on the mean of the edges that it shows.
+    """Center an image on a height × width canvas of its mean edge colour.
 
     Args:
         inner: uint8, shape (h, w, channels), as high or as wide as the result.
-        height: of the result, in pixels.
-        width: likewise.
+        height: Output height in pixels.
+        width: Output width in pixels.
     """
     down, across, channels = inner.shape
     if (down, across) == (height, width):
@@ -107,14 +106,14 @@ _PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
 class Header(NamedTuple):
-    """What the bytes say.
+    """Parsed image header.
 
     Attributes:
         kind: "PNG", "JPEG", "WEBP", "BMP" or "GIF".
         canvas: width and height as declared, or (0, 0) where opening the image reads no more
             than the header anyway.
         content: the bytes without what is not needed: EXIF in a JPEG, the animation in a PNG.
-        exif: the EXIF that was taken out of a JPEG, or b"".
+        exif: EXIF removed from a JPEG, or b"".
         frames: images in an animated PNG, else 1: the other formats tell while they are decoded.
     """
 
@@ -126,7 +125,7 @@ class Header(NamedTuple):
 
 
 def read_header(content: bytes) -> Header:
-    """Return what the bytes say, by their content alone: names and types lie.
+    """Parse an image header by content, ignoring file name and media type.
 
     Raises:
         DataError: when `content` starts like none of the five formats.
@@ -143,7 +142,7 @@ def read_header(content: bytes) -> Header:
 
 
 def sniff(content: bytes) -> str:
-    """Return the format that `content` starts like.
+    """Detect the image format from its magic bytes.
 
     Raises:
         DataError: when it is none of the five.
@@ -169,7 +168,7 @@ def sniff(content: bytes) -> str:
 
 
 def orientation(exif: bytes) -> int:
-    r"""Return the EXIF orientation, 1 to 8; 1, upright, where there is none to be understood.
+    r"""Return the EXIF orientation, 1 to 8; 1 (upright) if missing or invalid.
 
     >>> tag = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
     >>> orientation(b"Exif\0\0II*\0\x08\0\0\0\x01\0" + tag)
@@ -191,7 +190,7 @@ def orientation(exif: bytes) -> int:
 
 
 def _canvas(kind: str, content: bytes) -> tuple[int, int]:
-    """Return the declared size in the formats whose Pillow plugin allocates while it opens."""
+    """Return the declared size for formats whose Pillow plugin allocates on open."""
     if kind == "GIF" and len(content) >= 10:
         width, height = struct.unpack_from("<HH", content, 6)
         return width, height
@@ -209,7 +208,7 @@ def _canvas(kind: str, content: bytes) -> tuple[int, int]:
 
 
 def _without_exif(content: bytes) -> tuple[bytes, bytes]:
-    """Return a JPEG without its APP1 segments, and the first EXIF among them."""
+    """Strip the APP1 segments of a JPEG; return it and the first EXIF."""
     kept, end, exif = [content[:2]], 2, b""
     for start, end, marker in jpeg_segments(content):
         if marker != _JPEG_APP1:
@@ -220,7 +219,7 @@ def _without_exif(content: bytes) -> tuple[bytes, bytes]:
 
 
 def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield (start, end, marker) of the segments before the pixels, as far as they are whole."""
+    """Yield (start, end, marker) of the complete segments before the pixels."""
     start = 2
     while start + 4 <= len(content):
         prefix, marker, length = struct.unpack_from(">BBH", content, start)
@@ -232,7 +231,7 @@ def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _without_animation(content: bytes) -> tuple[bytes, int]:
-    """Return a PNG with its first image alone, and the number of frames there were."""
+    """Reduce an animated PNG to its first frame; return it and the frame count."""
     kept, end, frames = [content[:8]], 8, 0
     for start, end, name in _png_chunks(content):
         if name not in _PNG_ANIMATION:
@@ -242,7 +241,7 @@ def _without_animation(content: bytes) -> tuple[bytes, int]:
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (start, end, name) of the chunks, as far as they are whole."""
+    """Yield (start, end, name) of the complete chunks."""
     start = 8
     while start + 12 <= len(content):
         (length,) = struct.unpack_from(">I", content, start)
@@ -288,20 +287,19 @@ _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 @dataclass(frozen=True)
 class ImageRule:
-    """How any image becomes the network's input; recorded in the model, and never guessed.
+    """Preprocessing rule from any image to the network's input; stored in the model.
 
     Images are set upright, brought to 8 bits a channel (16-bit grey divided by 257 and rounded,
     of 16-bit colour the upper byte), composited on `background` where they are transparent, turned
     into grey (ITU-R 601) or RGB, and brought to the size with antialiased bicubic interpolation.
 
     Attributes:
-        height: of the result, in pixels.
-        width: of the result, in pixels.
+        height: Output height in pixels.
+        width: Output width in pixels.
         channels: 1 for grey, 3 for RGB.
-        background: RGB from 0 to 255, seen through transparent pixels.
-        aspect: what becomes of an image whose sides have another ratio: "stretch" to the size,
-            "crop" its middle, or "pad" it: the whole image, made to fit, in the middle of the
-            mean colour of those of its edges that the padding touches.
+        background: RGB from 0 to 255, behind transparent pixels.
+        aspect: Resize mode for another aspect ratio: "stretch"; center "crop"; or "pad" with
+            the mean colour of the edges next to the padding.
 
     Raises:
         DataError: when a value is impossible.
@@ -340,8 +338,7 @@ class ImageRule:
     def to_json(self) -> dict[str, Any]:
         """Return the rule as JSON values.
 
-        An aspect that is stretched is not among them: it was the only one once, so whoever knows no
-        other reads such a rule rightly, and refuses all others.
+        The default aspect "stretch" is omitted.
         """
         tree = {**asdict(self), "background": list(self.background)}
         if self.aspect == "stretch":
@@ -366,7 +363,7 @@ class ImageRule:
 
 
 def rule_of(data: Dataset) -> ImageRule:
-    """Return the rule by which any image becomes one like those of `data`."""
+    """Return the preprocessing rule that matches `data`."""
     height, width, channels = data.image_shape
     return ImageRule(height, width, 1 if channels == 1 else 3, aspect=data.aspect)
 
@@ -377,7 +374,7 @@ class Decoded:
 
     Attributes:
         image: uint8, shape (height, width, channels) of the rule.
-        notes: what its owner should know, such as "animated: first of 3 frames used".
+        notes: Remarks, such as "animated: first of 3 frames used".
     """
 
     image: Pixels
@@ -386,7 +383,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Probed:
-    """What an image's header says: upright size in pixels, and whether it has no colour."""
+    """Header data: upright size in pixels and whether the image is grey."""
 
     width: int
     height: int
@@ -394,10 +391,10 @@ class Probed:
 
 
 def decode(content: bytes, rule: ImageRule, treatment: Treatment | None = None) -> Decoded:
-    """Return the image in `content`, whatever its name says it is, as `rule` wants it.
+    """Decode an image and apply `rule`.
 
-    PNG, JPEG, WebP, BMP and GIF are read. Of an animation the first frame is used. A treatment
-    sees the image before it is made small.
+    Supports PNG, JPEG, WebP, BMP and GIF; of an animation, the first frame. A treatment runs
+    before downscaling.
 
     Raises:
         DataError: with a short reason, when `content` is no such image, is cut off, is too
@@ -419,7 +416,7 @@ def decode(content: bytes, rule: ImageRule, treatment: Treatment | None = None) 
 
 
 def probe(content: bytes) -> Probed:
-    """Return size and colour from the header alone; the pixels are not decoded.
+    """Read size and colour from the header without decoding pixels.
 
     Raises:
         DataError: with a short reason, when `content` is no image or too large.
@@ -434,15 +431,15 @@ def probe(content: bytes) -> Probed:
 
 
 def convert(images: NDArray[Any], rule: ImageRule, treatment: Treatment | None = None) -> Pixels:
-    """Return arrays of images as `rule` wants them, by the steps that `decode` takes.
+    """Apply `rule` to image arrays, with the same steps as `decode`.
 
     Args:
         images: uint8, shape (n, h, w) or (n, h, w, channels) with 1, 3 or 4 (RGBA) channels.
-        rule: what they are to become.
-        treatment: sees each before it is made small.
+        rule: Preprocessing rule.
+        treatment: Function applied to each image before downscaling.
 
     Returns:
-        uint8, shape (n, height, width, channels); `images` itself where it is right already.
+        uint8, shape (n, height, width, channels); `images` itself if nothing changes.
 
     Raises:
         DataError: when type or shape is another.
@@ -510,10 +507,7 @@ def _orientation(header: Header, image: Image.Image) -> int:
 
 
 def _own(image: Image.Image, rule: ImageRule) -> Pixels:
-    """Return the pixels of an image at its own size, (height, width, 1 or 3), with none hidden.
-
-    It is cropped or padded as the training images were, which it is going to be compared with.
-    """
+    """Return unscaled opaque pixels, (height, width, 1 or 3), cropped or padded by the rule."""
     image = _flat(_eight_bit(image), rule.background)
     image = image.convert("L" if image.mode in _GREY_MODES else "RGB")
     if rule.aspect == "crop":
@@ -530,7 +524,7 @@ def _own(image: Image.Image, rule: ImageRule) -> Pixels:
 def _treated(
     image: Image.Image, own: Pixels, rule: ImageRule, treatment: Treatment, orientation: int = 1
 ) -> Pixels:
-    """Return an image after its treatment; one that is left alone is fitted as without it."""
+    """Return a treated image at network size; an unchanged one is fitted directly."""
     treated = treatment(own, orientation)
     return _fitted(image, rule) if treated is own else convert(treated[None], rule)[0]
 
@@ -566,7 +560,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _flat(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Composite on `background` what is transparent; colours hidden under it must not appear."""
+    """Composite transparent pixels on `background`."""
     if not image.has_transparency_data:
         return image
     over = image.convert("RGBA")

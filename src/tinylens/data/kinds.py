@@ -1,4 +1,4 @@
-"""KINDS: every kind of data set on the disk, and which one a path is."""
+"""Dataset formats on disk (`KINDS`) and their detection."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _FIRST_NAMES = 3  # of an archive: whoever made CIFAR's put its folder first
 
 @dataclass(frozen=True)
 class ArrayKind:
-    """A kind of data set that holds pixels.
+    """Dataset format that stores decoded pixels.
 
     Attributes:
-        looks_like: what it is known by, in words.
-        matches: whether a path is one.
-        read_parts: returns its parts.
+        looks_like: Description of how the format is recognized.
+        matches: Whether a path has this format.
+        read_parts: Reader of the splits.
     """
 
     looks_like: str
@@ -46,7 +46,7 @@ class ArrayKind:
     read_parts: Callable[[Path], Parts]
 
     def read(self, path: Path, _: Options) -> Parts:
-        """Return the parts as they are given."""
+        """Read the splits as stored."""
         return self.read_parts(path)
 
     def read_column(self, path: Path, column: str, _: Options) -> Cells | None:
@@ -55,13 +55,13 @@ class ArrayKind:
 
 @dataclass(frozen=True)
 class EncodedKind:
-    """A kind of data set that holds encoded images.
+    """Dataset format that stores encoded images.
 
     Attributes:
-        looks_like: what it is known by, in words.
-        matches: whether a path is one.
-        source: returns where its images are.
-        column: returns the cells of a column by the names of the images, or None.
+        looks_like: Description of how the format is recognized.
+        matches: Whether a path has this format.
+        source: Factory of the image source.
+        column: Reader of a column by image name, or None.
     """
 
     looks_like: str
@@ -70,11 +70,11 @@ class EncodedKind:
     column: Callable[[Path, str, Options], Cells | None]
 
     def read(self, path: Path, options: Options) -> Parts:
-        """Return the parts as they are given."""
+        """Read the splits as stored."""
         return read_encoded(self.source(path, options), options)
 
     def read_column(self, path: Path, column: str, options: Options) -> Cells | None:
-        """Return a column by the names of the images; None where nothing is called so."""
+        """Read a column by image name; None if there is no such column."""
         return self.column(path, column, options)
 
 
@@ -82,7 +82,7 @@ Kind = ArrayKind | EncodedKind
 
 
 def find_kind(path: Path) -> Kind:
-    """Return the kind of data set at `path`.
+    """Detect the dataset format of `path`.
 
     Raises:
         DataError: when it is none of KINDS.

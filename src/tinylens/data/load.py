@@ -1,4 +1,4 @@
-"""The data set of a run, opened again, and checked to be the one that it was trained on."""
+"""Dataset loading, splitting and reopening for a run."""
 
 from __future__ import annotations
 
@@ -46,31 +46,31 @@ def load(  # noqa: PLR0913 - what there is to say of a data set
     data_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Splits:
-    """Return a data set in its parts, carving out the val and test splits that it lacks.
+    """Load a dataset with train, val and test splits.
 
-    Parts that the set has are used as they are. A missing test split is carved out of train, and
-    then a missing val split, each class in proportion.
+    Existing splits are kept. A missing test split, then a missing val split, is drawn from train,
+    stratified by class.
 
     Args:
         source: fashion-mnist, mnist, cifar10, cifar100 or shapes; or the path of a folder of
             images or a .zip or .tar of it, a .csv that lists images, a parquet file, a Hugging
             Face folder, WebDataset shards, a CIFAR archive or folder, a folder of IDX files, an
             .npz file, or a folder of .npy files.
-        val: share of train to choose on; 0 leaves no val split.
-        test: share to judge on.
-        split_seed: the same seed carves out the same images.
-        size: side in pixels that all images are brought to; None keeps their own, or chooses one
-            where they differ; see `tinylens.data.resize_policy`.
-        aspect: what becomes of images whose sides have another ratio: "stretch", "pad" or "crop"
-            them; "auto" pads a folder of images whose ratios differ, and else stretches.
-        rule: all that the images are to become, such as a model's, in place of these two.
-        groups: what tells which images belong together, and are not parted: a column, an array or
-            a pattern; see `tinylens.data.groups`.
-        image_column: of a table or manifest, where its name is none of the usual ones.
-        label_column: the same.
-        strict: an image that cannot be read is an error, not set aside.
-        data_dir: where files are looked for first and kept; None is the user's cache.
-        progress: called with steps done and steps in all while images are decoded.
+        val: Validation share of train; 0 for no validation split.
+        test: Test share.
+        split_seed: Random seed of the splits.
+        size: Output side in pixels; None keeps the images' own, or chooses one if they differ;
+            see `tinylens.data.resize_policy`.
+        aspect: Resize mode for other aspect ratios: "stretch", "pad" or "crop"; "auto" pads a
+            folder of mixed aspect ratios and stretches otherwise.
+        rule: Full preprocessing rule, such as a model's; overrides `size` and `aspect`.
+        groups: Column, array or pattern that names each image's group; a group never spans
+            splits; see `tinylens.data.groups`.
+        image_column: Image column of a table or manifest, if its name is unusual.
+        label_column: Label column, likewise.
+        strict: Raise on unreadable images instead of skipping them.
+        data_dir: Folder to search first and to store files in; None for the user's cache.
+        progress: Callback of (steps done, total steps) during decoding.
 
     Raises:
         DataError: when the source cannot be used; says why and what was expected.
@@ -99,12 +99,12 @@ def load_by(
     data_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> Splits:
-    """Return a data set in the parts that a recipe makes of it.
+    """Load a dataset with the splits of a recipe.
 
     Args:
-        section: of the recipe.
+        section: Data section of the recipe.
         source: as for `load`.
-        rule: what the images become, such as a model's, instead of what the recipe says.
+        rule: Preprocessing rule, such as a model's; overrides the recipe.
         strict: as for `load`.
         data_dir: as for `load`.
         progress: as for `load`.
@@ -131,7 +131,7 @@ def load_by(
 
 
 def load_parts(source: str | Path, options: Options) -> Parts:
-    """Return a data set's parts as they are given, every row at its own place; see `load`.
+    """Load the stored splits without drawing new ones; see `load`.
 
     Raises:
         DataError: when the source cannot be used; says why and what was expected.
@@ -154,7 +154,7 @@ def _check_size(size: int | None) -> None:
 
 
 def aspect_of(given: str) -> AspectWanted:
-    """Return what was asked for, if it is one of `ASPECTS`.
+    """Validate a resize mode against `ASPECTS`.
 
     Raises:
         RecipeError: it is none of them.
@@ -177,7 +177,7 @@ def _read(source: str | Path, options: Options) -> Parts:
 
 
 def read_path(path: Path, options: Options) -> Parts:
-    """Return the parts of the data set at `path`, whichever of `kinds.KINDS` it is.
+    """Read the splits at `path`, in any format of `kinds.KINDS`.
 
     Raises:
         DataError: when it is none of them, or is damaged.
@@ -186,7 +186,7 @@ def read_path(path: Path, options: Options) -> Parts:
 
 
 def kind_of(path: Path) -> kinds.Kind:
-    """Return the kind of data set at `path`.
+    """Detect the dataset format of `path`.
 
     Raises:
         DataError: there is none.
@@ -204,7 +204,7 @@ def kind_of(path: Path) -> kinds.Kind:
 
 
 def _resized(parts: Parts, options: Options) -> Parts:
-    """Return the parts as they were asked for; the readers of encoded images see to it."""
+    """Resize splits of arrays; readers of encoded images have already done so."""
     rule = options.rule or _rule(parts.train, options)
     if rule == rule_of(parts.train):
         return parts
@@ -229,7 +229,7 @@ def _resized(parts: Parts, options: Options) -> Parts:
 
 
 def _rule(train: Dataset, options: Options) -> ImageRule:
-    """Return what images like those of `train` are to become."""
+    """Return the preprocessing rule for images like those of `train`."""
     own = rule_of(train)
     side = options.size
     return replace(
@@ -241,7 +241,7 @@ def _rule(train: Dataset, options: Options) -> ImageRule:
 
 
 def _carved(parts: Parts, val: float, test: float, seed: int, gather: Gather) -> Splits:
-    """Return all parts; those carved out of train lie with it in one array, after one copy."""
+    """Draw the missing splits; they share one array with train, after one copy."""
     whole, notes = parts.train, list(parts.notes)
     how = "stratified, groups kept whole" if whole.groups else "stratified"
     rows = {"train": np.arange(len(whole))}
@@ -266,7 +266,7 @@ def _carved(parts: Parts, val: float, test: float, seed: int, gather: Gather) ->
 
 
 def _carve(whole: Dataset, rows: Rows, name: str, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Return `rows` of `whole` as (rest, part), the part `name` holding `share` of every class."""
+    """Split `rows` of `whole` into (rest, part), with `share` of every class in split `name`."""
     labels = whole.labels[rows]
     counts = np.bincount(labels, minlength=len(whole.class_names))
     single = [each for each, n in zip(whole.class_names, counts, strict=True) if n == 1]
@@ -280,12 +280,12 @@ def _carve(whole: Dataset, rows: Rows, name: str, share: float, seed: int) -> tu
 
 
 def reopen(run: Run, source: str | Path | None = None, data_dir: Path | None = None) -> Splits:
-    """Return the parts that a run was trained, chosen and judged on.
+    """Reopen the splits of a run and check that the data are unchanged.
 
     Args:
-        run: its recipe says how the parts were carved out, run.json what they held.
-        source: a known set's name or a path; None takes the one that run.json names.
-        data_dir: where files are looked for first.
+        run: Run whose recipe and run.json define the splits.
+        source: Built-in dataset name or path; None for the one in run.json.
+        data_dir: Folder to search first.
 
     Raises:
         DataError: the set cannot be opened, or it is not the same any more.

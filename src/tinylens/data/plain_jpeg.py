@@ -1,9 +1,8 @@
-"""JPEGs of the plain kind, decoded by simplejpeg: Pillow's pixels to the last bit, far sooner.
+"""Fast JPEG decoding with simplejpeg, bit-identical to Pillow.
 
-Both contain a libjpeg-turbo of their own and ask it for the same: the accurate transform and smooth
-upsampling of colour. What they do around it differs, so a JPEG is plain only where nothing around
-it matters: 8 bits, grey or YCbCr in one of the three usual samplings, no EXIF, no colour profile,
-complete, and without a single warning. `images.decode` has the last word on all others.
+Both bundle libjpeg-turbo with the accurate DCT and smooth chroma upsampling. Only plain JPEGs
+qualify: 8 bits, grey or YCbCr in one of the three usual samplings, no EXIF, no colour profile,
+complete, no warnings. `images.decode` handles all others.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _SAMPLINGS = (*((luma,) for luma in _LUMA), *((luma, (1, 1), (1, 1)) for luma in
 
 
 class Frame(NamedTuple):
-    """What a plain JPEG's header says: its size in pixels, whether it is grey, and its bytes."""
+    """Header of a plain JPEG: size in pixels, grey flag, bytes."""
 
     width: int
     height: int
@@ -45,12 +44,12 @@ class Frame(NamedTuple):
 
 
 def read_frame(content: bytes, like: Frame | None = None) -> Frame | None:
-    """Return the frame of a plain JPEG, or None where `content` is anything else.
+    """Parse the header of a plain JPEG; None for anything else.
 
     Args:
-        content: a whole file.
-        like: the frame of another image. Files that one program wrote mostly have the same header
-            byte for byte, and to see that takes a thirtieth of the time that reading it takes.
+        content: File content.
+        like: Frame of another image. Files from one program mostly share their header bytes,
+            and comparing takes a thirtieth of the time of parsing.
     """
     if not content.endswith(_END):
         return None
@@ -73,7 +72,7 @@ def read_frame(content: bytes, like: Frame | None = None) -> Frame | None:
 
 
 def _sizes(body: bytes) -> tuple[int, int, bool] | None:
-    """Return width, height and whether it is grey, where these numbers are of the plain kind."""
+    """Return (width, height, grey) for a plain JPEG's frame header."""
     if len(body) < 6:
         return None
     bits, height, width, count = struct.unpack_from(">BHHB", body)
@@ -88,7 +87,7 @@ def _sizes(body: bytes) -> tuple[int, int, bool] | None:
 
 
 def decode_into(content: bytes, pixels: NDArray[np.uint8]) -> bool:
-    """Decode a plain JPEG into `pixels`, or return False where there is anything wrong with it.
+    """Decode a plain JPEG into `pixels`; return False on any problem.
 
     Args:
         content: a file of which `read_frame` returned a frame.
@@ -106,10 +105,10 @@ def decode_into(content: bytes, pixels: NDArray[np.uint8]) -> bool:
 
 @functools.cache
 def agrees_with_pillow() -> bool:
-    """Return whether simplejpeg is there and gives Pillow's pixels in this installation.
+    """Return whether the installed simplejpeg matches Pillow bit for bit.
 
-    A later version of either may bring a libjpeg-turbo that rounds differently. Twelve images of
-    noise, each sampling and both orders of coefficients, would show it; they take 5 ms.
+    Guards against versions of libjpeg-turbo that round differently: twelve noise images cover
+    each sampling and both coefficient orders in 5 ms.
     """
     if simplejpeg is None:
         return False

@@ -1,7 +1,7 @@
-"""The size, the aspect and the channels of a set of encoded images, chosen from what they are.
+"""Choice of input size, aspect mode and channels from image headers.
 
-The headers of all images are read before any is decoded, so what is chosen depends neither on
-their order nor on chance; each choice is told in a sentence that names what sets another.
+All headers are read before decoding, so the choice is deterministic and order-independent. Each
+choice is reported with the option that overrides it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ DONE = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}
 
 @dataclass(frozen=True)
 class Facts:
-    """What the headers of a set's images say, as far as anything is chosen by it.
+    """Header statistics of a dataset.
 
     Attributes:
-        count: images that can be read.
-        grey: those of them without colour.
-        sizes: how many sizes there are.
-        width: in pixels, of every image where there is one size; else of the narrowest.
-        height: likewise.
-        shorter: half the images have a shorter side of so many pixels or more.
-        longer: likewise of the longer side.
+        count: Number of readable images.
+        grey: Number of grey images.
+        sizes: Number of distinct sizes.
+        width: Common width in pixels, else the minimum.
+        height: Common height in pixels, else the minimum.
+        shorter: Median shorter side in pixels.
+        longer: Median longer side in pixels.
         ratios: of width to height, of the narrowest and the widest but for `OUTLYING` on each side.
     """
 
@@ -63,12 +63,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for; the rest is chosen.
+    """Requested preprocessing; unset values are chosen.
 
     Attributes:
-        size: side in pixels, or None.
+        size: Side in pixels, or None.
         aspect: "auto" chooses.
-        rule: where it is all known, such as a model's; then nothing is chosen.
+        rule: Full rule, such as a model's; disables the choice.
     """
 
     size: int | None = None
@@ -77,20 +77,20 @@ class Wanted:
 
     @property
     def any_size(self) -> bool:
-        """Whether the size of the result is known without a look at the images."""
+        """Whether the output size is known without reading images."""
         return self.size is not None or self.rule is not None
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What images become, and why, a sentence for each choice."""
+    """Chosen preprocessing rule, with one sentence per choice."""
 
     rule: ImageRule
     notes: tuple[str, ...]
 
 
 def facts_of(sizes: Iterable[CountedSize]) -> Facts:
-    """Return what images of these sizes have in common.
+    """Return the header statistics of images of these sizes.
 
     >>> facts_of([(40, 30, True, 1), (90, 80, False, 2)]).shorter
     80
@@ -112,7 +112,7 @@ def facts_of(sizes: Iterable[CountedSize]) -> Facts:
 
 
 def choose(facts: Facts, wanted: Wanted) -> Chosen:
-    """Return the rule for images of which `facts` are known.
+    """Choose the preprocessing rule from header statistics.
 
     Images of one size keep it up to `OWN_SIDE`, and are 64×64 above. Of images of many sizes
     half at least are not enlarged: the side is the median of their shorter sides, or of the longer
@@ -174,7 +174,7 @@ def _aspect(facts: Facts) -> Aspect:
 
 
 def _brought(facts: Facts, rule: ImageRule) -> Iterator[str]:
-    """Yield a sentence if the images' size is changed."""
+    """Yield a sentence if images are resized."""
     if facts.sizes > 1:
         yield f"images of {facts.sizes} sizes were {brought_to(rule)}"
     elif (facts.width, facts.height) != (rule.width, rule.height):
@@ -182,7 +182,7 @@ def _brought(facts: Facts, rule: ImageRule) -> Iterator[str]:
 
 
 def brought_to(rule: ImageRule) -> str:
-    """Return in words what `rule` does to images of another size.
+    """Describe how `rule` resizes images.
 
     >>> brought_to(ImageRule(28, 20, 1, aspect="crop"))
     'cropped to 20×28'
@@ -191,7 +191,7 @@ def brought_to(rule: ImageRule) -> str:
 
 
 def _at(values: Iterable[tuple[float, int]], share: float) -> float:
-    """Return the value of (value, times) that `share` of all are below, or equal to."""
+    """Return the `share` quantile of (value, count) pairs."""
     ordered = sorted(values)
     left = int(share * sum(times for _, times in ordered))
     for value, times in ordered:

@@ -1,4 +1,4 @@
-"""What a reader found: the parts of a data set as they were given, before any is carved out."""
+"""Dataset splits as stored, and helpers shared by the readers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CLASS_NAME_FILES = frozenset({"classnames.txt", "classes.txt"})  # a class a lin
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table or a manifest hold what; "" is guessed from usual names.
+    """Column names of a table or manifest; "" for detection by usual names.
 
     Attributes:
-        image: the images, or the paths of their files.
-        label: their classes.
+        image: Image or path column.
+        label: Label column.
     """
 
     image: str = ""
@@ -42,13 +42,13 @@ GUESSED = Columns()
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The parts of a data set as they were given.
+    """Splits of a dataset as stored.
 
     Attributes:
-        train: always there; everything, when nothing was said about parts.
-        val: None when none was given.
-        test: None when none was given.
-        notes: what the reader of the figures must know, a sentence each.
+        train: Training split; all images if there are no splits.
+        val: Validation split, or None.
+        test: Test split, or None.
+        notes: Remarks that affect metrics, one sentence each.
     """
 
     train: Dataset
@@ -57,13 +57,13 @@ class Parts:
     notes: tuple[str, ...] = ()
 
     def items(self) -> Iterator[tuple[str, Dataset]]:
-        """Yield (name, part) for the parts that were given."""
+        """Yield (name, split) for the splits present."""
         for name, part in (("train", self.train), ("val", self.val), ("test", self.test)):
             if part is not None:
                 yield name, part
 
     def published(self) -> Dataset | Splits:
-        """Return a Dataset where there is one part, Splits where there is a test split.
+        """Return a Dataset if there is only train, Splits if there is a test split.
 
         Raises:
             DataError: when there is a val split but no test split; `tinylens.load` carves one.
@@ -86,7 +86,7 @@ def as_parts(data: Dataset | Splits) -> Parts:
 
 
 def parts_of(found: Mapping[str, Dataset], source: str, notes: Sequence[str] = ()) -> Parts:
-    """Return what was found by part name as Parts.
+    """Build `Parts` from datasets by split name.
 
     Raises:
         DataError: when there is no train split.
@@ -109,9 +109,9 @@ def numbered_names(highest: int) -> tuple[str, ...]:
 
 
 def ordered_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Return class names in the order in which they are numbered where nothing else says it.
+    """Sort class names into their default label order.
 
-    Whole numbers in the order of their values, all else by code point.
+    Integers sort by value, all else by code point.
 
     >>> ordered_names({"10", "9"}), ordered_names({"b", "a", "Z"})
     (('9', '10'), ('Z', 'a', 'b'))
@@ -123,7 +123,7 @@ def ordered_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def inner_path(name: str, where: str) -> str:
-    r"""Return a name from an archive or a manifest as a path inside its folder, parted by "/".
+    r"""Normalize a name from an archive or manifest to a relative path with "/".
 
     Raises:
         DataError: it is absolute, leads out of the folder, or is none; reading stops there, since
@@ -143,7 +143,7 @@ def inner_path(name: str, where: str) -> str:
 
 
 def parse_class_names(where: str, content: bytes) -> tuple[str, ...]:
-    r"""Return the class names of a classnames.txt, a line each.
+    r"""Parse a classnames.txt, one class per line.
 
     Raises:
         DataError: it is no text, or holds no line or the same one twice.
@@ -162,7 +162,7 @@ def parse_class_names(where: str, content: bytes) -> tuple[str, ...]:
 
 
 def shown(name: str) -> str:
-    r"""Return a name fit to be printed: what is not printable is escaped.
+    r"""Escape the unprintable characters of a name.
 
     >>> shown("new\nline")
     'new\\nline'

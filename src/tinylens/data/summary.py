@@ -1,4 +1,4 @@
-"""What is in a data set, in numbers and as a contact sheet."""
+"""Dataset summary statistics and contact sheet."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BLOCK = 250  # images at a time: at every pixel their squares add up to less th
 
 @dataclass(frozen=True)
 class PartSummary:
-    """One part of a data set: its size, images by class, and what was set aside."""
+    """Summary of one split: size, images per class, skipped images."""
 
     images: int
     counts: tuple[int, ...]
@@ -36,18 +36,18 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What is in a data set.
+    """Dataset summary.
 
     Attributes:
-        source: where it came from, in words.
-        class_names: in the order of their numbers.
-        image_shape: height, width and channels.
-        aspect: how images of another ratio were brought to this shape.
-        parts: by name; `skipped` holds (path, reason).
-        channel_mean: of train, a number a channel, 0 to 255.
-        channel_std: the same; the standard deviation over all pixels.
-        fingerprint: SHA-256 of all parts.
-        notes: how the parts came about.
+        source: Built-in dataset name or path.
+        class_names: Class names in label order.
+        image_shape: Height, width, channels.
+        aspect: Resize mode for other aspect ratios.
+        parts: Split summaries by name; `skipped` holds (path, reason).
+        channel_mean: Mean of each channel over train, 0 to 255.
+        channel_std: Standard deviation of each channel over train.
+        fingerprint: SHA-256 of all splits.
+        notes: Origin of the splits.
     """
 
     source: str
@@ -61,14 +61,14 @@ class Summary:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values; what was set aside as {"path", "reason"}."""
+        """Return JSON values; skipped images as {"path", "reason"}."""
         tree = asdict(self)
         for part in tree["parts"].values():
             part["skipped"] = [{"path": path, "reason": why} for path, why in part["skipped"]]
         return tree
 
     def table(self) -> Table:
-        """Return the images by class and part, to be printed."""
+        """Format a table of image counts by class and split."""
         columns = [Column(name, justify="right") for name in self.parts]
         table = Table("class", *columns, title=escape(self.source))
         for number, name in enumerate(self.class_names):
@@ -79,7 +79,7 @@ class Summary:
         return table
 
     def lines(self, most_skipped: int = 20) -> Iterator[str]:
-        """Yield the rest in words, a line each; of what was set aside, the first `most_skipped`."""
+        """Yield the remaining facts, one per line, with the first `most_skipped` skipped images."""
         height, width, channels = self.image_shape
         colours = "grey" if channels == 1 else "RGB"
         aspect = "" if self.aspect == "stretch" else f", others {DONE[self.aspect]} to it"
@@ -95,7 +95,7 @@ class Summary:
 
 
 def summarize(splits: Splits) -> Summary:
-    """Return what is in `splits`.
+    """Summarize `splits`.
 
     >>> from tinylens.data.readers.synthetic import shapes
     >>> summarize(shapes(n_train=20, n_test=10)).parts["test"].images
@@ -121,7 +121,7 @@ def _part(dataset: Dataset) -> PartSummary:
 
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel over all pixels, exactly.
+    """Compute the exact mean and standard deviation of each channel.
 
     >>> channel_statistics(np.array([[[[0], [10]]]], np.uint8))
     ((5.0,), (5.0,))
@@ -140,18 +140,18 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def write_contact_sheet(data: Dataset, path: Path, columns: int = 12) -> None:
-    """Write a PNG with a row of images a class, its name beside it.
+    """Write a contact sheet: a PNG with one labelled row of images per class.
 
     Args:
-        data: where the images come from.
-        path: of the PNG.
-        columns: images a row; taken evenly from all that the class has.
+        data: Dataset.
+        path: Output PNG.
+        columns: Images per row, evenly spaced over the class.
     """
     files.write_with(path, lambda file: contact_sheet(data, columns).save(file, "PNG"))
 
 
 def contact_sheet(data: Dataset, columns: int = 12) -> Image.Image:
-    """Return what `write_contact_sheet` writes."""
+    """Render the contact sheet of `write_contact_sheet`."""
     names = [_shortened(name) for name in data.class_names[:MAX_ROWS]]
     font = ImageFont.load_default(size=16)
     left = GAP * 2 + int(max(font.getlength(name) for name in names))
@@ -181,7 +181,7 @@ def _shortened(name: str) -> str:
 
 
 def _cell_size(height: int, width: int) -> tuple[int, int]:
-    """Return width and height of an image on the sheet: whole multiples of its own if small."""
+    """Return the cell (width, height); small images are enlarged by integer factors."""
     larger = max(height, width)
     if larger > LARGEST_CELL:
         factor = LARGEST_CELL / larger

@@ -1,7 +1,4 @@
-"""What is wrong with a data set that can be read: told in a sentence, with the way out.
-
-Every reader's sets come through here, so that a mistake has one answer, whatever it is made in.
-"""
+"""Dataset validation shared by all readers, with actionable error messages."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ _BLOCK = 1_024  # images compared at a time
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names for a sentence, of many the first ones.
+    """Join names for a sentence, truncated.
 
     >>> listed("abcdefg")
     'a, b, c, d, e and 2 more'
@@ -37,7 +34,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def check_class_names(names: Sequence[str], source: str) -> None:
-    """Refuse names that look the same, or are on other systems, and names that are measurements.
+    """Reject class names that collide or are measurements.
 
     Raises:
         DataError: when two names differ in their Unicode form or in case alone, or when there are
@@ -60,7 +57,7 @@ def check_class_names(names: Sequence[str], source: str) -> None:
 
 
 def folded(name: str) -> str:
-    """Return a name as systems see it that know neither case nor forms of Unicode."""
+    """Fold case and Unicode form of a name."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -79,7 +76,7 @@ def _are_fractions(names: Sequence[str]) -> bool:
 
 
 def check_same_classes(part: str, found: Iterable[str], train: Sequence[str], source: str) -> None:
-    """Refuse a part with classes that train lacks; train may have more than a part.
+    """Reject a split with classes missing from train.
 
     Raises:
         DataError: naming them, and what they may be meant for.
@@ -106,12 +103,12 @@ def check_same_classes(part: str, found: Iterable[str], train: Sequence[str], so
 
 
 def check_part_names(root: Path, folders: Mapping[str, bool], known: Mapping[str, str]) -> None:
-    """Refuse folders that are parts of a set by what they hold, but not all by their names.
+    """Reject split-like folders with unknown or duplicate split names.
 
     Args:
-        root: the set's folder.
-        folders: in it, with whether they hold folders themselves.
-        known: the names that parts go by, in small letters, with the part of each.
+        root: Dataset folder.
+        folders: Subfolders, with whether they hold folders themselves.
+        known: Lowercase split names, mapped to their split.
 
     Raises:
         DataError: some are no parts, or a part is there twice.
@@ -139,7 +136,7 @@ def check_part_names(root: Path, folders: Mapping[str, bool], known: Mapping[str
 
 
 def _words(name: str) -> list[str]:
-    """Return the words in a name.
+    """Split a name into words.
 
     >>> _words("Test_images2")
     ['test', 'images']
@@ -148,7 +145,7 @@ def _words(name: str) -> list[str]:
 
 
 def empty_part(source: str, part: str) -> DataError:
-    """Return what to raise for a part without any image."""
+    """Return the error for a split without images."""
     return DataError(
         f"{source}: {part} holds no image; expected some: add them, or remove {part}, and a "
         "share of train is set aside for it"
@@ -156,7 +153,7 @@ def empty_part(source: str, part: str) -> DataError:
 
 
 def single_images(source: str, names: Sequence[str], part: str, share: float) -> DataError:
-    """Return what to raise where classes are too small to set images aside for a part."""
+    """Return the error for classes too small to draw a split from."""
     least, way = (
         ("2, and 3 with a val split", f"put what to judge on into a folder {part} beside train")
         if part == "test"
@@ -170,11 +167,11 @@ def single_images(source: str, names: Sequence[str], part: str, share: float) ->
 
 
 def no_set(path: Path, suffixes: Iterable[str]) -> str:
-    """Return what `path` is that is no data set, with the way out, or "" where that is unknown.
+    """Explain why `path` is no dataset and how to fix it; "" if unknown.
 
     Args:
-        path: of a file or a folder.
-        suffixes: of images' names, in small letters, without a dot.
+        path: File or folder.
+        suffixes: Lowercase image suffixes without a dot.
     """
     images = set(suffixes)
 
@@ -199,7 +196,7 @@ def no_set(path: Path, suffixes: Iterable[str]) -> str:
 
 
 def check_trainable(splits: Splits) -> None:
-    """Refuse a set that can be looked at, and of which a training would come to nothing.
+    """Reject a readable dataset that cannot be trained on.
 
     Raises:
         DataError: all images are the same, or there are too many classes to judge.
@@ -209,7 +206,7 @@ def check_trainable(splits: Splits) -> None:
 
 
 def identical(splits: Splits) -> str:
-    """Return what to say where all images are the same one, or "".
+    """Return an error message if all images are identical, else "".
 
     >>> import numpy as np
     >>> data = Dataset(np.zeros((4, 8, 8, 1), np.uint8), [0, 1] * 2, ("a", "b"), source="x")
@@ -230,7 +227,7 @@ def identical(splits: Splits) -> str:
 
 
 def remarks(splits: Splits) -> Iterator[str]:
-    """Yield what the reader of the figures must know of a set that can be trained on."""
+    """Yield remarks on a trainable dataset that affect its metrics."""
     if wrong := identical(splits) or _too_many_classes(splits):
         yield wrong
     for name, part in splits.items():

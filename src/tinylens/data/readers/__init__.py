@@ -1,1 +1,1 @@
-"""Readers: one module a form of data set on disk."""
+"""Dataset readers, one module per format."""

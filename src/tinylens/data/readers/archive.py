@@ -1,8 +1,7 @@
-"""Images in a .zip, .tar or .tar.gz, laid out as in a folder, or with a manifest in it.
+"""Reader for image archives (.zip, .tar, .tar.gz) in folder or manifest layout.
 
-It is unpacked beside the cache for as long as it takes to decode what is in it: see
-`tinylens.data.readers.members`, which also says what is refused. A .tar whose images have a .cls
-or .json beside them is a shard of a WebDataset.
+Archives are unpacked beside the cache while decoding; see `tinylens.data.readers.members` for what
+is rejected. A .tar with .cls or .json files beside its images is read as a WebDataset shard.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from tinylens.data.splits import Columns, Parts, shown
 
 
 def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the images in an archive, Splits where there is a test split.
+    """Read an archive; returns Splits if there is a test split.
 
     Raises:
         DataError: it is damaged, encrypted or harmful, what is in it does not say which classes
@@ -33,12 +32,12 @@ def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
 
 
 def read_parts(path: str | Path, options: Options = DEFAULTS) -> Parts:
-    """Return the parts in an archive as they are given; see `read`."""
+    """Read the splits of an archive as stored; see `read`."""
     return read_encoded(source(Path(path), options), options)
 
 
 def source(path: Path, options: Options = DEFAULTS) -> Source:
-    """Return where the images of an archive are."""
+    """Return the image source of an archive."""
     return Source(
         name=str(path),
         prefix=f"{path.parent}/",
@@ -50,7 +49,7 @@ def source(path: Path, options: Options = DEFAULTS) -> Source:
 def read_column(
     path: Path, column: str, options: Options = DEFAULTS
 ) -> Mapping[str, str | None] | None:
-    """Return a column of the archive's manifest by the names of the images; None without it.
+    """Read a column of the archive's manifest by image name; None without a manifest.
 
     Raises:
         DataError: the archive or the manifest cannot be read.
@@ -102,7 +101,7 @@ def _collect(
 
 
 def _usable(rows: Rows, members: Members) -> tuple[Rows, list[Item]]:
-    """Return the rows whose images are in the archive, and where these lie."""
+    """Return the rows whose images exist in the archive, with their byte ranges."""
     kept = Rows({}, [], [], rows.class_names, list(rows.skipped))
     items: list[Item] = []
     members_by_name = {each.name: each for each in members.files}
@@ -122,7 +121,7 @@ def _usable(rows: Rows, members: Members) -> tuple[Rows, list[Item]]:
 
 
 def _listing(path: Path, members: Members) -> Listing:
-    """Return the members as folders with images in them."""
+    """Return the members as a folder listing."""
     items = {each.name: each.item for each in members.files}
     folders: dict[str, list[str]] = {"": []}
     texts = []

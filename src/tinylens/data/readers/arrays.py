@@ -1,8 +1,7 @@
-"""Arrays in an .npz file: x_train, y_train, x_test, y_test, or images, labels, class_names, split.
+"""Reader and writer for .npz files and folders of .npy files.
 
-Or in a folder of .npy files of these names, whose images are mapped, and may be larger than
-memory.
-Never a pickle: an array of objects is refused. Sizes are checked before anything is unzipped.
+Arrays are x_train, y_train, x_test, y_test, or images, labels, class_names, split. Images of a
+folder are memory-mapped. Pickled object arrays are rejected; sizes are checked before unzipping.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _KNOWN = (*(name for pair in _PAIRS.values() for name in pair), *_WHOLE)
 
 
 def read(path: str | Path) -> Dataset | Splits:
-    """Return the arrays of an .npz file.
+    """Read an .npz file.
 
     Either x_train and y_train, with x_test, y_test, x_val, y_val where there are such parts, as
     Keras writes MNIST; or images and labels, with split ("train", "val" or "test" an image) where
@@ -49,7 +48,7 @@ def read(path: str | Path) -> Dataset | Splits:
 
 
 def read_parts(path: str | Path, class_names: tuple[str, ...] = ()) -> Parts:
-    """Return the parts in an .npz file, or in a folder of .npy files of the same names; see `read`.
+    """Read the splits of an .npz file or a folder of .npy files; see `read`.
 
     The images of a folder are mapped, not read. `class_names` go before those in the file.
     """
@@ -66,12 +65,12 @@ def read_parts(path: str | Path, class_names: tuple[str, ...] = ()) -> Parts:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a path is a folder of .npy files with images to train on."""
+    """Return whether a path is a folder of .npy files with training images."""
     return any((path / f"{name}.npy").is_file() for name in ("x_train", "images"))
 
 
 def read_groups(path: Path, name: str) -> dict[str, list[str]]:
-    """Return the group of every image, by part: the array `name`, or `name`_train and so on.
+    """Read groups by split from the array `name`, or `name`_train and so on.
 
     Raises:
         DataError: there is no such array, or it is not one group an image.
@@ -113,7 +112,7 @@ def write(path: str | Path, data: Dataset | Splits) -> None:
 
 
 def write_parts(path: str | Path, parts: Parts) -> None:
-    """Write parts, of which val and test may be missing, as an .npz file; see `write`.
+    """Write splits (val and test optional) as an .npz file; see `write`.
 
     Where the images have groups, arrays `groups_train` and so on hold them; see `read_groups`.
     """
@@ -134,7 +133,7 @@ def _save(path: Path, data: Dataset, arrays: Arrays) -> None:
 
 
 def _load(path: Path, wanted: Sequence[str] = _KNOWN) -> Arrays:
-    """Return the arrays that have a known name, each as large as the file really holds."""
+    """Load the arrays with known names after checking their declared sizes."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(path, archive, wanted)
@@ -151,7 +150,7 @@ def _load(path: Path, wanted: Sequence[str] = _KNOWN) -> Arrays:
 
 
 def _load_folder(path: Path) -> Arrays:
-    """Return the arrays of a folder that have a known name, mapped; the small ones are read."""
+    """Load a folder's arrays with known names; large ones are memory-mapped."""
     found: Arrays = {}
     for name in _KNOWN:
         file = path / f"{name}.npy"

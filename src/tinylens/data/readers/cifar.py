@@ -1,8 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as published: python and binary version, archive or unpacked folder.
+"""Reader for CIFAR-10 and CIFAR-100: python or binary version, archive or folder.
 
-The python version is made of pickles, which can hold a program. Each is unpickled only when its
-SHA-256 is that of the published file, and even then by a reader that knows arrays, text and numbers
-and calls nothing.
+Pickles can execute code, so each is loaded only if its SHA-256 matches the published file, and
+then by a restricted unpickler for arrays, text and numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from tinylens.errors import DataError
 
 
 def unpickled(where: str, content: bytes) -> object:
-    """Return what the pickle holds: dict, list, text, bytes, numbers and `PickledArray`.
+    """Load a pickle safely: dict, list, text, bytes, numbers and `PickledArray` only.
 
     Raises:
         DataError: naming `where`, when it is damaged or asks for anything else.
@@ -46,7 +45,7 @@ def entry(tree: object, key: str) -> object:
 
 
 class PickledArray:
-    """Stands for numpy.ndarray while unpickling: keeps what it is told, allocates nothing."""
+    """Placeholder for numpy.ndarray while unpickling; allocates nothing."""
 
     def __init__(self) -> None:
         self.shape: tuple[int, ...] = ()
@@ -75,13 +74,13 @@ class PickledArray:
 
 
 class _Kind:
-    """Stands for numpy.dtype while unpickling."""
+    """Placeholder for numpy.dtype while unpickling."""
 
     def __init__(self, code: str, *_: object) -> None:
         self.code = code.decode("ascii") if isinstance(code, bytes) else str(code)
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and alignment say nothing about bytes."""
+        """Ignore byte order and alignment, irrelevant for bytes."""
 
 
 def _new_array(*_: object) -> PickledArray:
@@ -89,7 +88,7 @@ def _new_array(*_: object) -> PickledArray:
 
 
 def _as_bytes(text: str, encoding: str) -> bytes:
-    """Stands for codecs.encode, with which Python 3 writes bytes for Python 2."""
+    """Replacement for codecs.encode, which Python 3 uses to pickle bytes for Python 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text in {encoding!r}")
     return text.encode("latin1")
@@ -120,11 +119,11 @@ MAX_CLASSES = 256  # where there are no names: a label of the binary version is 
 
 @dataclass(frozen=True)
 class Layout:
-    """One of the four ways in which CIFAR is published.
+    """File layout of one of the four CIFAR distributions.
 
     Attributes:
-        folder: that all files lie in.
-        parts: the files of each part.
+        folder: Folder of all files.
+        parts: Files of each split.
         names: the file with the class names; the set is readable without.
         label: for the binary version, which byte before the pixels is the label; for the python
             version, the key of the labels.
@@ -141,7 +140,7 @@ class Layout:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All files, the class names last."""
+        """All files, class names last."""
         return (*(name for names in self.parts.values() for name in names), self.names)
 
 
@@ -190,7 +189,7 @@ LAYOUTS = (
 
 
 def read(path: str | Path, *, trusted: bool = False) -> Dataset | Splits:
-    """Return the CIFAR set in a folder or archive; of CIFAR-100, with its fine labels.
+    """Read CIFAR from a folder or archive; CIFAR-100 with fine labels.
 
     Args:
         path: of the archive (.tar.gz), of the unpacked folder, or of the folder around it.
@@ -203,7 +202,7 @@ def read(path: str | Path, *, trusted: bool = False) -> Dataset | Splits:
 
 
 def read_parts(path: str | Path, *, trusted: bool = False) -> Parts:
-    """Return the parts in a folder or archive; see `read`."""
+    """Read the splits of a folder or archive; see `read`."""
     path = Path(path)
     layout, contents = _from_folder(path) if path.is_dir() else _from_archive(path)
     where = {name: f"{path}: {name}" for name in layout.files}
@@ -232,7 +231,7 @@ def read_parts(path: str | Path, *, trusted: bool = False) -> Parts:
 
 
 def find_layout(folder: Path) -> tuple[Layout, Path] | None:
-    """Return the layout of a folder that holds CIFAR unpacked, and where its files lie."""
+    """Detect the layout of an unpacked CIFAR folder; return it and the path of its files."""
     for layout in LAYOUTS:
         for place in (folder, folder / layout.folder):
             first = layout.parts["train"][0]
@@ -273,7 +272,7 @@ def _from_archive(path: Path) -> tuple[Layout, dict[str, bytes]]:
 
 
 def _members(path: Path, archive: tarfile.TarFile) -> tuple[Layout, dict[str, bytes]]:
-    """Read the files of a layout; nothing is unpacked to the disk, other members are passed by."""
+    """Read a layout's files from an archive in memory."""
     wanted = {
         f"{layout.folder}/{name}": (layout, name) for layout in LAYOUTS for name in layout.files
     }
@@ -301,7 +300,7 @@ def _members(path: Path, archive: tarfile.TarFile) -> tuple[Layout, dict[str, by
 
 
 def _read_to_the_end(archive: tarfile.TarFile) -> None:
-    """Let gzip check the sum of the whole, which stands where tarfile has no reason to look."""
+    """Read to the end so that gzip verifies its checksum, which tarfile does not reach."""
     source = archive.fileobj
     rest = MAX_MEMBER_BYTES
     while source is not None and rest > 0 and (piece := source.read(min(rest, 1 << 20))):
@@ -374,7 +373,7 @@ def _pickled_batch(where: str, content: bytes, key: str) -> tuple[Images, Labels
 
 
 def _images(rows: Images) -> Images:
-    """Turn rows of red, green and blue planes into images, (n, 32, 32, 3)."""
+    """Convert planar RGB rows to images, (n, 32, 32, 3)."""
     return np.ascontiguousarray(rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
 
 

@@ -1,4 +1,4 @@
-"""Folders of images: `root/class/*`, or `root/{train,val,test}/class/*`.
+"""Reader for image folders: `root/class/*` or `root/{train,val,test}/class/*`.
 
 The classes are the folders' names, in the order of their code points or, where all are whole
 numbers, of their values; a manifest at the top goes before them. Files that are no images by
@@ -52,10 +52,10 @@ TEXT_NAMES = MANIFEST_NAMES | CLASS_NAME_FILES
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder or an archive.
+    """Listing of a folder or an archive.
 
     Attributes:
-        source: its path, for messages.
+        source: Path for messages.
         folders: the names of the images in each folder within it, sorted; "" is the top, and
             every folder is there, those without images too.
         texts: the names within it of files that may say the classes.
@@ -69,7 +69,7 @@ class Listing:
 
 
 class Group(NamedTuple):
-    """The images of one class in one part: their folder, their paths in it."""
+    """Images of one class in one split: folder and paths within it."""
 
     part: str
     class_name: str
@@ -78,7 +78,7 @@ class Group(NamedTuple):
 
 
 def lay_out(listing: Listing, columns: Columns) -> tuple[Rows, list[str]]:
-    """Return the images with their parts and classes, and notes.
+    """Assign splits and classes to the images; return them with notes.
 
     Raises:
         DataError: neither a manifest nor the folders say which classes there are.
@@ -95,7 +95,7 @@ def lay_out(listing: Listing, columns: Columns) -> tuple[Rows, list[str]]:
 
 
 def manifest_in(listing: Listing, columns: Columns) -> tuple[Manifest, str] | None:
-    """Return the manifest at the top of a listing, or those of its parts in one.
+    """Return the top-level manifest of a listing, or the merged manifests of its splits.
 
     Returns:
         The manifest, and what is put before its paths; None where there is none that says the
@@ -125,7 +125,7 @@ def manifest_in(listing: Listing, columns: Columns) -> tuple[Manifest, str] | No
 
 
 def top_of(folders: Mapping[str, Sequence[str]]) -> str:
-    """Return the folder that holds the classes or parts: "", or the one around all of it.
+    """Return the folder that holds the classes or splits: "" or a single wrapper folder.
 
     >>> top_of({"": [], "pets": [], "pets/cat": ["1.png"], "pets/dog": ["1.png"]})
     'pets'
@@ -139,7 +139,7 @@ def top_of(folders: Mapping[str, Sequence[str]]) -> str:
 
 
 def by_folders(listing: Listing, top: str, names: tuple[str, ...]) -> Rows:
-    """Return the images by the names of their folders."""
+    """Assign images by folder name."""
     groups = groups_of(listing, top)
     found = class_names_of(groups, listing.source, names)
     number = {name: index for index, name in enumerate(found)}
@@ -153,7 +153,7 @@ def by_folders(listing: Listing, top: str, names: tuple[str, ...]) -> Rows:
 
 
 def groups_of(listing: Listing, top: str) -> list[Group]:
-    """Return the images of each class in each part, part after part and class after class.
+    """Return the images of each split and class, in that order.
 
     Raises:
         DataError: the names of the folders do not say which parts there are, a class to train on
@@ -176,7 +176,7 @@ def groups_of(listing: Listing, top: str) -> list[Group]:
 def class_names_of(
     groups: Sequence[Group], source: str, given: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Return the classes of train, having checked that val and test bring no other.
+    """Return the train classes after checking that val and test add none.
 
     Raises:
         DataError: there are fewer than two, or parts or `given` differ from train.
@@ -206,7 +206,7 @@ def class_names_of(
 
 
 class _Folders:
-    """Which folders lie in which."""
+    """Folder hierarchy."""
 
     def __init__(self, folders: Mapping[str, Sequence[str]]) -> None:
         self._children: dict[str, list[str]] = {}
@@ -216,11 +216,11 @@ class _Folders:
                 self._children.setdefault(parent, []).append(name)
 
     def under(self, folder: str) -> list[str]:
-        """Return the names of the folders directly in `folder`."""
+        """Return the names of the direct subfolders."""
         return self._children.get(folder, [])
 
     def all_within(self, folder: str) -> list[str]:
-        """Return the paths of all folders in `folder`, from there, sorted."""
+        """Return the sorted relative paths of all nested folders."""
         found: list[str] = []
         left = list(self.under(folder))
         while left:  # no recursion: an archive may name folders as deep as it likes
@@ -231,7 +231,7 @@ class _Folders:
 
 
 def _parts_of(source: str, inner: _Folders, top: str) -> dict[str, str]:
-    """Return the folder of each part; `top` itself is train where there are no parts."""
+    """Return the folder of each split; `top` is train if there are no splits."""
     names = inner.under(top)
     aliases = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
     joined = {name: f"{top}/{name}" if top else name for name in names}
@@ -289,7 +289,7 @@ MAX_DEPTH = 16  # of folders in folders
 
 
 def read(root: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the images under `root`, Splits where there is a test split.
+    """Read the images under `root`; returns Splits if there is a test split.
 
     Raises:
         DataError: when the folders do not say which classes there are, a class is empty, or no
@@ -299,12 +299,12 @@ def read(root: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
 
 
 def read_parts(root: str | Path, options: Options = DEFAULTS) -> Parts:
-    """Return the parts under `root` as they are given; see `read`."""
+    """Read the splits under `root` as stored; see `read`."""
     return read_encoded(source(Path(root), options), options)
 
 
 def source(root: Path, options: Options = DEFAULTS) -> Source:
-    """Return where the images of a folder are."""
+    """Return the image source of a folder."""
     return Source(
         name=str(root),
         prefix=f"{root}{os.sep}",
@@ -316,7 +316,7 @@ def source(root: Path, options: Options = DEFAULTS) -> Source:
 def read_column(
     root: Path, column: str, options: Options = DEFAULTS
 ) -> Mapping[str, str | None] | None:
-    """Return a column of the folder's manifest by the paths of the images; None without it.
+    """Read a column of the folder's manifest by image path; None without a manifest.
 
     Raises:
         DataError: the manifest cannot be read.
@@ -330,14 +330,14 @@ def read_column(
 
 @dataclass(frozen=True)
 class _Listed:
-    """The images, the folders that were looked into, and what there is to note."""
+    """Result of a folder walk: images, visited folders, notes."""
 
     rows: Rows
     folders: dict[str, Stamp]
     notes: list[str]
 
     def values(self, stamps: Sequence[Stamp]) -> list[Any]:
-        """Return what tells the images from others, as JSON values."""
+        """Return the identity of the images as JSON values."""
         rows = self.rows
         return [rows.parts, rows.names, rows.labels, rows.class_names, stamps]
 
@@ -368,7 +368,7 @@ def _collect(root: Path, columns: Columns, expect: Callable[[int], None]) -> Enc
 def _listed(
     root: Path, columns: Columns, expect: Callable[[int], None] = lambda _: None
 ) -> _Listed:
-    """Return what is under `root`, having told `expect` early that there is much of it."""
+    """List the files under `root`; calls `expect` early for many images."""
     walk = _Walk(root, expect)
     listing = walk.listing()
     rows, notes = lay_out(listing, columns)
@@ -379,7 +379,7 @@ def _listed(
 
 
 class _Walk:
-    """Looks through the folders once; counts what it leaves out."""
+    """Single-pass folder walk that counts ignored files."""
 
     def __init__(self, root: Path, expect: Callable[[int], None]) -> None:
         self.root = root
@@ -393,7 +393,7 @@ class _Walk:
         self._found = 0
 
     def listing(self) -> Listing:
-        """Return what is there.
+        """Return the listing.
 
         Raises:
             DataError: a folder cannot be read, or folders lie too deep in one another.
@@ -406,7 +406,7 @@ class _Walk:
         return Listing(str(self.root), self._folders, self._texts, lambda name: Item(prefix + name))
 
     def notes(self, folders: set[str]) -> list[str]:
-        """Return what was left out of the folders that hold images."""
+        """Return notes on the files ignored in image folders."""
         ignored = sum(self._ignored[folder] for folder in folders)
         links = sum(self._links[folder] for folder in folders)
         notes = []
@@ -417,7 +417,7 @@ class _Walk:
         return notes
 
     def _visit(self, folder: str, *, linked: bool) -> None:
-        """Note the images in a folder, then those in its folders.
+        """Collect the images of a folder, then of its subfolders.
 
         Args:
             folder: within the root.
@@ -452,7 +452,7 @@ class _Walk:
         images: list[str],
         inner: list[tuple[str, bool]],
     ) -> None:
-        """Put an entry among the images, the folders or what is left out."""
+        """Classify an entry as image, folder or ignored."""
         name = entry.name.lower()
         if name.startswith(".") or name in IGNORED_NAMES:
             self._ignored[folder] += 1
@@ -468,7 +468,7 @@ class _Walk:
                 self._texts.append(_joined(folder, entry.name))
 
     def _may_follow(self, entry: os.DirEntry[str], linked: bool) -> bool:
-        """Return whether a link stays inside, and leads to no folder that it lies in."""
+        """Return whether a link stays inside the root and creates no cycle."""
         try:
             real = Path(entry.path).resolve(strict=True)
             if not real.is_relative_to(self._real_root):

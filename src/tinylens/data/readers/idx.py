@@ -1,4 +1,4 @@
-"""IDX, the format of MNIST and Fashion-MNIST: a magic number, sizes, and bytes; often gzipped."""
+"""Reader and writer for IDX files, the format of MNIST and Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TYPES = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "floa
 
 
 def read(folder: str | Path) -> Dataset | Splits:
-    """Return the MNIST-like set in `folder`: train-images-idx3-ubyte[.gz] and its siblings.
+    """Read an MNIST-like dataset: train-images-idx3-ubyte[.gz] and its siblings.
 
     Raises:
         DataError: naming file and byte, when a file is missing, damaged or of another format.
@@ -40,7 +40,7 @@ def read_parts(
     class_names: Sequence[str] = (),
     payloads: Mapping[str, str] | None = None,
 ) -> Parts:
-    """Return the parts in `folder`.
+    """Read the splits in `folder`.
 
     Args:
         folder: holds two files a part; the t10k ones may be missing.
@@ -91,7 +91,7 @@ def _dataset(
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Return the file `name` in `folder`, zipped or not, or None.
+    """Find `name` in `folder`, gzipped or not; None if missing.
 
     Some copies write the dot of .idx3 for the hyphen of -idx3.
     """
@@ -103,7 +103,7 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def read_file(path: str | Path) -> NDArray[np.uint8]:
-    """Return the array in one IDX file of bytes, gzipped or not: its content says which.
+    """Read a uint8 IDX file; gzip is detected by content.
 
     Raises:
         DataError: naming file and byte, when it is damaged or of another format.
@@ -145,7 +145,7 @@ def _checked(path: Path, dimensions: int, payloads: Mapping[str, str] | None) ->
 
 
 def _payload(path: Path) -> bytes:
-    """Return the content of `path`, unzipped; never more than its header declares, and a byte."""
+    """Return the unzipped content of `path`, at most one byte more than its header declares."""
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"

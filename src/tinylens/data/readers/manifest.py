@@ -1,7 +1,7 @@
-"""Lists of images and their classes: .csv, .tsv and .jsonl files that lie beside the images.
+"""Reader for manifests: .csv, .tsv and .jsonl files that list images and classes.
 
-A row names an image's file, relative to the manifest, and its class in words or as a number; a
-column may say the part. The columns are known by their usual names, or are named by the user.
+A row has an image path relative to the manifest, a class name or number, and optionally a split.
+Columns are found by their usual names or named by the user.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ _SHOWN = 3  # rows that an error names
 
 @dataclass(frozen=True)
 class Rows:
-    """Images by name, with their parts and classes; all lists are as long as there are images.
+    """Image names with splits and classes, in parallel lists.
 
     Attributes:
-        parts: rows from and up to which each part goes, by its name.
-        names: of the images, within their source.
-        labels: the number of each image's class.
-        class_names: one name a class.
-        skipped: (part, name, reason) of what cannot be used.
+        parts: Row range by split name.
+        names: Image names within the source.
+        labels: Label of each image.
+        class_names: Class names in label order.
+        skipped: (split, name, reason) of unusable rows.
     """
 
     parts: dict[str, tuple[int, int]]
@@ -66,25 +66,25 @@ class Rows:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The columns of a manifest.
+    """Parsed manifest.
 
     Attributes:
-        where: its path, for messages.
-        columns: the cells of each column, by its name; None where a row has none.
+        where: Path for messages.
+        columns: Cells by column name; None for a missing cell.
     """
 
     where: str
     columns: Mapping[str, Sequence[str | None]]
 
     def has_labels(self, columns: Columns) -> bool:
-        """Return whether it says what the images are."""
+        """Return whether there is a label column."""
         return all(
             _found(self.columns, name, usual)
             for name, usual in ((columns.image, PATH_COLUMNS), (columns.label, LABEL_COLUMNS))
         )
 
     def find(self, columns: Columns) -> tuple[str, str]:
-        """Return the names of the column of paths and of the column of classes.
+        """Return the names of the path and label columns.
 
         Raises:
             DataError: one is missing; says which there are.
@@ -107,11 +107,11 @@ class Manifest:
 
 
 def parse_manifest(where: str, content: bytes) -> Manifest:
-    r"""Return the columns of a manifest.
+    r"""Parse a manifest.
 
     Args:
-        where: its path; the ending says whether it is JSON lines, or parted by tabs.
-        content: UTF-8 text, with a byte-order mark or without.
+        where: Path; the suffix selects CSV, TSV or JSON Lines.
+        content: UTF-8 text, with or without a byte-order mark.
 
     Raises:
         DataError: naming the line that cannot be understood.
@@ -134,11 +134,11 @@ def parse_manifest(where: str, content: bytes) -> Manifest:
 
 
 def joined(manifests: Sequence[tuple[str, str, Manifest]], columns: Columns) -> Manifest:
-    """Return the manifests of several parts as one, whose paths begin at the folder above.
+    """Merge the manifests of several splits; paths start at their parent folder.
 
     Args:
-        manifests: each with its part and the folder that it lies in.
-        columns: those that the user named.
+        manifests: Manifests with their split and folder.
+        columns: Columns named by the user.
 
     Raises:
         DataError: one lacks a column.
@@ -163,13 +163,13 @@ def joined(manifests: Sequence[tuple[str, str, Manifest]], columns: Columns) -> 
 def rows_of(
     manifest: Manifest, columns: Columns, given: tuple[str, ...] = (), prefix: str = ""
 ) -> Rows:
-    """Return the images of a manifest, part after part.
+    """Return the images of a manifest, split by split.
 
     Args:
-        manifest: as `parse_manifest` gave it.
-        columns: those that the user named.
-        given: the class names, where a file beside the manifest lists them.
-        prefix: put before each path to give its name in the source.
+        manifest: Parsed manifest.
+        columns: Columns named by the user.
+        given: Class names from a file beside the manifest, if any.
+        prefix: Path prefix of image names.
 
     Raises:
         DataError: naming rows that cannot be understood.
@@ -208,7 +208,7 @@ def rows_of(
 def column_of(
     manifest: Manifest, column: str, prefix: str, columns: Columns
 ) -> Mapping[str, str | None] | None:
-    """Return a column's cells by `prefix` and the names of their images; see `read_column`."""
+    """Return a column's cells by prefixed image name; see `read_column`."""
     if column not in manifest.columns:
         return None
     names, _ = manifest.find(columns)
@@ -221,7 +221,7 @@ def column_of(
 
 
 def _found(there: Mapping[str, Any], requested: str, usual: Sequence[str]) -> str:
-    """Return the name of the column that was asked for, or the first of the usual ones, or ""."""
+    """Return the requested column, the first usual one, or ""."""
     if requested:
         return requested if requested in there else ""
     by_name = {name.lower(): name for name in reversed(list(there))}
@@ -273,7 +273,7 @@ def _json_columns(where: str, text: str) -> dict[str, list[str | None]]:
 
 
 def cell_of(value: Any) -> str | None:
-    """Return a JSON value as the text of a cell; None for what is neither text nor whole number."""
+    """Convert a JSON string or integer to cell text; None for other types."""
     if isinstance(value, str):
         return value.strip()
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
@@ -287,7 +287,7 @@ def _parts_by_row(manifest: Manifest) -> list[str]:
 
 
 def parts_of(where: str, column: str, words: Sequence[str | None]) -> list[str]:
-    """Return the part that each cell of a column names; all are train where all are empty.
+    """Return the split named by each cell; train if all are empty.
 
     Raises:
         DataError: some name none.
@@ -320,7 +320,7 @@ def _check_once(where: str, paths: Sequence[str]) -> None:
 def _class_names(
     where: str, words: set[str], in_train: set[str], given: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return the classes, in the order of their numbers."""
+    """Return the class names in label order."""
     if given:
         numbers = {str(number) for number in range(len(given))}
         if words <= numbers:
@@ -344,7 +344,7 @@ MAX_BYTES = 1_000_000_000  # of a manifest: ten million rows of a hundred bytes
 
 
 def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the images that a manifest lists, Splits where there is a test split.
+    """Read the images of a manifest; returns Splits if there is a test split.
 
     Raises:
         DataError: a column is missing, a path leads out of the manifest's folder, an image is
@@ -354,12 +354,12 @@ def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
 
 
 def read_parts(path: str | Path, options: Options = DEFAULTS) -> Parts:
-    """Return the parts that a manifest lists as they are given; see `read`."""
+    """Read the splits of a manifest as stored; see `read`."""
     return read_encoded(source(Path(path), options), options)
 
 
 def source(path: Path, options: Options = DEFAULTS) -> Source:
-    """Return where the images of a manifest are."""
+    """Return the image source of a manifest."""
     return Source(
         name=str(path),
         prefix=f"{path.parent}{os.sep}",
@@ -371,7 +371,7 @@ def source(path: Path, options: Options = DEFAULTS) -> Source:
 def read_column(
     path: Path, column: str, options: Options = DEFAULTS
 ) -> Mapping[str, str | None] | None:
-    """Return a column's cells by the paths of their images; None where there is no such column.
+    """Read a column by image path; None if there is no such column.
 
     Raises:
         DataError: the manifest cannot be read.
@@ -381,12 +381,12 @@ def read_column(
 
 
 def is_manifest(path: Path) -> bool:
-    """Return whether a path is a file that is called as manifests are."""
+    """Return whether a path is a file with a manifest name."""
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def read_text(path: Path) -> bytes:
-    """Return what is in a manifest.
+    """Read the text of a manifest.
 
     Raises:
         DataError: it cannot be read, or is too large.
@@ -400,7 +400,7 @@ def read_text(path: Path) -> bytes:
 
 
 def class_names_beside(folder: Path) -> tuple[str, ...]:
-    """Return the class names that a classnames.txt in the folder lists, or ()."""
+    """Read class names from the folder's classnames.txt, or ()."""
     for name in sorted(CLASS_NAME_FILES, reverse=True):
         if (folder / name).is_file():
             return parse_class_names(str(folder / name), read_text(folder / name))
@@ -437,7 +437,7 @@ def _collect(path: Path, columns: Columns, expect: Callable[[int], None]) -> Enc
 
 
 def check_stays_inside(folder: str, where: str, names: Sequence[str]) -> None:
-    """Refuse links that lead out of the folder.
+    """Reject links that leave the folder.
 
     Raises:
         DataError: naming the first.
@@ -452,7 +452,7 @@ def check_stays_inside(folder: str, where: str, names: Sequence[str]) -> None:
 
 
 def _linked(folder: str, names: Sequence[str]) -> Iterator[str]:
-    """Yield the names that are links, or lie in a folder that may be reached by one."""
+    """Yield the names that are links or may lie below one."""
     direct: dict[str, bool] = {}
     root = os.path.realpath(folder)
     for name in names:

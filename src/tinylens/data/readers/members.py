@@ -1,11 +1,8 @@
-"""What lies in a .zip or .tar, unpacked after each member has been looked at.
+"""Safe unpacking of .zip and .tar archives.
 
-All goes into one nameless file beside the cache, which is gone when it is decoded: to create a file
-for each image takes ten times as long, and no name, mode or link of the archive's is used.
-
-An archive comes from someone else. One that names a path outside itself, links, devices, a file
-twice, or that unpacks to far more than it is, is refused whole: none of these comes about by chance
-in a set of images.
+Members are unpacked into one unlinked file beside the cache, ten times faster than a file per
+image; names, modes and links of the archive are never used. Archives are untrusted: one with
+outside paths, links, devices, duplicate files or an extreme compression ratio is rejected.
 """
 
 from __future__ import annotations
@@ -45,7 +42,7 @@ _BLOCK = 512  # bytes a header of a .tar takes
 
 
 class Member(NamedTuple):
-    """A file in an archive: its path there, where its bytes lie now, and what is wrong with it."""
+    """Archive member: path, unpacked byte range, problem if any."""
 
     name: str
     item: Item
@@ -53,23 +50,23 @@ class Member(NamedTuple):
 
 
 class Members(NamedTuple):
-    """What lies in an archive: the files that can matter, and how many cannot."""
+    """Relevant members of an archive, and the count of ignored ones."""
 
     files: list[Member]
     ignored: int
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a path is a file that is called as archives are."""
+    """Return whether a path is a file with an archive suffix."""
     return path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.is_file()
 
 
 def unpack(path: Path, workspace: Path) -> Members:
-    """Unpack the images in an archive and the files that say what they show.
+    """Unpack the images, labels and manifests of an archive.
 
     Args:
-        path: of the archive.
-        workspace: a folder for the file that it is unpacked into.
+        path: Archive path.
+        workspace: Folder of the unpacked file.
 
     Raises:
         DataError: it is damaged, encrypted or harmful; see the head of this module.
@@ -100,7 +97,7 @@ def _damaged(path: Path, reason: object) -> DataError:
 
 
 class _Unpacking:
-    """An archive, the file it goes to, and what has come of it so far."""
+    """State of an unpacking: archive, output file, members so far."""
 
     def __init__(self, path: Path, heap: str, file: IO[bytes]) -> None:
         self.path, self._heap, self._file = path, heap, file
@@ -108,7 +105,7 @@ class _Unpacking:
         self._ignored = self._count = self._archives = 0
 
     def take(self, given: str, size: int, opened: Callable[[], IO[bytes]]) -> None:
-        """Unpack a member if it matters.
+        """Unpack a member if relevant.
 
         Raises:
             DataError: the name leads out, is there twice, or is one too many.
@@ -145,7 +142,7 @@ class _Unpacking:
         self._found[name] = Member(name, item, problem)
 
     def members(self) -> Members:
-        """Return what was unpacked."""
+        """Return the unpacked members."""
         if self._archives and not self._found:
             raise DataError(
                 f"{self.path}: holds {self._archives:,} archives and no images, and archives in "
@@ -156,12 +153,12 @@ class _Unpacking:
 
 
 def _is_litter(name: str) -> bool:
-    """Return whether a file is what macOS puts into archives beside each file of the user's."""
+    """Return whether a file is macOS metadata."""
     return name.startswith("__MACOSX/")
 
 
 def _matters(name: str) -> bool:
-    """Return whether a file can be an image, or say what one shows."""
+    """Return whether a file can be an image, a label or a manifest."""
     if _is_litter(name) or name.startswith(".") or "/." in name:
         return False
     file = name.rpartition("/")[2].lower()
@@ -177,7 +174,7 @@ def _too_much(path: Path, size: int) -> DataError:
 
 
 def _most(path: Path) -> int:
-    """Return how many bytes an archive may unpack to."""
+    """Return the maximum unpacked size of an archive, in bytes."""
     return max(HARMLESS_BYTES, MAX_RATIO * path.stat().st_size)
 
 
@@ -205,10 +202,9 @@ def _unpack_zip(unpacking: _Unpacking) -> None:
 
 
 def _zip_name(path: Path, info: zipfile.ZipInfo) -> str:
-    """Return a member's name, having found out which letters its bytes are.
+    """Decode a zip member's name.
 
-    Without a flag that says UTF-8, zipfile takes them for those of the first IBM PC, and few
-    programs of today mean that.
+    Without the UTF-8 flag, zipfile assumes code page 437, which few current programs use.
     """
     name = info.orig_filename
     if info.flag_bits & 0x800 or name.isascii():
@@ -266,7 +262,7 @@ def _unpack_tar(unpacking: _Unpacking) -> None:
 
 
 def _regular(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the regular files; what is neither that nor a folder is refused."""
+    """Yield the regular files; reject anything else except folders."""
     for info in archive:
         archive.members = []  # type: ignore[attr-defined] # tarfile would remember all of them
         kind = (
@@ -289,7 +285,7 @@ def _regular(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 class _Bounded(io.RawIOBase):
-    """The unpacked bytes of a file, of which there may be so many and no more."""
+    """Decompressed stream with a size limit."""
 
     def __init__(self, path: Path, source: IO[bytes] | gzip.GzipFile) -> None:
         self._path, self._source = path, source
@@ -312,7 +308,7 @@ class _Bounded(io.RawIOBase):
 
 
 def read_names(path: Path, most: int) -> Iterator[str]:
-    """Yield the first names in a .tar or .tar.gz, and none where it is damaged."""
+    """Yield the first member names of a .tar or .tar.gz; none if damaged."""
     opener: Callable[..., tarfile.TarFile] = tarfile.open
     try:
         with opener(path, "r:*") as archive:

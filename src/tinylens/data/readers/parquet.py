@@ -1,9 +1,8 @@
-"""Tables of encoded images in parquet, laid out as Hugging Face does.
+"""Reader for Parquet files of encoded images, in Hugging Face's layout.
 
-Columns `image` or `img` ({bytes, path}, or plain bytes) and `label`, or those that the user names;
-a label is a number or a word, and the names of numbers are in the schema's metadata, or in the
-README.md of a data set's folder. A file, or a folder of train*, validation* and test* files; where
-the names of the files say no parts, a column `split` may.
+Columns `image` or `img` ({bytes, path}, or plain bytes) and `label`, or as named by the user. A
+label is a number or a word; class names of numbers come from the schema's metadata or a README.md.
+Splits come from file names (train*, validation*, test*) or a column `split`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _NAME = re.compile(r"^ +'?([0-9]+)'?: (.*)$", re.MULTILINE)
 
 
 def names_in_card(path: Path) -> tuple[str, ...]:
-    """Return the class names in a data set's README.md; () where it has none or is not there.
+    """Read class names from a dataset's README.md; () if there are none.
 
     Raises:
         DataError: it names different classes in several places, or some twice.
@@ -60,7 +59,7 @@ def _listed(block: str) -> tuple[str, ...]:
 
 
 def _unquoted(text: str) -> str:
-    """Return the value of a YAML scalar: plain, in single quotes or in double quotes."""
+    """Parse a YAML scalar: plain, single-quoted or double-quoted."""
     if text[:1] == "'" and text[-1:] == "'" and len(text) > 1:
         return text[1:-1].replace("''", "'")
     if text[:1] == '"':
@@ -118,7 +117,7 @@ _PARTS = ("train", "val", "test")
 
 
 def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the images in a parquet file, or in a folder of them.
+    """Read a Parquet file or a folder of them.
 
     Raises:
         DataError: naming the file, when it is damaged or lacks a column; see `read_encoded`.
@@ -128,12 +127,12 @@ def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
 
 
 def read_parts(path: str | Path, options: Options = DEFAULTS) -> Parts:
-    """Return the parts in a parquet file or folder as they are given; see `read`."""
+    """Read the splits of a Parquet file or folder as stored; see `read`."""
     return read_encoded(source(Path(path), options), options)
 
 
 def source(path: Path, options: Options = DEFAULTS) -> Source:
-    """Return where the images of a parquet file or folder are.
+    """Return the image source of a Parquet file or folder.
 
     Raises:
         DataError: the names of the files do not say which part they are of.
@@ -149,7 +148,7 @@ def source(path: Path, options: Options = DEFAULTS) -> Source:
 
 
 def find_files(path: Path) -> dict[str, list[Path]]:
-    """Return the parquet files of each part, in order of name.
+    """Return the Parquet files of each split, sorted by name.
 
     Raises:
         DataError: when there are none, or their names do not say which part they are of.
@@ -174,7 +173,7 @@ def find_files(path: Path) -> dict[str, list[Path]]:
 
 
 def read_column(path: Path, column: str) -> dict[str, Any]:
-    """Return a column's cells by the names of their rows, as `Dataset.paths` has them.
+    """Read a column by row name, as in `Dataset.paths`.
 
     Raises:
         DataError: a file has no such column, or it holds neither numbers nor text.
@@ -199,7 +198,7 @@ def read_column(path: Path, column: str) -> dict[str, Any]:
 
 
 def _part_of(file: Path) -> str:
-    """Return the part that the name says, train-00000-of-00002.parquet for one, or ""."""
+    """Return the split in a name such as train-00000-of-00002.parquet, or ""."""
     word = "".join(itertools.takewhile(str.isalpha, file.stem.lower()))
     return SPLIT_NAMES.get(word, "")
 
@@ -219,7 +218,7 @@ def _seen(path: Path, columns: Columns) -> list[Any]:
 def _collect(
     path: Path, columns: Columns, workspace: Path, expect: Callable[[int], None]
 ) -> Encoded:
-    """Copy the images' bytes into one file, for many processes to read."""
+    """Copy the encoded images into one file for the worker processes."""
     root = path if path.is_dir() else path.parent
     seen, by_split = _seen(path, columns), find_files(path)
     rows: list[tuple[str, Item, int | str, str]] = []  # part, image, label, name
@@ -259,7 +258,7 @@ def _collect(
 
 
 def _splits(file: Path, table: Any, part: str) -> Iterable[str]:
-    """Return the part of each row: as a column says, where files' names say nothing."""
+    """Return the split of each row from a column, if file names give none."""
     schema = table.schema_arrow
     column = next((name for name in SPLIT_COLUMNS if name in schema.names), "")
     if not column or not is_text(schema.field(column).type):
@@ -271,7 +270,7 @@ def _splits(file: Path, table: Any, part: str) -> Iterable[str]:
 
 
 def _stretches(counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    """Return from and up to which row each part goes; those without rows are left out."""
+    """Return the row range of each non-empty split."""
     ends = dict(zip(counts, itertools.accumulate(counts.values()), strict=True))
     return {part: (ends[part] - count, ends[part]) for part, count in counts.items() if count}
 
@@ -298,7 +297,7 @@ def _open(file: Path) -> Any:
 
 
 def _cells(file: Path, table: Any, columns: tuple[str, str]) -> Iterator[tuple[int, Any, Any]]:
-    """Yield the number of each row, the cell of its image and its label."""
+    """Yield (row, image cell, label)."""
     import pyarrow
 
     image_column, label_column = columns
@@ -314,7 +313,7 @@ def _cells(file: Path, table: Any, columns: tuple[str, str]) -> Iterator[tuple[i
 
 
 def _fault(cell: Any, content: bytes | None, label: int | str | None) -> str:
-    """Return why a row cannot be used, or ""."""
+    """Return why a row is unusable, or ""."""
     if label is None or label == "":
         return "no label"
     if content is None:
@@ -324,7 +323,7 @@ def _fault(cell: Any, content: bytes | None, label: int | str | None) -> str:
 
 
 def _columns(file: Path, table: Any, requested: Columns) -> tuple[str, str]:
-    """Return the names of the column of images and of the column of labels."""
+    """Return the names of the image and label columns."""
     import pyarrow.types
 
     schema = table.schema_arrow
@@ -360,7 +359,7 @@ def _columns(file: Path, table: Any, requested: Columns) -> tuple[str, str]:
 
 
 def is_text(kind: Any) -> bool:
-    """Return whether a column of this Arrow type holds words."""
+    """Return whether an Arrow type is text."""
     import pyarrow.types
 
     if pyarrow.types.is_dictionary(kind):
@@ -369,7 +368,7 @@ def is_text(kind: Any) -> bool:
 
 
 def _class_names(file: Path, table: Any, label: str) -> tuple[str, ...]:
-    """Return the class names in the metadata, or () where there are none.
+    """Read class names from the schema's metadata, or ().
 
     Raises:
         DataError: when there is such metadata and it cannot be understood.
@@ -399,7 +398,7 @@ def _agreed(
     labels: Sequence[int | str],
     described: tuple[str, ...],
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Return labels as numbers, and the class names that all files give.
+    """Return integer labels and the class names shared by all files.
 
     These are the words where the labels are words, else those of `told`, else numbers.
     """

@@ -1,4 +1,4 @@
-"""`shapes`: images that the code draws, for tests, demos and machines without a network."""
+"""Synthetic `shapes` dataset, for tests, demos and offline machines."""
 
 from __future__ import annotations
 
@@ -31,16 +31,15 @@ Outline = NDArray[np.float64]
 
 
 def shapes(n_train: int = 5000, n_test: int = 1000, seed: int = 0, size: int = 32) -> Splits:
-    """Draw images of ten shapes in any colour, place, size and direction, on noise.
+    """Generate ten shapes of random colour, position, size and rotation, on noise.
 
-    Colour and place say nothing about the class, so that a linear model fails at what a small
-    convolutional one learns.
+    Colour and position carry no class information: a linear model fails, a small CNN learns.
 
     Args:
-        n_train: images to train on, about as many of each class.
-        n_test: images to judge on.
-        seed: the same seed draws the same images.
-        size: side in pixels.
+        n_train: Training images, about equal per class.
+        n_test: Test images.
+        seed: Random seed.
+        size: Side in pixels.
 
     >>> data = shapes(n_train=20, n_test=10)
     >>> len(data.train), data.train.image_shape, data.train.counts.tolist()
@@ -66,7 +65,7 @@ def _drawn(labels: Labels, size: int, random: Generator) -> Images:
 
 
 def _two_colours(random: Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return background and shape colour, far enough apart to be seen."""
+    """Draw background and shape colours with sufficient contrast."""
     while True:
         background, colour = random.uniform(0, 255, (2, 3))
         if np.linalg.norm(background - colour) >= LEAST_CONTRAST:
@@ -74,7 +73,7 @@ def _two_colours(random: Generator) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def _mask(name: str, size: int, random: Generator) -> NDArray[np.float64]:
-    """Return how much of each pixel the shape covers, 0 to 1, shape (size, size, 1)."""
+    """Return the pixel coverage of a shape, 0 to 1, shape (size, size, 1)."""
     side = size * OVERSAMPLING
     radius = random.uniform(0.26, 0.42) * side
     centre = random.uniform(radius, side - radius, 2)
@@ -88,7 +87,7 @@ def _mask(name: str, size: int, random: Generator) -> NDArray[np.float64]:
 
 
 def _outlines(name: str) -> list[tuple[Outline, int]]:
-    """Return the polygons of a shape within the unit circle, with the ink of each, 255 or 0."""
+    """Return (polygon, ink 255 or 0) of a shape within the unit circle."""
     if name == "ring":
         return [(_OUTLINES["circle"], 255), (_OUTLINES["circle"] * 0.6, 0)]
     if name == "crescent":

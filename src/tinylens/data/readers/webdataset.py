@@ -1,8 +1,8 @@
-"""WebDataset: .tar shards in which `key.jpg` lies beside `key.cls`, or `key.json`.
+"""Reader for WebDataset shards: .tar files of `key.jpg` with `key.cls` or `key.json`.
 
-The class is what key.cls says, a number or a word, or the entry of key.json named label, class or
-as the user says. A shard's folder or its name tells the part: `train/0.tar`, `train-0000.tar`. A
-classnames.txt beside the shards names the numbers.
+The class is the number or word in key.cls, or the entry of key.json named label, class or by the
+user. The split comes from folder or name: `train/0.tar`, `train-0000.tar`. A classnames.txt beside
+the shards names numeric classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_CLASSES = 10_000
 
 
 def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
-    """Return the images in a folder of shards, or in one.
+    """Read a shard or a folder of shards.
 
     Raises:
         DataError: a shard is damaged, an image has no class, or no image can be read.
@@ -38,12 +38,12 @@ def read(path: str | Path, options: Options = DEFAULTS) -> Dataset | Splits:
 
 
 def read_parts(path: str | Path, options: Options = DEFAULTS) -> Parts:
-    """Return the parts in a folder of shards as they are given; see `read`."""
+    """Read the splits of shards as stored; see `read`."""
     return read_encoded(source(Path(path), options), options)
 
 
 def source(path: Path, options: Options = DEFAULTS) -> Source:
-    """Return where the images of a folder of shards, or of one shard, are."""
+    """Return the image source of a shard or a folder of shards."""
     root = path if path.is_dir() else path.parent
     return Source(
         name=str(path),
@@ -54,9 +54,9 @@ def source(path: Path, options: Options = DEFAULTS) -> Source:
 
 
 def has_shards(path: Path) -> bool:
-    """Return whether a folder holds .tar files, at its top or in the folders of parts.
+    """Return whether a folder has .tar files, at its top or in split folders.
 
-    One that lies beside folders of classes, such as a copy that somebody kept, is none of them.
+    A .tar beside class folders, such as a backup, does not count.
     """
     if not path.is_dir():
         return False
@@ -69,7 +69,7 @@ def has_shards(path: Path) -> bool:
 
 
 def _begins_with_shard(folder: str) -> bool:
-    """Return whether a shard comes before any image: a folder of many is not looked through."""
+    """Return whether a shard comes before any image; stops early."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
@@ -84,7 +84,7 @@ def _is_shard_name(name: str) -> bool:
 
 
 def is_shard(members: Sequence[Member]) -> bool:
-    """Return whether an archive holds classes beside its images."""
+    """Return whether an archive has .cls or .json files beside its images."""
     stems = {_stem(each.name) for each in members if _suffix(each.name) in IMAGE_SUFFIXES}
     return any(
         _suffix(each.name) in ("cls", "json") and _stem(each.name) in stems for each in members
@@ -92,7 +92,7 @@ def is_shard(members: Sequence[Member]) -> bool:
 
 
 def read_column(path: Path, column: str, workspace: Path) -> Mapping[str, str | None] | None:
-    """Return an entry of each key.json by the names of the images; None where none has it.
+    """Read an entry of each key.json by image name; None if none has it.
 
     Raises:
         DataError: a shard is damaged.
@@ -111,7 +111,7 @@ def read_column(path: Path, column: str, workspace: Path) -> Mapping[str, str | 
 
 
 def find_shards(path: Path) -> dict[str, list[Path]]:
-    """Return the shards of each part, in order of name.
+    """Return the shards of each split, sorted by name.
 
     Raises:
         DataError: their names say parts of some of them alone.
@@ -157,7 +157,7 @@ def _seen(path: Path, columns: Columns) -> list[Any]:
 
 @dataclass
 class _Found:
-    """Images as they come, with the word for the class of each."""
+    """Collected images with their class words."""
 
     items: list[Item]
     names: list[str]
@@ -185,7 +185,7 @@ def _collect(
 def collect_archive(
     path: Path, members: Sequence[Member], columns: Columns, seen: Any, look: Callable[[], Any]
 ) -> Encoded:
-    """Return the images of one shard whose members are known already."""
+    """Return the images of one unpacked shard."""
     found = _Found([], [], [], [])
     _take("train", path.parent, path.name, members, columns, found)
     names = class_names_beside(path.parent)
@@ -200,7 +200,7 @@ def encoded(
     seen: Any,
     look: Callable[[], Any],
 ) -> Encoded:
-    """Return what was found with the words for classes turned into numbers."""
+    """Return the images with class words mapped to labels."""
     names = _class_names(str(path), set(found.words), given)
     number_of = {name: number for number, name in enumerate(names)}
     if given and all(word.isdecimal() for word in found.words):
@@ -236,7 +236,7 @@ def _take(
 
 
 def _word(where: str, stem: str, members: Mapping[str, Item], columns: Columns) -> str | None:
-    """Return what says the class of an image; None where nothing does."""
+    """Return the class word of an image, or None."""
     number = members.get(f"{stem}.cls")
     if number is not None and not columns.label:
         word = _text(where, number).strip()
@@ -286,11 +286,11 @@ def _class_names(where: str, words: set[str], given: tuple[str, ...]) -> tuple[s
 
 
 def _stem(name: str) -> str:
-    """Return a member's key: its path up to the first dot of the file's name."""
+    """Return a member's key: its path up to the first dot of the file name."""
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]
 
 
 def _suffix(name: str) -> str:
-    """Return what stands behind the key, in lower case."""
+    """Return the lowercase suffix after the key."""
     return name.rpartition("/")[2].partition(".")[2].lower()
