@@ -1,6 +1,6 @@
-"""From what was typed to the images that are meant, and from predictions to rows that are kept.
+"""Batch prediction: expand input paths, predict, write tables, JSON, CSV or Parquet.
 
-Every writer here is a context that gives a function to call once a prediction.
+Each writer is a context manager that yields a function to call per prediction.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _expanded(items: Sequence[ImageInput]) -> list[ImageInput]:
 
 
 def expand(arguments: Sequence[str], standard_input: IO[bytes]) -> list[str]:
-    """Return the paths of the images that the arguments of `tinylens predict` mean.
+    """Expand the path arguments of `tinylens predict` to image paths.
 
     A folder means the images in it and in its folders, known by their suffix and sorted by code
     point; hidden ones are left out and links to folders not followed. A pattern such as
@@ -148,7 +148,7 @@ def predict_paths(
     refused: float | None = None,
     fix: str | None = None,
 ) -> Iterator[Prediction]:
-    """Yield the predictions for the images at `paths`, in their order, as they are ready.
+    """Stream predictions for the images at `paths`, in order.
 
     See `Classifier.predict`.
     """
@@ -165,7 +165,7 @@ def predict_paths(
 
 
 def write(predictions: Iterable[Prediction], writers: Iterable[Writer]) -> int:
-    """Give every prediction to every writer, and return how many images were answered."""
+    """Pass every prediction to every writer; return the number of images classified."""
     answered = 0
     with contextlib.ExitStack() as stack:
         keeps = [stack.enter_context(writer) for writer in writers]
@@ -192,7 +192,7 @@ def _matches(argument: str) -> list[str]:
 
 
 def _in(path: str) -> list[str]:
-    """Return the images in a folder, or the path itself where it is none."""
+    """Return the images in a folder, or the path itself if it is a file."""
     if not os.path.isdir(path):  # noqa: PTH112 - as above
         return [path]
     unreadable: list[OSError] = []
@@ -212,9 +212,9 @@ def _is_image_name(name: str) -> bool:
 
 @contextlib.contextmanager
 def lines_for_people(file: IO[bytes], class_names: Iterable[str]) -> Generator[Keep]:
-    """Write a table, a line an image, as the predictions come.
+    """Write a text table, one line per image, as predictions arrive.
 
-    The path stands last, so the columns need not wait for the longest one and nothing is cut off.
+    The path is the last column, so no width has to be known in advance.
     """
     width = max(map(len, map(printable, ("unknown", *class_names))))
     file.write(f"{'confidence':>10}  {'label':{width}}  path\n".encode())
@@ -224,7 +224,7 @@ def lines_for_people(file: IO[bytes], class_names: Iterable[str]) -> Generator[K
 
 @contextlib.contextmanager
 def json_list(file: IO[bytes]) -> Generator[Keep]:
-    """Write a JSON list, a line an image, as the predictions come."""
+    """Write a JSON list, one line per image, as predictions arrive."""
     separator = "[\n"
 
     def keep(prediction: Prediction) -> None:
@@ -243,10 +243,10 @@ def json_list(file: IO[bytes]) -> Generator[Keep]:
 def csv_file(
     path: Path, top: int, *, sets: bool = False, findings: bool = False
 ) -> Generator[Keep]:
-    """Write a CSV file (RFC 4180, UTF-8), which appears at the end of the block.
+    """Write a CSV file (RFC 4180, UTF-8), complete at the end of the block.
 
-    `sets` adds a column of label sets, their classes parted by " | ", `findings` one of what the
-    input checks found, likewise, such as "margins: fixed".
+    `sets` adds a column of label sets, `findings` one of input-check findings such as
+    "margins: fixed"; both are separated by " | ".
     """
     names = ["path", "label", "confidence", "unknown", "ood_score", "error"]
     names += [*(["set"] if sets else []), *(["findings"] if findings else [])]
@@ -269,9 +269,9 @@ def csv_file(
 
 @contextlib.contextmanager
 def parquet_file(path: Path, *, sets: bool = False, findings: bool = False) -> Generator[Keep]:
-    """Write a Parquet file with the fields of `Prediction.to_json`; it appears at the end.
+    """Write a Parquet file of `Prediction.to_json` fields, complete at the end of the block.
 
-    `sets` adds a column of label sets, `findings` one of what the input checks found.
+    `sets` adds a column of label sets, `findings` one of input-check findings.
 
     Raises:
         MissingExtra: pyarrow is not installed.
@@ -320,7 +320,7 @@ def _schema(*, sets: bool, findings: bool) -> Any:
 
 
 def _utf8(value: Any) -> Any:
-    r"""Return JSON values with the bytes of names that are not UTF-8 as \udcXX, in letters."""
+    r"""Escape the non-UTF-8 bytes of names in JSON values as literal \udcXX."""
     if isinstance(value, dict):
         return {key: _utf8(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -329,7 +329,7 @@ def _utf8(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    r"""Return `text` on one line, with what a terminal could not show or would obey escaped.
+    r"""Return `text` on one line, with control and unprintable characters escaped.
 
     >>> print(printable("a\nb\x1b[31m"))
     a\nb\x1b[31m

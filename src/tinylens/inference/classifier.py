@@ -1,7 +1,7 @@
-"""`Classifier`, a model file that answers: the one way from images to labels.
+"""`Classifier`: inference with a model file, on numpy, Pillow and onnxruntime.
 
-Evaluation, `tinylens predict` and the server all go through here. It needs numpy, Pillow and
-onnxruntime and never Keras, so it starts in a fraction of a second.
+Shared by evaluation, `tinylens predict` and the server. Without Keras, it starts in a fraction of a
+second.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """An image as the network wants it, or why it could not be read.
+    """Preprocessed image, or the reason it could not be read.
 
     Attributes:
-        path: of the file, or None for content and pixels.
-        image: uint8, shape (height, width, channels), or None where it could not be read.
-        notes: what to know about the image, such as that it is animated.
-        error: why it could not be read, or None.
-        findings: of the input checks, or None where it was not asked.
+        path: File path, or None for content and pixels.
+        image: uint8, shape (height, width, channels), or None if unreadable.
+        notes: Remarks on the image, such as that it is animated.
+        error: Reason the image is unreadable, or None.
+        findings: Input-check findings, or None if the checks did not run.
     """
 
     path: str | None
@@ -58,7 +58,7 @@ class Read:
 
 
 def each(items: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
-    """Return the images that are meant: one, or each of several.
+    """Return the input as a list of single images.
 
     Raises:
         DataError: one array of another type or shape.
@@ -78,12 +78,12 @@ def each(items: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
 
 
 def read(item: ImageInput, rule: ImageRule, input_checks: InputChecks | None = None) -> Read:
-    """Return an image as `rule` wants it; one that cannot be read says why.
+    """Read and preprocess an image; an unreadable one carries its error.
 
     Args:
-        item: a path, the content of a file, or uint8 pixels.
-        rule: how the network wants it.
-        input_checks: looks at it before it is made small, and treats it as far as it is allowed to.
+        item: Path, file content, or uint8 pixels.
+        rule: Preprocessing rule.
+        input_checks: Checks and fixes applied before downscaling.
     """
     path = os.fspath(item) if isinstance(item, str | os.PathLike) else None
     found: tuple[Finding, ...] = ()
@@ -123,7 +123,7 @@ def _content(path: Path) -> bytes:
 def map_ahead(
     function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int, ahead: int
 ) -> Generator[_Result]:
-    """Yield function(item) in order; threads work up to so many items ahead of the reader."""
+    """Map `function` over items in order, with threads working a bounded number ahead."""
     if workers == 1:
         yield from map(function, items)
         return
@@ -151,24 +151,23 @@ _OUT_OF_DISTRIBUTION = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image, or why there is none.
+    """Prediction for one image, or its error.
 
     Attributes:
-        path: of the file, or None for content and pixels.
-        label: the most probable class, or None where the image could not be read.
-        confidence: the probability of `label`, calibrated if the model is.
-        top: the most probable classes with their probabilities, best first.
-        unknown: whether `label` is not sure enough to be given as an answer, or the image is too
-            unlike those trained on.
-        reason: why the answer is unknown, or None.
-        label_set: the classes of which the right one is one as often as was asked for, likeliest
-            first; empty where nothing was asked for.
-        ood_score: share of ordinary images, val's, that are less unlike those trained on, 0 to
-            1; None where the model does not know.
-        error: why there is no answer, or None.
-        notes: what to know about the image, such as that it is animated.
-        findings: what is unlike the training images about it, and whether that was fixed; None
-            where nobody asked. See `tinylens.inference.input_checks.fixes`.
+        path: File path, or None for content and pixels.
+        label: Most probable class, or None if the image is unreadable.
+        confidence: Probability of `label`, calibrated if the model is.
+        top: Most probable classes with their probabilities, best first.
+        unknown: Whether the model abstains: low confidence or an out-of-distribution image.
+        reason: Reason for abstaining, or None.
+        label_set: Prediction set of the requested coverage, most probable first; empty without
+            one.
+        ood_score: Share of validation images with a lower OOD score, 0 to 1; None if the model
+            has none.
+        error: Error message, or None.
+        notes: Remarks on the image, such as that it is animated.
+        findings: Input-check findings and whether they were fixed; None if the checks did not
+            run. See `tinylens.inference.input_checks.fixes`.
     """
 
     path: str | None
@@ -199,8 +198,7 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         """Return the row of `tinylens predict --json`.
 
-        "reason" is in it where the answer is unknown, "set" where a coverage was asked for, and
-        "findings" where the input checks was.
+        Optional keys: "reason" if unknown, "set" with a coverage, "findings" with input checks.
         """
         extra: dict[str, Any] = {"reason": self.reason} if self.unknown else {}
         if self.label_set:
@@ -221,13 +219,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """What an answer is to say, and when it is not to be given.
+    """Prediction options: output fields and abstention thresholds.
 
     Attributes:
-        top: how many of the likeliest classes.
-        level: below whose confidence the answer is unknown.
-        set_level: which classes to name as a set.
-        ood_limit: the OOD score above which the answer is unknown.
+        top: Number of most probable classes.
+        level: Confidence level below which the label is unknown.
+        set_level: Threshold of prediction sets.
+        ood_limit: OOD score above which the label is unknown.
     """
 
     top: int
@@ -243,14 +241,14 @@ def describe(
     ood_scores: NDArray[np.float32] | None,
     requested: PredictOptions,
 ) -> Iterator[Prediction]:
-    """Yield a prediction an image, from the answers to those that could be read.
+    """Yield one prediction per image from the probabilities of the readable ones.
 
     Args:
-        card: of the model that answered.
-        images: as `tinylens.inference.classifier.read` gave them, m of which could be.
+        card: Model card.
+        images: Results of `tinylens.inference.classifier.read`, m of them readable.
         probabilities: shape (m, classes).
-        ood_scores: shape (m,), or None where the model does not tell it.
-        requested: what to say.
+        ood_scores: shape (m,), or None if the model has none.
+        requested: Prediction options.
     """
     order = np.argsort(-probabilities, axis=1, kind="stable")
     if requested.set_level is None:
@@ -317,11 +315,11 @@ BATCH = 256  # images at once: larger batches were no faster and take more memor
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A model file, checked and ready to answer; safe to use from several threads.
+    """Thread-safe image classifier loaded from a verified model file.
 
     Attributes:
-        card: what the file says about itself.
-        session: onnxruntime's, from "image" to "probabilities".
+        card: Model card.
+        session: onnxruntime session from "image" to "probabilities".
 
     >>> classifier = Classifier.open("model.onnx")  # doctest: +SKIP
     >>> classifier.predict("boot.png")[0].label     # doctest: +SKIP
@@ -333,11 +331,11 @@ class Classifier:
 
     @staticmethod
     def open(path: str | os.PathLike[str], *, threads: int | None = None) -> Classifier:
-        """Open a model file, or the one in a run's folder, and check it.
+        """Open and verify a model file or the model of a run.
 
         Args:
-            path: of a model.onnx or of a run, or a `Run`.
-            threads: that answer; by default one a processor core.
+            path: Path of a model.onnx or a run, or a `Run`.
+            threads: Inference threads; default: one per core.
 
         Raises:
             ModelError: there is no such file, it was damaged or changed, it is not from tinylens
@@ -348,7 +346,7 @@ class Classifier:
 
     @staticmethod
     def from_bytes(content: bytes, name: str, *, threads: int | None = None) -> Classifier:
-        """Open the content of a model file; `name` stands for it in errors, which are `open`'s."""
+        """Open a model file from bytes; `name` identifies it in errors, as in `open`."""
         card = unseal(content, name)
         classifier = Classifier(card, _session(content, name, threads or core_count()))
         classifier._check_shapes(name)
@@ -357,20 +355,20 @@ class Classifier:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order of the probabilities."""
+        """Class names in the order of the probabilities."""
         return self.card.class_names
 
     @property
     def rule(self) -> ImageRule:
-        """How any image becomes the network's input."""
+        """Preprocessing rule of the network's input."""
         return self.card.rule
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the probability of each class, float32, shape (n, classes).
+        """Predict class probabilities, float32, shape (n, classes).
 
         Args:
             images: uint8, shape (n, height, width) or (n, height, width, channels), of any size,
-                grey, RGB or RGBA: the recorded rule makes them fit.
+                grey, RGB or RGBA; preprocessed by the recorded rule.
 
         Raises:
             DataError: another type or shape.
@@ -380,10 +378,9 @@ class Classifier:
     def evaluated(
         self, images: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return the probabilities, and the OOD score as the file gives it, shape (n,).
+        """Return the probabilities and the raw OOD scores, shape (n,) or None.
 
-        None instead of the latter where the model does not tell it; see
-        `tinylens.evaluation.out_of_distribution`.
+        See `tinylens.evaluation.out_of_distribution`.
 
         Args:
             images: as for `probabilities`.
@@ -408,21 +405,21 @@ class Classifier:
         refused: float | None = None,
         fix: str | None = None,
     ) -> list[Prediction]:
-        """Return one prediction an image; a broken image's says what is wrong with it.
+        """Classify images; an unreadable one yields a prediction with its error.
 
         Args:
-            items: a path, the content of a file, an array, or several of these. An array is uint8:
+            items: Path, file content, array, or several of these. An array is uint8:
                 (height, width) or (height, width, channels) with 1, 3 or 4 channels for one
                 image, otherwise (n, height, width) or (n, height, width, channels).
-            top: how many of the most probable classes to give.
-            max_error: share of answers that may be wrong, such as 0.01; less sure ones are marked
-                unknown. None keeps what the model was trained to keep.
-            coverage: how often the right class is to be in `label_set`, such as 0.95.
-            refused: share of ordinary images that may be marked unknown for being unlike those
-                trained on, such as 0.01. None keeps what the model was trained to do.
-            fix: what the input checks may put right before the image is made small: "all", or
-                some of `tinylens.inference.input_checks.examine.KINDS`, parted by commas; "" says
-                what is unlike the training images and changes nothing, None does not look.
+            top: Number of most probable classes.
+            max_error: Maximum error rate among answers, such as 0.01; less confident ones are
+                unknown. None: the model's own.
+            coverage: Share of images whose `label_set` contains the true class, such as 0.95.
+            refused: Share of in-distribution images that may be rejected as out-of-distribution,
+                such as 0.01. None: the model's own.
+            fix: Findings that the input checks may fix before downscaling: "all" or a comma-
+                separated list of `tinylens.inference.input_checks.examine.KINDS`; "" only
+                reports, None disables the checks.
 
         Raises:
             DataError: `items` is one array of another type or shape.
@@ -445,14 +442,14 @@ class Classifier:
         refused: float | None = None,
         fix: str | None = None,
     ) -> Iterator[Prediction]:
-        """Yield the predictions for any number of images, in their order, as they are ready.
+        """Stream predictions for any number of images, in order.
 
-        Only some hundred images are in memory at a time.
+        Keeps only a few hundred images in memory.
 
         Args:
-            items: as those of `predict`, one image each.
-            top: how many of the most probable classes to give.
-            workers: threads that read and decode.
+            items: Single images, as for `predict`.
+            top: Number of most probable classes.
+            workers: Threads that read and decode.
             max_error: as for `predict`.
             coverage: as for `predict`.
             refused: as for `predict`.
@@ -471,10 +468,10 @@ class Classifier:
                 yield from self._answer(batch, requested)
 
     def read(self, item: ImageInput, fix: str | None = None) -> Read:
-        """Return an image as the network sees it, or what is wrong with it.
+        """Read and preprocess an image; an unreadable one carries its error.
 
         Args:
-            item: as those of `predict`, one image.
+            item: Single image, as for `predict`.
             fix: as for `predict`.
 
         Raises:
@@ -493,7 +490,7 @@ class Classifier:
         coverage: float | None = None,
         refused: float | None = None,
     ) -> PredictOptions:
-        """Return what `told` is to say; the arguments and errors are those of `predict`."""
+        """Resolve the arguments of `predict` to prediction options; raises as `predict`."""
         selective = self.card.selective
         return PredictOptions(
             top,
@@ -509,7 +506,7 @@ class Classifier:
         ood_scores: NDArray[np.float32] | None,
         requested: PredictOptions,
     ) -> Iterator[Prediction]:
-        """Yield a prediction an image; see `tinylens.inference.classifier.tell`."""
+        """Yield one prediction per image; see `tinylens.inference.classifier.describe`."""
         return describe(self.card, images, probabilities, ood_scores, requested)
 
     def _answer(self, samples: list[Read], requested: PredictOptions) -> Iterator[Prediction]:
@@ -520,7 +517,7 @@ class Classifier:
         yield from self.described(samples, answers[0], ood_scores, requested)
 
     def _run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Return the probabilities and, where the file tells it, the OOD score."""
+        """Run the session; return probabilities and OOD scores, if the model has them."""
         answers: list[NDArray[np.float32]] = self.session.run(None, {"image": images})
         return answers
 

@@ -1,11 +1,10 @@
-"""Whether the images that a model is asked about are still like those it was made on.
+"""Data drift detection by the population stability index.
 
-A model file keeps how confidence, brightness and contrast are spread over val's images, in
-tenths. The server counts its own images into the same bins and compares: the population stability
-index (Siddiqi, Credit Risk Scorecards, 2006) is 0 where the shares are equal. Its usual reading,
-"over 0.25 it has moved", forgets that few images differ by luck alone, so the index that luck
-gives in one of 20 times is told with it (Yurdakul & Naranjo 2020, Journal of Risk Model Validation
-14: without a change, the index is distributed as χ² times the sum of both reciprocal counts).
+A model file stores decile histograms of confidence, brightness and contrast over val. The server
+fills the same bins with its images and computes the population stability index (Siddiqi, Credit
+Risk Scorecards, 2006). The usual threshold of 0.25 ignores sampling noise, so the 95 % quantile
+without drift is reported too (Yurdakul & Naranjo 2020, Journal of Risk Model Validation 14:
+without drift, the index is distributed as χ² times the sum of both reciprocal counts).
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ MOST_IMAGES = 10_000  # that a reference is made of: its shares are then right t
 
 @dataclass(frozen=True)
 class Spread:
-    """How one figure is spread over the images of a reference.
+    """Reference histogram of one statistic.
 
     Attributes:
-        edges: between the bins, ascending; a value at an edge belongs above it.
-        shares: of the images, one a bin, one more than edges; they sum to 1.
+        edges: Inner bin edges, ascending; a value at an edge belongs to the upper bin.
+        shares: Share of images per bin, one more than edges; sums to 1.
     """
 
     edges: tuple[float, ...]
@@ -47,12 +46,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a model's images looked like when it was made.
+    """Reference histograms for drift detection.
 
     Attributes:
-        part: of the data, such as "val".
-        images: how many it was computed on.
-        spreads: by the name of what is watched.
+        part: Split, such as "val".
+        images: Number of images.
+        spreads: Histograms by statistic.
     """
 
     part: str
@@ -84,14 +83,14 @@ class Reference:
 def measure(
     images: NDArray[np.uint8], confidence: NDArray[np.floating[Any]]
 ) -> dict[str, NDArray[np.floating[Any]]]:
-    """Return what is watched, by name, each of shape (n,).
+    """Compute the monitored statistics by name, each of shape (n,).
 
     Brightness is the mean over all pixels and channels and contrast their standard deviation, in
     levels from 0 to 255.
 
     Args:
-        images: uint8, shape (n, height, width, channels), as the network sees them.
-        confidence: the probability of the likeliest class, shape (n,).
+        images: uint8, shape (n, height, width, channels), preprocessed.
+        confidence: Highest class probability, shape (n,).
     """
     flat = images.reshape(len(images), -1).astype(np.float32)
     return {"confidence": confidence, "brightness": flat.mean(axis=1), "contrast": flat.std(axis=1)}
@@ -103,13 +102,13 @@ def reference(
     confidence: NDArray[np.floating[Any]],
     part: str,
 ) -> Reference:
-    """Return how what is watched is spread over images, by the tenths of each figure.
+    """Compute the decile histograms of the monitored statistics.
 
     Args:
         images: uint8, shape (n, height, width, channels).
-        rows: the images that were answered, shape (m,); at most 10,000 are looked at.
-        confidence: of the calibrated answers to those, shape (m,).
-        part: the part of the data that they are.
+        rows: Rows of classified images, shape (m,); at most 10,000 are used.
+        confidence: Calibrated confidence of those rows, shape (m,).
+        part: Split name.
     """
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_IMAGES)).astype(np.int64)
     figures = measure(np.asarray(images[rows[chosen]]), confidence[chosen])
@@ -117,7 +116,7 @@ def reference(
 
 
 def count(values: NDArray[np.floating[Any]], edges: Sequence[float]) -> list[int]:
-    """Return how many values fall into each bin.
+    """Count the values per bin.
 
     >>> count(np.array([0.1, 0.5, 0.7]), [0.5])
     [1, 2]
@@ -127,9 +126,9 @@ def count(values: NDArray[np.floating[Any]], edges: Sequence[float]) -> list[int
 
 
 def stability_index(counts: Sequence[int], shares: Sequence[float]) -> float:
-    """Return the population stability index of counted images against a reference's shares.
+    """Compute the population stability index of counts against reference shares.
 
-    Half an image is added to each bin, so that an empty one does not make it infinite.
+    Half an image is added to each bin to keep empty bins finite.
 
     >>> round(stability_index([100, 100], [0.5, 0.5]), 3)
     0.0
@@ -143,13 +142,13 @@ def stability_index(counts: Sequence[int], shares: Sequence[float]) -> float:
 
 
 def by_luck(counts: Sequence[int], images: int) -> float:
-    """Return the index that an unchanged source exceeds in one of 20 times.
+    """Return the 95 % quantile of the index without drift.
 
-    χ²'s quantile is that of Wilson & Hilferty (1931), good to 1 % here.
+    The χ² quantile is that of Wilson & Hilferty (1931), accurate to 1 % here.
 
     Args:
-        counts: of the images that are compared, by bin.
-        images: of the reference.
+        counts: Compared images per bin.
+        images: Number of reference images.
     """
     freedom = len(counts) - 1
     if not sum(counts) or not images or not freedom:
@@ -160,7 +159,7 @@ def by_luck(counts: Sequence[int], images: int) -> float:
 
 
 def _spread(values: NDArray[np.floating[Any]]) -> Spread:
-    """Return tenths; fewer where many values are the same, as confidences of 1 often are."""
+    """Return a decile histogram, with fewer bins if many values are equal."""
     tenths = np.quantile(values.astype(np.float64), TENTHS)
     edges = tuple(sorted({float(f"{edge:.6g}") for edge in tenths}))
     counts = count(values, edges)

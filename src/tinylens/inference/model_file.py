@@ -1,13 +1,12 @@
-"""The shipped file: an ONNX model that says what it is for, and whether it was changed since.
+"""Model file format: an ONNX model with a model card and a checksum.
 
     head   metadata "tinylens": the model card, JSON
     body   the ONNX model
     tail   metadata "tinylens.sha256": SHA-256 of head and body, in hexadecimal
 
-All three are Protocol Buffers messages of ONNX's type ModelProto. Such messages written one after
-the other merge, so any reader of ONNX takes the file for an ordinary model with two entries of
-metadata, and this module needs no library to read the card or to notice a flipped bit. The hash
-tells damage, not malice: who can write the file can also write its hash.
+All three are ModelProto messages. Concatenated Protocol Buffers messages merge, so any ONNX reader
+sees an ordinary model with two metadata entries, and this module reads the card and verifies the
+hash without a library. The hash detects damage, not tampering.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ _EXTERNAL_DATA_FIELDS = (13, 14)  # of TensorProto: where the numbers are, if in
 
 @dataclass(frozen=True, eq=False)
 class GoldenSamples:
-    """A few images with the answers of the network that was exported.
+    """Sample images with the exported network's probabilities.
 
     Attributes:
         images: uint8, shape (n, height, width, channels).
@@ -78,14 +77,14 @@ class GoldenSamples:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model file says about itself.
+    """Model card stored in a model file.
 
     Attributes:
-        class_names: one a column of the output.
-        rule: how any image becomes the network's input.
-        network: name of the network in the recipe.
-        dataset: what it was trained on, in words.
-        fingerprint: SHA-256 of that data set.
+        class_names: Class names in output order.
+        rule: Preprocessing rule.
+        network: Network name in the recipe.
+        dataset: Description of the training data.
+        fingerprint: SHA-256 of the dataset.
         created: UTC, such as "2026-05-04T03:02:01Z".
         tinylens: the version that wrote the file.
         temperature: what the logits are divided by, already in the file (Guo et al. 2017).
@@ -129,7 +128,7 @@ class ModelCard:
 
     @property
     def tolerance(self) -> float:
-        """By how much its probabilities may differ from the recorded ones, on any machine."""
+        """Allowed difference from the golden probabilities on any machine."""
         return INTEGER_TOLERANCE if self.precision == INTEGERS else TOLERANCE
 
     def to_json(self) -> dict[str, Any]:
@@ -207,7 +206,7 @@ class ModelCard:
 
 
 def model_file(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a model file, or of the one in a run's folder."""
+    """Resolve the path of a model file or a run to a model file."""
     file = Path(path)
     if file.is_dir():
         from tinylens.run import Run  # its settings library would be a tenth of the start-up
@@ -217,7 +216,7 @@ def model_file(path: str | os.PathLike[str]) -> Path:
 
 
 def read_model(path: Path) -> bytes:
-    """Return the content of a model file.
+    """Read a model file.
 
     Raises:
         ModelError: there is none, it is too large or cannot be read.
@@ -236,18 +235,18 @@ def read_model(path: Path) -> bytes:
 
 
 def seal(card: ModelCard, body: bytes) -> bytes:
-    """Return the content of a model file: `card` and `body`, an ONNX model, with their hash."""
+    """Serialize a model file: card, ONNX model `body` and their hash."""
     text = json.dumps(card.to_json(), separators=(",", ":"))
     content = _metadata("tinylens", text.encode("ascii")) + body
     return content + _tail(content)
 
 
 def unseal(content: bytes, name: str) -> ModelCard:
-    """Return the card of a model file after checking that nothing was changed in it.
+    """Verify a model file and return its card.
 
     Args:
-        content: of the whole file.
-        name: what to call the file in an error.
+        content: Whole file.
+        name: File name for errors.
 
     Raises:
         ModelError: the file is cut short, changed, not ONNX, not from tinylens, from a newer
@@ -303,7 +302,7 @@ def _is_onnx(content: bytes) -> bool:
 
 
 def _check_no_external_data(message: memoryview, kind: str = "model", depth: int = 0) -> None:
-    """Refuse weights in other files: such a model would read any path that it names."""
+    """Reject external weights: such a model could read any path."""
     if depth > DEEPEST_NESTING:
         raise ModelError("graphs in graphs without end; expected a classifier")
     for number, value in _fields(message):
@@ -315,7 +314,7 @@ def _check_no_external_data(message: memoryview, kind: str = "model", depth: int
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """Yield (number, value) of a message: an int for varints, a memoryview for anything else.
+    """Yield (field number, value) of a message: int for varints, else memoryview.
 
     Raises:
         ValueError: the bytes are not a Protocol Buffers message.
@@ -341,7 +340,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
 
 
 def _read_varint(message: memoryview, place: int) -> tuple[int, int]:
-    """Return a number in base 128, lowest digit first, and the place behind it."""
+    """Decode a varint; return it and the next offset."""
     number = 0
     for digit in range(10):  # 64 bits
         if place + digit >= len(message):
@@ -365,7 +364,7 @@ def _field(number: int, value: bytes) -> bytes:
 
 
 def _metadata(key: str, value: bytes) -> bytes:
-    """Return a ModelProto that holds one entry of metadata and nothing else."""
+    """Serialize a ModelProto with a single metadata entry."""
     return _field(_METADATA_FIELD, _field(1, key.encode()) + _field(2, value))
 
 

@@ -1,7 +1,4 @@
-"""Where a classifier sees a class, found by covering an image bit by bit; no gradient is needed.
-
-So it works on a bare model.onnx, or on whatever else answers with probabilities.
-"""
+"""Occlusion sensitivity maps: gradient-free explanations for any probabilistic classifier."""
 
 from __future__ import annotations
 
@@ -25,21 +22,19 @@ SMALLEST = np.finfo(np.float32).tiny  # for a probability that has become 0
 def occlusion(
     classify: Classify, images: Images, labels: Labels, progress: Progress | None = None
 ) -> Heatmaps:
-    """Return by how much the log-odds of a class fall where a square covers the image.
+    """Compute occlusion maps: the drop in a class's log-odds under a sliding square.
 
-    A square is slid over the image (Zeiler & Fergus 2014, arXiv:1311.2901), and each pixel gets
-    the mean fall over the squares that cover it; below 0 the place speaks against the class. The
-    paper has the fall of the probability. That of a sure answer hardly falls at all, though the
-    evidence goes: from log-odds of 12 to 6 it falls by 0.0025. So here it is log-odds, in nats.
+    Each pixel gets the mean drop over the squares that cover it (Zeiler & Fergus 2014,
+    arXiv:1311.2901); negative values are evidence against the class. Log-odds, in nats, instead of
+    the paper's probability, which saturates: from log-odds 12 to 6 it drops by only 0.0025.
 
-    The square has the image's own mean colour: it takes away what is drawn there and leaves the
-    brightness as it was, where black or white would draw something new.
+    The square has the image's mean colour: black or white would add a new feature.
 
     Args:
-        classify: uint8 images → probabilities, float32, shape (n, classes).
+        classify: Function of uint8 images → probabilities, float32, shape (n, classes).
         images: uint8, shape (n, height, width, channels).
-        labels: the class that is asked about, of each image, int64, shape (n,).
-        progress: called with images done and images in all.
+        labels: Class to explain per image, int64, shape (n,).
+        progress: Callback of (images done, total images).
 
     Returns:
         float32, shape (n, height, width), in nats.
@@ -63,7 +58,7 @@ def occlusion(
 
 
 def _squares(height: int, width: int) -> tuple[list[tuple[int, int]], int]:
-    """Return the upper left corners of the squares, and their side; together they cover all."""
+    """Return the top-left corners and side of squares that cover the image."""
     side = max(min(height, width) // SQUARES_A_SIDE, 1)
     step = max(side // STEPS_A_SQUARE, 1)
     rows, columns = (
@@ -73,7 +68,7 @@ def _squares(height: int, width: int) -> tuple[list[tuple[int, int]], int]:
 
 
 def _covered(image: NDArray[np.uint8], corners: list[tuple[int, int]], side: int) -> Images:
-    """Return an image as often as there are squares, each time with one of them covered."""
+    """Return one copy of the image per square, with that square occluded."""
     colour = image.mean(axis=(0, 1)).round().astype(np.uint8)
     covered = np.repeat(image[None], len(corners), axis=0)
     for number, (top, left) in enumerate(corners):
@@ -82,7 +77,7 @@ def _covered(image: NDArray[np.uint8], corners: list[tuple[int, int]], side: int
 
 
 def _log_odds(probabilities: NDArray[np.float32], label: int) -> NDArray[np.float64]:
-    """Return log p - log (1 - p); 1 - p is summed over the others, or it would round to 0."""
+    """Compute log p - log (1 - p), with 1 - p summed over the other classes for precision."""
     others = np.delete(probabilities, label, axis=1).sum(axis=1, dtype=np.float64)
     own = probabilities[:, label].astype(np.float64)
     odds: NDArray[np.float64] = np.log(np.maximum(own, SMALLEST) / np.maximum(others, SMALLEST))

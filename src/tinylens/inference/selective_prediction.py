@@ -1,8 +1,7 @@
-"""When not to answer: thresholds for a wanted rate of errors, sets for a wanted coverage.
+"""Selective prediction: error-rate thresholds and conformal prediction sets.
 
-Both are computed on val, on calibrated probabilities, and hold for images like val's. Which
-images are not like those is told by their OOD score (see
-`tinylens.evaluation.out_of_distribution`).
+Both are computed from calibrated probabilities on val and hold for in-distribution images; see
+`tinylens.evaluation.out_of_distribution` for the OOD score.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ SHARES = (*(tenth / 10 for tenth in range(10)), 0.95, 0.98, 0.99, 0.995, 0.998, 
 
 @dataclass(frozen=True)
 class Level:
-    """From which confidence on at most so many answers are wrong.
+    """Confidence threshold for a maximum error rate.
 
     Attributes:
-        max_error: share of answers that may be wrong.
-        threshold: the lowest confidence that is answered with; 0 answers always.
-        answered: share of val that is.
+        max_error: Maximum error rate among answers.
+        threshold: Minimum confidence to answer; 0 always answers.
+        answered: Share of val answered.
     """
 
     max_error: float
@@ -45,11 +44,11 @@ class Level:
 
 @dataclass(frozen=True)
 class SetLevel:
-    """Which classes to name so that the right one is among them so often.
+    """Probability threshold of prediction sets for a coverage.
 
     Attributes:
-        coverage: share of images whose class is to be in the set.
-        threshold: the lowest probability of a class in the set; the likeliest is always in it.
+        coverage: Share of images whose true class is in the set.
+        threshold: Minimum probability of a class in the set; the top class is always in it.
     """
 
     coverage: float
@@ -58,16 +57,14 @@ class SetLevel:
 
 @dataclass(frozen=True)
 class SelectivePrediction:
-    """What a model file knows of when not to answer.
+    """Selective-prediction settings stored in a model file.
 
     Attributes:
-        levels: for some rates of errors, those that can be kept at all.
-        sets: for some coverages.
-        max_error: the rate that is kept where nobody asks for another; None answers always.
-        ordinary: how out of distribution val's images are: quantiles of their OOD score at SHARES,
-            ascending; empty where that is not known.
-        refused: share of ordinary images that may be refused as out-of-distribution images, where
-            nobody asks for another; None refuses none.
+        levels: Thresholds of the error rates that can be kept.
+        sets: Thresholds of prediction sets by coverage.
+        max_error: Default error rate; None always answers.
+        ordinary: Quantiles of val's OOD scores at SHARES, ascending; empty if unknown.
+        refused: Default share of in-distribution images that may be rejected; None rejects none.
     """
 
     levels: tuple[Level, ...] = ()
@@ -77,7 +74,7 @@ class SelectivePrediction:
     refused: float | None = None
 
     def level(self, max_error: float | None = None) -> Level | None:
-        """Return what keeps that rate of errors, or the model's own; None where it answers always.
+        """Return the level of an error rate, or the default one; None if it always answers.
 
         Raises:
             RecipeError: the model has none for that rate.
@@ -96,7 +93,7 @@ class SelectivePrediction:
         )
 
     def set_level(self, coverage: float) -> SetLevel:
-        """Return what names sets of that coverage.
+        """Return the prediction-set threshold of a coverage.
 
         Raises:
             RecipeError: the model has none for it.
@@ -111,10 +108,10 @@ class SelectivePrediction:
         )
 
     def ood_limit(self, refused: float | None = None) -> float | None:
-        """Return the OOD score above which images are refused; None where none are.
+        """Return the OOD score above which images are rejected; None if none are.
 
         Args:
-            refused: share of ordinary images that may be; None takes the model's own.
+            refused: Share of in-distribution images that may be rejected; None: the default.
 
         Raises:
             RecipeError: the model cannot tell out-of-distribution images.
@@ -140,7 +137,7 @@ class SelectivePrediction:
         return float(np.interp(ood_score, self.ordinary, SHARES))
 
     def without_ood_score(self) -> SelectivePrediction:
-        """Return the same for a model that cannot tell out-of-distribution images."""
+        """Return a copy without OOD settings."""
         return replace(self, ordinary=(), refused=None)
 
     def to_json(self) -> dict[str, Any]:
@@ -165,13 +162,12 @@ ANSWERS_ALWAYS = SelectivePrediction()
 def decide(
     probabilities: Probabilities, labels: Labels, max_error: float | None = None
 ) -> SelectivePrediction:
-    """Return when not to answer, going by what was answered on val.
+    """Compute the selective-prediction settings on val.
 
     Args:
         probabilities: calibrated, shape (n, classes).
         labels: int64, shape (n,).
-        max_error: a rate of errors that is to be kept without being asked for; where none of the
-            levels keeps it, the result has none.
+        max_error: Default error rate; dropped if no level keeps it.
     """
     wanted = sorted({*MAX_ERRORS, *([] if max_error is None else [max_error])})
     levels = [level for rate in wanted if (level := error_level(probabilities, labels, rate))]
@@ -181,12 +177,12 @@ def decide(
 
 
 def error_level(probabilities: Probabilities, labels: Labels, max_error: float) -> Level | None:
-    """Return the lowest confidence above which at most `max_error` is wrong; None for none.
+    """Find the lowest confidence threshold that keeps `max_error`; None if there is none.
 
-    Confidences are tried from high to low until the upper bound of Clopper and Pearson for the
-    error among what is answered passes `max_error`: tried in that fixed order, all that went before
-    hold together at the risk of one (Angelopoulos et al. 2021, "Learn then test",
-    arXiv:2110.01052; the rate is that of Geifman & El-Yaniv 2017).
+    Thresholds are tested from high to low until the Clopper-Pearson upper bound of the selective
+    error exceeds `max_error`. The fixed order needs no correction for multiple tests
+    (Angelopoulos et al. 2021, "Learn then test", arXiv:2110.01052; selective error as in
+    Geifman & El-Yaniv 2017).
     """
     confidence = probabilities.max(axis=1)
     wrong = probabilities.argmax(axis=1) != labels
@@ -203,13 +199,13 @@ def error_level(probabilities: Probabilities, labels: Labels, max_error: float) 
 
 
 def _steps(count: int) -> NDArray[np.int64]:
-    """Return how many images are answered at each threshold that is tried, ascending."""
+    """Return the number of answered images per tested threshold, ascending."""
     shares = np.arange(LEAST_ANSWERED, 1 + STEP / 2, STEP)
     return np.unique(np.clip(np.rint(shares * count), 1, count)).astype(np.int64)
 
 
 def _upper_bound(errors: int, trials: int) -> float:
-    """Return what the rate of errors is below, but for the RISK (Clopper & Pearson 1934)."""
+    """Return the upper confidence bound of the error rate at RISK (Clopper & Pearson 1934)."""
     import scipy.stats
 
     if errors == trials:
@@ -218,10 +214,10 @@ def _upper_bound(errors: int, trials: int) -> float:
 
 
 def set_level(probabilities: Probabilities, labels: Labels, coverage: float) -> SetLevel:
-    """Return the probability from which on a class belongs to the set, by split conformal sets.
+    """Compute the probability threshold of split conformal prediction sets.
 
-    On average the smallest sets that hold the right class so often (Sadinle, Lei & Wasserman 2019,
-    JASA 114), for images like those that the threshold was computed on.
+    The smallest sets on average with this coverage, in distribution (Sadinle, Lei & Wasserman
+    2019, JASA 114).
     """
     own = np.sort(probabilities[np.arange(len(labels)), labels])
     left_out = len(labels) - math.ceil((len(labels) + 1) * coverage)
@@ -229,7 +225,7 @@ def set_level(probabilities: Probabilities, labels: Labels, coverage: float) -> 
 
 
 def in_set(probabilities: Probabilities, level: SetLevel) -> NDArray[np.bool_]:
-    """Return which classes are in the set of each image, shape (n, classes).
+    """Return the prediction sets as a mask, shape (n, classes).
 
     >>> in_set(np.array([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25]]), SetLevel(0.9, 0.3)).tolist()
     [[True, False, False], [True, True, False]]

@@ -1,7 +1,7 @@
-"""What an image shows, apart from the ground that it lies on; NumPy and Pillow alone.
+"""Foreground segmentation on a smooth background, with NumPy and Pillow.
 
-The ground is what the border of an image shows: a colour that may change smoothly across the
-image, as light does. Whatever differs from it by more than it differs from itself is the thing.
+The background colour is fitted to the image border and may vary smoothly, as lighting does. Pixels
+that deviate from it by more than its own noise are the object.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ NEWTON_ROUNDS = 25  # of Newton's method
 
 
 def looks(grey: Floats, thing: Mask) -> Floats:
-    """Return how bright a thing is within and along its outline, shape (2 · LEVELS + 1,).
+    """Compute brightness features of an object's inside and outline, shape (2 · LEVELS + 1,).
 
     Args:
-        grey: brightness from 0 to 255, shape (height, width).
-        thing: where it is, likewise.
+        grey: Brightness from 0 to 255, shape (height, width).
+        thing: Object mask, same shape.
     """
     rim = max(1, round(min(thing.shape) / RIM))
     inner = thing.copy()
@@ -38,11 +38,11 @@ def looks(grey: Floats, thing: Mask) -> Floats:
 
 
 def learn(as_they_are: Floats, negatives: Floats) -> Floats:
-    """Return the weights that tell images, positive, from their negatives, negative.
+    """Fit weights that separate images (positive) from their negatives (negative).
 
     Args:
-        as_they_are: of `looks`, shape (n, features).
-        negatives: likewise.
+        as_they_are: Features of `looks`, shape (n, features).
+        negatives: Features of the inverted images, same shape.
     """
     rows = np.concatenate([as_they_are, negatives])
     wanted = np.repeat([1.0, 0.0], [len(as_they_are), len(negatives)])
@@ -64,7 +64,7 @@ def _histogram(levels: Floats) -> Floats:
 
 
 def _eroded(mask: Mask) -> Mask:
-    """Return a mask without the pixels that touch what is not in it; beyond the edges all is."""
+    """Erode a mask by one pixel; outside the image counts as inside the mask."""
     around = np.pad(mask, 1, constant_values=True)
     smaller: Mask = (
         mask & around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
@@ -83,7 +83,7 @@ MAD_TO_SIGMA = 1.4826
 
 @dataclass(frozen=True)
 class Window:
-    """A part of an image, as shares of its height and width; it may stick out of it."""
+    """Image window in relative coordinates; may extend beyond the image."""
 
     top: float
     left: float
@@ -92,7 +92,7 @@ class Window:
 
     @property
     def middle(self) -> tuple[float, float]:
-        """Where its middle is, down and right."""
+        """Center, (down, right)."""
         return self.top + self.height / 2, self.left + self.width / 2
 
 
@@ -101,11 +101,11 @@ WHOLE = Window(0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """A colour that changes smoothly across an image, and how rough it is around that.
+    """Background model: a quadratic colour surface and its noise.
 
     Attributes:
-        coefficients: of 1, x, y, x², xy and y² with x and y from -1 to 1, shape (6, channels).
-        roughness: standard deviation of the border around it, in grey levels, outliers left out.
+        coefficients: Of 1, x, y, x², xy and y² with x and y from -1 to 1, shape (6, channels).
+        roughness: Standard deviation of the border residuals in grey levels, without outliers.
     """
 
     coefficients: Floats
@@ -113,24 +113,24 @@ class Ground:
 
     @staticmethod
     def flat(level: Sequence[float]) -> Ground:
-        """Return a ground of one colour, smooth."""
+        """Return a uniform, noise-free background."""
         coefficients = np.zeros((6, len(level)))
         coefficients[0] = level
         return Ground(coefficients, 0.0)
 
     @property
     def middle(self) -> Floats:
-        """The colour in the middle of the image, shape (channels,)."""
+        """Colour at the image center, shape (channels,)."""
         colour: Floats = np.clip(self.coefficients[0], 0, 255)
         return colour
 
     def at(self, height: int, width: int, window: Window = WHOLE) -> Floats:
-        """Return the colour at every pixel of a window, float64 (height, width, channels).
+        """Evaluate the background over a window, float64 (height, width, channels).
 
         Args:
-            height: in how many rows the window is shown.
-            width: and columns.
-            window: of the image.
+            height: Output rows.
+            width: Output columns.
+            window: Image window.
         """
         rows = window.top + window.height * (_places(height) + 1) / 2
         columns = window.left + window.width * (_places(width) + 1) / 2
@@ -140,12 +140,12 @@ class Ground:
 
     @property
     def contrast(self) -> float:
-        """Grey levels from which on a pixel is not the ground's."""
+        """Threshold in grey levels above which a pixel is foreground."""
         return _contrast(self.roughness)
 
 
 def reduced(pixels: Pixels, longest: int) -> Pixels:
-    """Return an image whose longer side is at most so long, each pixel the mean of many."""
+    """Downscale an image to a maximum side by block means."""
     height, width = pixels.shape[:2]
     if max(height, width) <= longest:
         return pixels
@@ -160,24 +160,24 @@ def resized(
     by: Image.Resampling,
     box: tuple[float, float, float, float] | None = None,
 ) -> Pixels:
-    """Return an image of another size, (width, height), or a part of it brought to that size."""
+    """Resize an image, or a window of it, to (width, height)."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     return np.asarray(image.resize(size, by, box)).reshape(size[1], size[0], pixels.shape[2])
 
 
 def border(pixels: Pixels) -> Pixels:
-    """Return the pixels along the edges of (…, height, width, channels): (…, count, channels)."""
+    """Return the border pixels of (…, height, width, channels): (…, count, channels)."""
     return pixels[..., _ring(pixels.shape[-3], pixels.shape[-2], 1), :]
 
 
 def fit_ground(pixels: Pixels) -> Ground:
-    """Return the ground, fitted to the border so that what touches it does not count.
+    """Fit the background to the border, robust to objects that touch it.
 
-    Least absolute deviations by iteratively reweighted least squares, and what is as far off as a
-    thing left out; it starts with one colour, the median.
+    Least absolute deviations by iteratively reweighted least squares, starting from the median
+    colour, without outliers.
 
     Args:
-        pixels: small, shape (height, width, channels).
+        pixels: Downscaled image, shape (height, width, channels).
     """
     height, width = pixels.shape[:2]
     ring = _ring(height, width, max(1, min(height, width) // 20))
@@ -198,19 +198,19 @@ def fit_ground(pixels: Pixels) -> Ground:
 
 
 def difference(pixels: Pixels, ground: Ground, window: Window = WHOLE) -> Floats:
-    """Return by how many grey levels each pixel of a window differs from the ground at most."""
+    """Return the maximum channel difference from the background per pixel, in grey levels."""
     height, width = pixels.shape[:2]
     most: Floats = np.abs(pixels - ground.at(height, width, window)).max(axis=2)
     return most
 
 
 def thing(apart: Mask) -> Mask:
-    """Return where a thing is that differs from its ground there: no specks, and no holes."""
+    """Return the object mask, without specks and holes."""
     return filled(without_specks(apart)) if apart.any() else apart
 
 
 def without_specks(mask: Mask) -> Mask:
-    """Return a mask without the connected parts that are small beside the largest."""
+    """Remove connected components much smaller than the largest."""
     names = spread(np.arange(1, mask.size + 1).reshape(mask.shape), mask)
     sizes = np.bincount(names[mask], minlength=mask.size + 1)
     kept: Mask = mask & (sizes >= SMALL_PART * sizes.max())[names]
@@ -218,7 +218,7 @@ def without_specks(mask: Mask) -> Mask:
 
 
 def filled(mask: Mask) -> Mask:
-    """Return a mask with all that no way leads to from the edges of the image."""
+    """Fill the holes of a mask."""
     height, width = mask.shape
     outside = spread(_ring(height, width, 1).astype(np.int64), ~mask)
     closed: Mask = mask | (outside == 0)
@@ -226,10 +226,10 @@ def filled(mask: Mask) -> Mask:
 
 
 def spread(values: NDArray[np.int64], inside: Mask) -> NDArray[np.int64]:
-    """Return, for every pixel, the largest of the values that a way within `inside` leads to.
+    """Propagate the maximum value within each 4-connected component of `inside`.
 
-    Ways go to the four neighbours. Outside it is 0. Whole runs of pixels are gone through at once,
-    so it takes about as many rounds as a way has bends.
+    0 outside. Whole pixel runs are processed at once, so the number of rounds is about the number
+    of bends in a path.
     """
     found = np.where(inside, values, 0)
     while True:
@@ -241,7 +241,7 @@ def spread(values: NDArray[np.int64], inside: Mask) -> NDArray[np.int64]:
 
 
 def box_of(mask: Mask) -> Window:
-    """Return the smallest window that holds a mask, which must not be empty."""
+    """Return the bounding box of a non-empty mask."""
     (top, bottom), (left, right) = (
         np.flatnonzero(mask.any(axis=axis))[[0, -1]] / mask.shape[1 - axis] for axis in (1, 0)
     )
@@ -256,7 +256,7 @@ def _contrast(roughness: float) -> float:
 
 
 def _along_rows(values: NDArray[np.int64], inside: Mask) -> NDArray[np.int64]:
-    """Give every run of pixels in a row the largest of its values."""
+    """Propagate the maximum within each run of pixels in a row."""
     starts = np.ones(inside.shape, bool)
     starts[:, 1:] = inside[:, 1:] != inside[:, :-1]
     first = np.flatnonzero(starts)

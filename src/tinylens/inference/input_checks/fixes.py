@@ -1,8 +1,7 @@
-"""The input checks: what is unlike the training images about an image, and putting that right.
+"""Input checks: detect and fix deviations from the training images.
 
-It knows nothing of any data set: a small reference, worked out from the training images when a
-model is exported (`study`), is all that it judges by (`examine`). What it is allowed to, it puts
-right (`treat`). It sees decoded images before they are made small, and opens none itself.
+`study` computes a small reference at export, `examine` compares decoded images with it before
+downscaling, and `treat` applies the allowed fixes.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ _ALL = frozenset(KINDS)
 
 @dataclass(frozen=True)
 class InputChecks:
-    """Who examines and treats images for a model.
+    """Input checks of one model.
 
     Attributes:
-        reference: what the training images are like; without it nothing is judged.
-        allowed: kinds of findings that may be fixed.
+        reference: Training-image reference; None disables the checks.
+        allowed: Kinds of findings that may be fixed.
     """
 
     reference: Reference | None
     allowed: frozenset[str] = frozenset()
 
     def see(self, pixels: Pixels, orientation: int = 1) -> tuple[Pixels, tuple[Finding, ...]]:
-        """Return an image, treated as far as is allowed, and what was found.
+        """Examine an image and apply the allowed fixes; return it with the findings.
 
         Args:
-            pixels: uint8, shape (height, width, 1 or 3), upright and of its own size.
-            orientation: what its EXIF said, 1 to 8; the decoder has set it upright.
+            pixels: uint8, shape (height, width, 1 or 3), upright, unscaled.
+            orientation: EXIF orientation, 1 to 8, already applied by the decoder.
         """
         return treat(pixels, examine(pixels, self.reference, orientation), self.allowed)
 
 
 def allowed_kinds(text: str) -> frozenset[str]:
-    """Return the kinds that "all", "" or a list parted by commas allows to be fixed.
+    """Parse the fixable kinds: "all", "" or a comma-separated list.
 
     Raises:
         RecipeError: a kind that is none.
@@ -71,15 +70,15 @@ def allowed_kinds(text: str) -> frozenset[str]:
 def treat(
     pixels: Pixels, examination: Examination, allowed: Set[str]
 ) -> tuple[Pixels, tuple[Finding, ...]]:
-    """Return an image with what is allowed put right, and the findings, marked as fixed.
+    """Apply the allowed fixes; return the image and the updated findings.
 
     Args:
-        pixels: uint8, shape (height, width, 1 or 3): what was examined.
-        examination: of `examine`.
-        allowed: kinds that may be fixed.
+        pixels: uint8, shape (height, width, 1 or 3), the examined image.
+        examination: Result of `examine`.
+        allowed: Kinds that may be fixed.
 
     Returns:
-        The very same array where nothing is done to it; else uint8 of any size.
+        The same array if unchanged, else uint8 of any size.
     """
     doing = frozenset(allowed) & {
         finding.kind for finding in examination.findings if _can_fix(finding, examination)
@@ -106,7 +105,7 @@ def treat(
 
 
 def _can_fix(finding: Finding, examination: Examination) -> bool:
-    """Return whether there is something to be done that is not done already."""
+    """Return whether a finding can still be fixed."""
     reference = examination.reference
     if finding.fixed or reference is None:
         return False

@@ -1,4 +1,4 @@
-"""An image as a network would see it: a window of it, its ground taken away, its negative."""
+"""Image fixes: cropping margins, replacing the background, inverting, removing colour."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Covered = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Framed:
-    """A window of an image, small.
+    """Downscaled image window.
 
     Attributes:
         pixels: uint8, shape (height, width, channels).
-        covered: how much of each pixel the thing takes up, 0 to 1, shape (height, width).
+        covered: Object coverage of each pixel, 0 to 1, shape (height, width).
     """
 
     pixels: Pixels
@@ -41,12 +41,12 @@ class Framed:
 
 
 def window_around(box: Window, shape: tuple[int, ...], reference: Reference) -> Window:
-    """Return the window in which a thing fills as much, and where, as in the training images.
+    """Return the crop that gives an object its size and position in the training images.
 
     Args:
-        box: of the thing, in the image.
-        shape: of the image: height, width.
-        reference: of the training images.
+        box: Bounding box of the object.
+        shape: Image height and width.
+        reference: Training-image reference.
     """
     sides = reference.shape[:2]
     pixels = box.height * shape[0], box.width * shape[1]
@@ -57,9 +57,9 @@ def window_around(box: Window, shape: tuple[int, ...], reference: Reference) -> 
 
 
 def frame(pixels: Pixels, window: Window, ground: Ground, reference: Reference) -> Framed:
-    """Return a window of an image, at most `FINE` times as large as the network wants it.
+    """Crop a window at up to `FINE` times the network's size.
 
-    What lies outside of the image is filled with the ground's colour.
+    Pixels outside the image get the background colour.
     """
     height, width = pixels.shape[:2]
     size = [
@@ -75,14 +75,14 @@ def frame(pixels: Pixels, window: Window, ground: Ground, reference: Reference) 
 def compose(
     framed: Framed, reference: Reference, *, negative: bool, background: bool, grey: bool
 ) -> Pixels:
-    """Return a framed image as its negative, without its ground, or without colour.
+    """Invert, replace the background of, or desaturate a framed image.
 
     Args:
-        framed: of `frame`.
-        reference: whose ground is put in the place of the image's.
-        negative: whether brightness is inverted.
-        background: whether the ground is replaced.
-        grey: whether colour is taken away.
+        framed: Result of `frame`.
+        reference: Reference that provides the new background.
+        negative: Whether to invert brightness.
+        background: Whether to replace the background.
+        grey: Whether to remove colour.
     """
     pixels = without_colour(framed.pixels) if grey else framed.pixels
     pixels = 255 - pixels if negative else pixels
@@ -95,7 +95,7 @@ def compose(
 
 
 def small(pixels: Pixels, reference: Reference) -> Pixels:
-    """Return an image at the network's size, by the interpolation that the decoder uses."""
+    """Resize to network size with the decoder's interpolation."""
     height, width = reference.shape[:2]
     if pixels.shape[:2] == (height, width):
         return pixels
@@ -103,13 +103,13 @@ def small(pixels: Pixels, reference: Reference) -> Pixels:
 
 
 def sharpened(pixels: Pixels, amount: float) -> Pixels:
-    """Return an image with its details made stronger: what a small blur takes away, added."""
+    """Sharpen an image by unsharp masking."""
     lost = details(pixels)
     return np.clip(np.rint(pixels + amount * lost), 0, 255).astype(np.uint8)
 
 
 def details(pixels: Pixels) -> NDArray[np.float64]:
-    """Return what a blur over the four neighbours takes away, of the image's shape."""
+    """Return the high-frequency residual of a 4-neighbour blur, of the image's shape."""
     around = np.pad(pixels.astype(np.float64), ((1, 1), (1, 1), (0, 0)), mode="edge")
     neighbours = around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:]
     lost: NDArray[np.float64] = pixels / 2 - neighbours / 8
@@ -117,7 +117,7 @@ def details(pixels: Pixels) -> NDArray[np.float64]:
 
 
 def without_colour(pixels: Pixels) -> Pixels:
-    """Return an image in grey, (height, width, 1), by the weights that the decoder uses."""
+    """Convert to grey, (height, width, 1), with the decoder's weights."""
     if pixels.shape[2] == 1:
         return pixels
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
@@ -145,7 +145,7 @@ def _cut(pixels: Pixels, window: Window, ground: Ground, size: tuple[int, int]) 
 
 
 def _means(pixels: Pixels, down: int, across: int) -> Pixels:
-    """Return the means of blocks of pixels; those at the end may be smaller."""
+    """Return block means; blocks at the end may be smaller."""
     if down == across == 1:
         return pixels
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
@@ -154,7 +154,7 @@ def _means(pixels: Pixels, down: int, across: int) -> Pixels:
 
 
 def _cover(cut: Pixels, ground: Ground, window: Window) -> Covered:
-    """Return how much of each pixel is the thing's: all within it, ever less around its outline."""
+    """Return a soft object mask that fades around the outline."""
     height, width = cut.shape[:2]
     rows, columns = (
         start + share * (np.arange(side) + 0.5) / side

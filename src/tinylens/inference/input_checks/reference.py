@@ -1,4 +1,4 @@
-"""What the training images are like, as far as the input checks asks: a part of model.onnx."""
+"""Training-image reference of the input checks, stored in model.onnx."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ NEARLY_ALL = 0.995  # of the images: so many have no exceptions worth a word
 
 @dataclass(frozen=True)
 class Reference:
-    """What images of the network's size, trained on, are like.
+    """Statistics of the training images at network size.
 
     Attributes:
-        shape: height, width and channels of the network's input.
-        images: how many were looked at.
-        grey: share of them without colour.
-        level: the usual colour of their borders, one value a channel from 0 to 255.
+        shape: Height, width and channels of the network's input.
+        images: Number of images.
+        grey: Share of grey images.
+        level: Typical border colour, one value per channel, 0 to 255.
         spread: grey levels by which the border of one image in a hundred is off that.
         share: of the border that shows the usual colour: in all but two images of a
             thousand more than the first, in the median one the second.
         fill: how much of height or width things take up, whichever is more: in two images of a
             thousand less than the first, the second in the median one; 0 where grounds differ.
-        middle: where the middle of things is, down and right, as shares of the sides.
-        off: how far from there, in two images of a thousand farther.
-        polarity: weights that tell images from their negatives; see
+        middle: Typical object center (down, right), as shares of the sides.
+        off: Distance from it, exceeded by two images in a thousand.
+        polarity: Weights that separate images from their negatives; see
             `tinylens.inference.input_checks.background`.
-        sharpening: how much images must be sharpened that were enlarged and made small again.
+        sharpening: Sharpening that restores enlarged and downscaled images.
     """
 
     shape: tuple[int, int, int]
@@ -53,29 +53,29 @@ class Reference:
 
     @property
     def plain(self) -> bool:
-        """Whether all images have the same ground."""
+        """Whether all images share one background."""
         return self.spread <= PLAIN_SPREAD and self.share[1] >= PLAIN_SHARE
 
     def shows_ground(self, pixels: Pixels) -> bool:
-        """Return whether the border of an image shows the ground of the training images.
+        """Return whether an image has the background of the training images.
 
         Args:
-            pixels: uint8, shape (height, width, channels), with the channels of the reference.
+            pixels: uint8, shape (height, width, channels), channels as in the reference.
         """
         return bool(self.ground_share(pixels) >= self.share[0])
 
     def ground_share(self, pixels: Pixels) -> NDArray[np.float64]:
-        """Return the share of the border that shows that ground.
+        """Return the share of border pixels that match the training background.
 
         Args:
-            pixels: uint8, shape (…, height, width, channels); each image has a share.
+            pixels: uint8, shape (…, height, width, channels).
         """
         apart = np.abs(border(pixels) - np.array(self.level)).max(axis=-1)
         share: NDArray[np.float64] = (apart <= TOLERANCE + self.spread).mean(axis=-1)
         return share
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return JSON values."""
         return {"version": VERSION, **asdict(self)}
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What training images are like, worked out when a model is exported."""
+"""Computation of the training-image reference at export."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ LEAST_THINGS = 50  # fewer say nothing about where things are
 
 
 def study(images: Pixels) -> Reference:
-    """Return what training images are like.
+    """Compute the reference of the training images.
 
     Args:
-        images: uint8, shape (n, height, width, channels), of the network's size.
+        images: uint8, shape (n, height, width, channels), at network size.
     """
     rows = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).astype(np.int64))
     looked_at = np.asarray(images[rows])
@@ -63,7 +63,7 @@ def _grounds(images: Pixels) -> Reference:
 
 
 def _things(images: Pixels, reference: Reference) -> Reference:
-    """Return the reference with what things are like, where there are enough."""
+    """Add object statistics to the reference, if there are enough objects."""
     ground = Ground.flat(reference.level)
     masks = [thing(difference(pixels, ground) > ground.contrast) for pixels in images]
     seen = [
@@ -88,7 +88,7 @@ def _things(images: Pixels, reference: Reference) -> Reference:
 
 
 def _polarity(seen: list[tuple[Pixels, Mask]]) -> Floats:
-    """Return what tells training images from their negatives, also where a photo is darker."""
+    """Fit the weights that separate training images from negatives, robust to dark photos."""
     positives, negatives = [], []
     for pixels, _ in seen:
         grey = margins.without_colour(pixels)[..., 0].astype(np.float64)
@@ -104,10 +104,10 @@ def _looks(images: list[Floats], seen: list[tuple[Pixels, Mask]]) -> Floats:
 
 
 def _sharpening(images: Pixels) -> float:
-    """Return how much enlarged images must be sharpened to become themselves, by least squares.
+    """Fit the sharpening that restores enlarged images, by least squares.
 
-    Enlarged smoothly and made small again, images lose the same share of their details whatever
-    they show and however often enlarged: amounts for 3, 6 and 10 times differ by 0.02.
+    Enlarging and downscaling loses the same share of detail for any content and factor: amounts
+    for 3, 6 and 10 times differ by 0.02.
     """
     height, width = images.shape[1:3]
     above = below = 0.0
