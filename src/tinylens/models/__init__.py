@@ -1,1 +1,1 @@
-"""Networks and what they are trained with: layers, losses, augmentation, optimizers (Keras)."""
+"""Keras networks, layers, losses, augmentation and optimizers."""

@@ -1,4 +1,4 @@
-"""A network that trains fast: whitened input, few and wide convolutions, pooling before norms."""
+"""Fast-training CNN after airbench94: whitened input, few wide convolutions, early pooling."""
 
 from __future__ import annotations
 
@@ -29,22 +29,21 @@ def whitened(
     smooth_from: Annotated[int, Field(ge=0)] = 1,
     residual: bool = False,
 ) -> keras.Model:
-    """Return airbench94's kind of network (Jordan 2024, arXiv:2404.00498), cheaper on a processor.
+    """Build a CPU-friendly variant of airbench94 (Jordan 2024, arXiv:2404.00498).
 
-    A frozen convolution that whitens patches of the training images; groups of convolutions, the
-    first of which is pooled before its norm, so that norm and ReLU touch a quarter of the values;
-    the largest value of each channel; a dense layer. Kernels start as the identity on the channels
-    that come in. The paper has GELU everywhere; here it is ReLU where the maps are large, since
-    there it makes a training step a quarter faster, and SiLU (Elfwing et al. 2018) after.
+    A frozen patch-whitening convolution; groups of convolutions, the first pooled before its norm,
+    so norm and ReLU touch a quarter of the values; global max pooling; a dense layer. Kernels start
+    as the identity. The paper uses GELU; ReLU on large maps makes a training step a quarter
+    faster, with SiLU (Elfwing et al. 2018) after.
 
     Args:
-        shape: what it is built for.
-        widths: channels of each group; every group halves height and width.
-        grey_widths: the same for images without colour, which need fewer: on Fashion-MNIST twice
-            as many add 0.8 points in 10 epochs, at 2.7 times the time. Empty takes `widths`.
-        depth: convolutions a group.
-        smooth_from: the first group that has SiLU for ReLU, counted from 0.
-        residual: add what a group's pooled convolution gives to what its last one gives.
+        shape: Network shape.
+        widths: Channels per group; every group halves height and width.
+        grey_widths: Channels for grey images, which need fewer: on Fashion-MNIST twice as many
+            add 0.8 points in 10 epochs, at 2.7 times the time. Empty: `widths`.
+        depth: Convolutions per group.
+        smooth_from: First group with SiLU instead of ReLU, from 0.
+        residual: Whether to add a group's pooled convolution to its last one.
     """
     if grey_widths and shape.image_shape[2] == 1:
         widths = grey_widths
@@ -74,7 +73,7 @@ def whitened(
 
 
 def whitening_kernel(images: NDArray[np.floating], side: int) -> NDArray[np.float32]:
-    """Return filters that make patches of `images` uncorrelated, each with its negative.
+    """Compute patch-whitening filters of `images`, each with its negative.
 
     The eigenvectors of the patches' second moments, divided by the root of their eigenvalues
     (Page 2019, "How to train your ResNet 8"); the sign of each is set, so that it is the same on
@@ -82,7 +81,7 @@ def whitening_kernel(images: NDArray[np.floating], side: int) -> NDArray[np.floa
 
     Args:
         images: float, normalized, shape (n, height, width, channels).
-        side: of a patch in pixels.
+        side: Patch side in pixels.
 
     Returns:
         A kernel of shape (side, side, channels, 2 · side² · channels).
@@ -95,7 +94,7 @@ def whitening_kernel(images: NDArray[np.floating], side: int) -> NDArray[np.floa
 
 
 def _second_moments(images: NDArray[np.floating], side: int) -> NDArray[np.float64]:
-    """Return the mean product of each two values of a patch, over all patches."""
+    """Compute the second-moment matrix of all patches."""
     size = side * side * images.shape[3]
     moments, count = np.zeros((size, size)), 0
     for start in range(0, len(images), STRETCH):
@@ -108,7 +107,7 @@ def _second_moments(images: NDArray[np.floating], side: int) -> NDArray[np.float
 
 
 def _whitening(x: Any, shape: NetworkShape) -> Any:
-    """Return the whitened images, about REFERENCE pixels wide whatever came in."""
+    """Apply the whitening layer; output is about REFERENCE pixels wide for any input."""
     if shape.sample is None:
         raise ValueError("the network whitened needs NetworkShape.sample: some training images")
     strides = max(min(shape.image_shape[:2]) // REFERENCE, 1)

@@ -1,7 +1,7 @@
-"""Random changes of training images, as pure functions of images and given random numbers.
+"""Data augmentation as pure functions of images and random draws.
 
-The numbers come from the host (`batches.draws`), so an augmented batch is the same on every backend
-and after every resume.
+Draws come from the host (`batches.draws`), so batches are identical on every backend and after a
+resume.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ NUM_DRAWS = 7
 
 
 def augment(images: Any, draws: Any, spec: AugmentSection) -> Any:
-    """Return changed copies of `images`.
+    """Augment a batch of images.
 
     Args:
         images: float tensor of pixel values 0 to 255, shape (batch, height, width, channels).
         draws: float32, shape (batch, NUM_DRAWS), uniform in [0, 1); for "alternating" flips the
             FLIP column already alternates from epoch to epoch.
-        spec: which changes, and how large.
+        spec: Augmentation settings.
     """
     if spec.shift or spec.flip != "none":
         images = shift_and_flip(images, draws, spec.shift, spec.flip != "none")
@@ -38,7 +38,7 @@ def augment(images: Any, draws: Any, spec: AugmentSection) -> Any:
 
 
 def shift_and_flip(images: Any, draws: Any, largest: int, flip: bool) -> Any:
-    """Move each image by up to `largest` pixels, the border reflected, and mirror some."""
+    """Randomly shift by up to `largest` pixels with reflected borders, and flip horizontally."""
     height, width, channels = images.shape[1:]
     rows = _moved(draws[:, ROW], height, largest)
     columns = _moved(draws[:, COLUMN], width, largest)
@@ -61,7 +61,7 @@ def change_light(images: Any, draws: Any, brightness: float, contrast: float) ->
 
 
 def cut_out(images: Any, draws: Any, side: int) -> Any:
-    """Set a square of `side` pixels, which may reach over the border, to the image's mean."""
+    """Cutout: set a random square of `side` pixels, possibly clipped, to the image's mean."""
     height, width = images.shape[1:3]
     inside = _span(draws[:, CUTOUT_ROW], height, side)[:, :, None]
     inside = ops.logical_and(inside, _span(draws[:, CUTOUT_COLUMN], width, side)[:, None, :])
@@ -70,12 +70,12 @@ def cut_out(images: Any, draws: Any, side: int) -> Any:
 
 
 def shrink(images: Any, height: int, width: int) -> Any:
-    """Make images smaller with Pillow's bilinear filter: a triangle as wide as the reduction.
+    """Downscale with Pillow's antialiased bilinear (triangle) filter.
 
     Args:
         images: float tensor, shape (batch, height, width, channels).
-        height: of the result, at most that of the images.
-        width: likewise.
+        height: Output height, at most that of the images.
+        width: Output width, likewise.
     """
     rows = ops.convert_to_tensor(_triangles(images.shape[1], height), dtype=images.dtype)
     columns = ops.convert_to_tensor(_triangles(images.shape[2], width), dtype=images.dtype)
@@ -84,7 +84,7 @@ def shrink(images: Any, height: int, width: int) -> Any:
 
 
 def _triangles(before: int, after: int) -> NDArray[np.float32]:
-    """Return the weights, shape (after, before), of each pixel in each pixel of a shorter row."""
+    """Return the resampling weights of a shorter row, shape (after, before)."""
     scale = before / after
     centres = (np.arange(after) + 0.5) * scale
     distance = np.abs(np.arange(before)[None, :] + 0.5 - centres[:, None]) / scale
@@ -94,7 +94,7 @@ def _triangles(before: int, after: int) -> NDArray[np.float32]:
 
 
 def _moved(draw: Any, length: int, largest: int) -> Any:
-    """Return int32 coordinates (batch, length), moved by -largest…largest and reflected."""
+    """Return int32 coordinates (batch, length), shifted by -largest…largest and reflected."""
     offset = ops.cast(ops.floor(draw * (2 * largest + 1)), "int32") - largest
     place = ops.arange(length, dtype="int32")[None, :] + offset[:, None]
     place = ops.mod(place, max(2 * (length - 1), 1))  # a small image is reflected repeatedly
@@ -102,7 +102,7 @@ def _moved(draw: Any, length: int, largest: int) -> Any:
 
 
 def _span(draw: Any, length: int, side: int) -> Any:
-    """Return bool (batch, length): true on `side` pixels around a drawn centre."""
+    """Return a bool mask (batch, length) of `side` pixels around a random centre."""
     start = ops.cast(ops.floor(draw * length), "int32")[:, None] - side // 2
     place = ops.arange(length, dtype="int32")[None, :]
     return ops.logical_and(place >= start, place < start + side)

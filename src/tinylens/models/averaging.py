@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean answer for several views of an image, as part of a network."""
+"""Test-time augmentation and ensembles as part of the network."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LEAST = 1e-30  # added to the mean: a probability of 0 has no logarithm
 
 
 def mean_logits(members: Sequence[keras.Model]) -> keras.Model:
-    """Return a model that gives the logarithms of the members' mean probabilities.
+    """Build an ensemble that outputs the log of the members' mean probabilities.
 
     Args:
-        members: each from images of the same shape to probabilities of the same classes; their
-            layers are used, not copied.
+        members: Models from equal image shapes to probabilities of equal classes; layers are
+            shared, not copied.
     """
     first = members[0]
     images = keras.Input(first.input_shape[1:], dtype=first.input.dtype, name="image")
@@ -33,10 +33,10 @@ MIRRORED, SHIFTED = 2, 6  # views that `averaged` knows
 
 
 def averaged(network: keras.Model, tta_views: int) -> keras.Model:
-    """Return a model whose logits are the mean of `network`'s over views of each image.
+    """Build a model that averages the logits of `network` over augmented views.
 
     Args:
-        network: pixel values to logits; its layers are used, not copied.
+        network: Model from pixel values to logits; layers are shared, not copied.
         tta_views: 2 takes the image and its mirror image. 6 adds both, moved by one pixel up and
             left, and down and right; the four moved ones together weigh as much as the two unmoved
             (Jordan 2024, arXiv:2404.00498, section 3.5).
@@ -57,13 +57,13 @@ def averaged(network: keras.Model, tta_views: int) -> keras.Model:
 
 
 def _with_mirrored(network: keras.Model, images: Any) -> Any:
-    """Return the mean of the logits for images and their mirror images."""
+    """Average the logits of images and their horizontal flips."""
     mirrored = network(keras.ops.flip(images, axis=2))
     return keras.layers.Average(dtype="float32")([network(images), mirrored])
 
 
 def _moved(images: Any, *, start: bool) -> Any:
-    """Move by one pixel along both axes, the border reflected; towards the start or the end."""
+    """Shift by one pixel along both axes with reflected borders."""
     for axis in (1, 2):
         size = images.shape[axis]
         if start:
@@ -75,7 +75,7 @@ def _moved(images: Any, *, start: bool) -> Any:
 
 
 def _cut(images: Any, axis: int, before: int, after: int) -> Any:
-    """Take off `before` and `after` rows (axis 1) or columns (axis 2)."""
+    """Crop `before` and `after` rows (axis 1) or columns (axis 2)."""
     off = [(0, 0), (0, 0)]
     off[axis - 1] = (before, after)
     return keras.layers.Cropping2D(tuple(off))(images)

@@ -1,4 +1,4 @@
-"""How arrays reach Keras's loops, batch by batch."""
+"""Array batching for Keras `fit`, `evaluate` and `predict`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ PREFETCHED = 2  # batches that are cut while the step before them runs
 
 
 def in_batches(*columns: Any, batch_size: int) -> dict[str, Any]:
-    """Return what `fit`, `evaluate` and `predict` take for inputs, targets and weights.
+    """Batch inputs, targets and weights for `fit`, `evaluate` and `predict`.
 
-    With TensorFlow Keras would put a pipeline behind arrays that tf.data tunes as it goes. On one
-    core the thread that tunes it does not hear of the end, and sleeps on: a pass of 20 seconds
-    took 28. There are no choices to tune in cutting arrays, so here nothing is.
+    Avoids the autotuning tf.data pipeline that Keras builds for arrays on TensorFlow: on one core
+    its tuning thread outlives the data, and a pass of 20 seconds took 28.
 
     Args:
-        columns: inputs, an array or a tuple of them; then targets and weights, where there are any.
-        batch_size: rows at a time; the last batch may have fewer.
+        columns: Inputs, an array or a tuple of arrays; then optional targets and weights.
+        batch_size: Rows per batch; the last batch may be smaller.
     """
     given = [column for column in columns if column is not None]
     if keras.backend.backend() != "tensorflow":

@@ -1,7 +1,7 @@
-"""The networks: a table of builders, and the step from what is trained to what is shipped.
+"""Network registry, and conversion of trained networks for export.
 
-A builder returns a Functional model from pixel values (0 to 255, uint8 or float) to logits;
-normalization is its first layer, so no caller can forget it.
+A builder returns a Functional model from pixel values (0 to 255, uint8 or float) to logits, with
+normalization as its first layer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tinylens.models.spec import NetworkShape
 
 
 def save(network: keras.Model, path: Path) -> None:
-    """Write a network; Keras itself writes in place, so a kill would leave half a file."""
+    """Save a network atomically; Keras itself writes in place."""
     temporary = files.temporary_beside(path)
     try:
         network.save(temporary)
@@ -48,9 +48,9 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
 
 
 def build_network(name: str, shape: NetworkShape, options: Mapping[str, Any]) -> keras.Model:
-    """Return the network `name` with starting weights drawn from `shape.seed`.
+    """Build the network `name`, initialized from `shape.seed`.
 
-    It computes in the dtype policy that is set when it is built; its logits are float32.
+    Uses the dtype policy set at build time; logits are float32.
 
     Raises:
         RecipeError: no such network, or options that it does not take; all mistakes at once.
@@ -60,7 +60,7 @@ def build_network(name: str, shape: NetworkShape, options: Mapping[str, Any]) ->
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Raise a RecipeError that names everything wrong with a network's name and options."""
+    """Validate a network's name and options; the RecipeError lists all mistakes."""
     if name not in BUILDERS:
         raise RecipeError(
             f"model.name: no network {name!r}{did_you_mean(name, BUILDERS)}; "
@@ -87,7 +87,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """Return the options of the network `name` as they stand when none is given."""
+    """Return the default options of the network `name`."""
     parameters = inspect.signature(BUILDERS[name]).parameters.values()
     return {each.name: each.default for each in parameters if each.name != "shape"}
 
@@ -95,7 +95,7 @@ def defaults(name: str) -> dict[str, Any]:
 def ship(
     network: keras.Model, temperature: float = 1.0, tta_views: int = 1, curvature: float = 0.0
 ) -> keras.Model:
-    """Return what ships: plain Keras layers in float32, from uint8 images to probabilities.
+    """Build the export model: plain float32 Keras layers, uint8 images to probabilities.
 
     Args:
         network: a trained network from `build`.
@@ -125,12 +125,12 @@ def ship(
 def ship_ensemble(
     members: Sequence[keras.Model], temperature: float = 1.0, curvature: float = 0.0
 ) -> keras.Model:
-    """Return one model whose probabilities are the calibrated mean of those of several.
+    """Build an ensemble with calibrated mean probabilities.
 
     Args:
-        members: what `ship` gave for each, of the same classes and size of images; their layers
-            are used, not copied.
-        temperature: what the logarithms of the mean are divided by.
+        members: Models from `ship` with equal classes and image sizes; layers are shared, not
+            copied.
+        temperature: Temperature of the log mean probabilities.
         curvature: as for `ship`.
     """
     mean = mean_logits(members)

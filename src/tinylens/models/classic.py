@@ -1,4 +1,4 @@
-"""The textbook network: blocks of two convolutions and a pool, then dense layers."""
+"""Textbook CNN: blocks of two convolutions and a pool, then dense layers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def classic(
     dense: Annotated[list[Width], Field(max_length=4)] = [128],  # noqa: B006
     dropout: Rate = 0.3,
 ) -> keras.Model:
-    """Return convolution, convolution, max-pool a block, then dense layers.
+    """Build a VGG-style CNN: (conv, conv, max-pool) blocks, then dense layers.
 
     Args:
-        shape: what it is built for.
-        widths: channels of each block; every block halves height and width.
-        dense: units of each dense layer before the logits.
-        dropout: rate before each dense layer and the logits.
+        shape: Network shape.
+        widths: Channels per block; every block halves height and width.
+        dense: Units of each dense layer before the logits.
+        dropout: Dropout rate before each dense layer and the logits.
     """
     initializers = shape.initializers()
     pixels, x = normalized_input(shape)

@@ -1,4 +1,4 @@
-"""What a trained network sees in an image: the input of its last layer."""
+"""Image embeddings: penultimate-layer features of a trained network."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MOST_VALUES = 2**26  # of one layer for one batch: 256 MiB of float32
 
 
 class Embedding:
-    """Features of images.
+    """Feature extractor of a trained network.
 
     Args:
-        path: a model.keras that tinylens wrote.
+        path: model.keras file written by tinylens.
 
     Attributes:
-        biased: whether that last layer adds a bias.
+        biased: Whether the last layer has a bias.
 
     Raises:
         ModelError: it cannot be opened, or has no layer called "logits".
@@ -38,7 +38,7 @@ class Embedding:
         self._batch = batch_for(self._features)
 
     def __call__(self, images: Images) -> NDArray[np.float32]:
-        """Return the features of uint8 images, float32, shape (n, features)."""
+        """Extract features of uint8 images, float32, shape (n, features)."""
         parts = [
             np.asarray(
                 keras.ops.convert_to_numpy(
@@ -52,7 +52,7 @@ class Embedding:
 
 
 def batch_for(network: keras.Model, most: int = BATCH) -> int:
-    """Return how many images a network is to answer at once, so that no layer fills the memory.
+    """Return a batch size that bounds the memory of the largest layer.
 
     >>> pixels = keras.Input((256, 256, 3))
     >>> batch_for(keras.Model(pixels, keras.layers.Conv2D(64, 3, padding="same")(pixels)))
@@ -63,9 +63,9 @@ def batch_for(network: keras.Model, most: int = BATCH) -> int:
 
 
 def open_network(path: Path) -> keras.Model:
-    """Return the network in a model.keras that ends in the layer called "logits".
+    """Load the network of a model.keras that ends in the layer "logits".
 
-    Of a mean over views it is the network that sees each of them.
+    With test-time augmentation, the network inside the average.
 
     Raises:
         ModelError: the file cannot be opened, or has no such layer.
@@ -84,7 +84,7 @@ def open_network(path: Path) -> keras.Model:
 
 
 def _networks(model: Any) -> Iterator[Any]:
-    """Yield a model's own graph and those within it, as a mean over views has."""
+    """Yield a model's graph and its nested models."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _networks(layer)

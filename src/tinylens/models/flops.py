@@ -1,8 +1,7 @@
-"""How many floating-point operations a network takes, counted from its layers.
+"""FLOP count of a network, from its layers.
 
-Convolutions and dense layers are counted, a multiplication and an addition as two. All else, such
-as normalization and activations, is left out, as is usual where a rate is compared with that of a
-matrix product.
+Counts convolutions and dense layers, with a multiply-add as two operations; normalization and
+activations are omitted, as usual when comparing with matrix-product throughput.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 
 
 def forward_flops(network: keras.Model) -> int:
-    """Return the operations of one inference for one image.
+    """Count the FLOPs of inference per image.
 
     Args:
-        network: Functional, all sizes known.
+        network: Functional model with known sizes.
 
     Raises:
         ModelError: it has a layer with a matrix of weights that cannot be counted here.
@@ -41,10 +40,10 @@ def forward_flops(network: keras.Model) -> int:
 
 
 def training_flops(network: keras.Model) -> int:
-    """Return the operations of one training step for one image.
+    """Count the FLOPs of a training step per image.
 
-    A layer costs as much again for the gradient of its weights, unless they are frozen, and once
-    more for the gradient of its input, unless nothing before it is trained.
+    A layer's forward cost counts again for its weight gradient, unless frozen, and for its input
+    gradient, unless nothing before it is trained.
 
     Args:
         network: as for `forward_flops`.
@@ -65,9 +64,9 @@ def training_flops(network: keras.Model) -> int:
 
 
 def _nodes(network: keras.Model) -> Iterator[Any]:
-    """Yield the calls of layers that make up a network, from its input to its output.
+    """Yield the layer calls of a network, from input to output.
 
-    A layer alone does not know them: it may be called in several networks, on several sizes.
+    Needed because a layer may be shared by several networks and sizes.
     """
     by_depth = network._nodes_by_depth
     for depth in sorted(by_depth, reverse=True):
@@ -75,7 +74,7 @@ def _nodes(network: keras.Model) -> Iterator[Any]:
 
 
 def _flops(node: Any) -> int:
-    """Return two operations for each weight of the kernel, wherever it is put to use."""
+    """Return two operations per kernel weight and output position."""
     layer = node.operation
     if not isinstance(layer, _COUNTED):
         _refuse_matrices(layer)

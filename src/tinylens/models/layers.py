@@ -1,7 +1,7 @@
-"""What Keras has no fast, or no reproducible, version of.
+"""Custom Keras layers and initializers, faster or more reproducible than Keras's.
 
-Each layer here has a plain Keras layer of the same meaning at inference: `plain` gives it, so that
-what ships loads without tinylens.
+`plain` converts each layer to its Keras equivalent for inference, so exported models load without
+tinylens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SMALL_MAP = 49  # pixels: at 15×15 TensorFlow's own gradient is the faster one
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class FusedBatchNorm(keras.layers.BatchNormalization):
-    """Batch normalization (Ioffe & Szegedy 2015) in one kernel where the backend has one.
+    """Batch normalization (Ioffe & Szegedy 2015), fused where the backend supports it.
 
     On TensorFlow Keras's own layer runs mean, variance and scaling as separate operations, which
     costs 39 % more time for a whole training step of a small network (1,331 against 961 images a
@@ -57,16 +57,15 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class SmallMapConv2D(keras.layers.Conv2D):
-    """A convolution that learns faster on small maps, with TensorFlow on a processor.
+    """Convolution with a faster kernel gradient on small maps, for TensorFlow on CPU.
 
-    There the gradient of a kernel is a convolution itself, of images and gradients with channels
-    and images in each other's place; TensorFlow's own kernel takes twice as long for it on maps
-    of 7×7 pixels and three times on 3×3 (256 channels, 500 images, bfloat16). Elsewhere, and on
-    larger maps, this is Keras's layer.
+    The gradient is computed as a convolution with batch and channels swapped; TensorFlow's own
+    takes twice as long on 7×7 maps and three times on 3×3 (256 channels, 500 images, bfloat16).
+    Elsewhere, and on larger maps, this is Keras's layer.
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Return the convolution of `inputs`, shape (batch, height, width, channels)."""
+        """Convolve `inputs`, shape (batch, height, width, channels)."""
         _, height, width, channels = inputs.shape
         simple = self.strides == (1, 1) and self.dilation_rate == (1, 1)
         simple = simple and self.padding == "same" and channels == kernel.shape[2]
@@ -113,14 +112,13 @@ def _small_map_convolution() -> Callable[[Any, Any], Any]:
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class CountedDropout(keras.layers.Layer):
-    """Dropout (Srivastava et al. 2014) whose mask depends on seed, step and place alone.
+    """Reproducible dropout (Srivastava et al. 2014), a hash of seed, step and position.
 
-    The mask is a hash of whole numbers, so it is the same on every backend, and the state to
-    save is one counter.
+    Identical on every backend; its only state is one counter.
 
     Args:
-        rate: share of the inputs set to 0 in training; the others grow by 1 / (1 - rate).
-        seed: two layers of one network need different seeds.
+        rate: Share of inputs set to 0 in training; the others are scaled by 1 / (1 - rate).
+        seed: Integer seed, different for each layer of a network.
     """
 
     def __init__(self, rate: float, seed: int, **options: Any) -> None:
@@ -129,13 +127,13 @@ class CountedDropout(keras.layers.Layer):
         self.seed = seed
 
     def build(self, input_shape: Any) -> None:
-        """Make the counter of training steps."""
+        """Create the step counter."""
         self.counter = self.add_weight(
             name="counter", shape=(), dtype="int32", initializer="zeros", trainable=False
         )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Drop in training; give `inputs` back otherwise."""
+        """Apply dropout in training; identity otherwise."""
         if not training or self.rate == 0:
             return inputs
         shape = ops.shape(inputs)
@@ -152,12 +150,12 @@ class CountedDropout(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the constructor arguments."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 
 def uniform_hash(position: Any, step: Any, seed: int) -> Any:
-    """Return float32 numbers in [0, 1) that depend on (position, step, seed) alone.
+    """Hash (position, step, seed) to uniform float32 numbers in [0, 1).
 
     Two rounds of the 32-bit finalizer of Wellons ("lowbias32", 2018), in int32 arithmetic that
     wraps on every backend.
@@ -165,7 +163,7 @@ def uniform_hash(position: Any, step: Any, seed: int) -> Any:
     Args:
         position: int32 tensor.
         step: int32 scalar tensor.
-        seed: any whole number.
+        seed: Integer seed.
     """
     start = _mix(ops.cast(step, "int32") + np.int32((seed * 0x9E3779B9 + 0x7F4A7C15) % 2**31))
     mixed = _mix(_mix(position) + start)
@@ -179,16 +177,16 @@ def _mix(x: Any) -> Any:
 
 
 def _shift_right(x: Any, bits: int) -> Any:
-    """Shift as if unsigned: int32's own shift copies the sign bit in."""
+    """Logical right shift of int32 (the native shift is arithmetic)."""
     return ops.bitwise_and(ops.right_shift(x, bits), np.int32(2 ** (32 - bits) - 1))
 
 
 class HostHeUniform(keras.initializers.Initializer):
-    """He initialization (He et al. 2015), uniform, drawn by NumPy: the same on every backend.
+    """He uniform initializer (He et al. 2015), drawn by NumPy for equality across backends.
 
     Args:
-        seed: whole numbers that name the draw, such as (run's seed, layer's number).
-        gain: the standard deviation is gain / √fan_in; √2 suits a layer before ReLU.
+        seed: Seed integers, such as (run seed, layer number).
+        gain: Standard deviation times √fan_in; √2 suits a layer before ReLU.
     """
 
     def __init__(self, seed: tuple[int, ...], gain: float = 2**0.5) -> None:
@@ -196,31 +194,31 @@ class HostHeUniform(keras.initializers.Initializer):
         self.gain = gain
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        """Return a tensor of `shape`, a kernel with its outputs on the last axis."""
+        """Return a kernel of `shape`, outputs on the last axis."""
         return ops.convert_to_tensor(self.draw(shape), dtype=dtype)
 
     def draw(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return the draw for `shape`, outputs on the last axis."""
+        """Draw a kernel of `shape`, outputs on the last axis."""
         limit = self.gain * (3 / np.prod(shape[:-1])) ** 0.5
         values = np.random.default_rng([*self.seed, 0x1417]).uniform(-limit, limit, shape)
         return values.astype(np.float32)
 
 
 class IdentityLike(HostHeUniform):
-    """Starting weights of a convolution that passes its input on (Jordan 2024, section 3.2).
+    """Identity (Dirac) initializer for convolutions (Jordan 2024, section 3.2).
 
-    The first outputs are the inputs, one each; the other outputs are drawn as PyTorch draws them,
-    uniform within 1 / √fan_in.
+    The first outputs copy the inputs; the others use PyTorch's default, uniform within
+    1 / √fan_in.
 
     Args:
-        seed: whole numbers that name the draw.
+        seed: Seed integers.
     """
 
     def __init__(self, seed: tuple[int, ...]) -> None:
         super().__init__(seed, gain=3**-0.5)
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        """Return a tensor of `shape`: height, width, inputs, outputs."""
+        """Return a kernel of `shape`: height, width, inputs, outputs."""
         height, width, inputs, outputs = shape
         values = self.draw(shape)
         passed = min(inputs, outputs)
@@ -230,13 +228,13 @@ class IdentityLike(HostHeUniform):
 
 
 def rows_on_host(array: NDArray[Any]) -> Callable[[Any], Any] | None:
-    """Return what gathers rows of `array` within a compiled step and without a copy of the array.
+    """Return a function that gathers rows of `array` in a compiled step without copying it.
 
-    A variable of TensorFlow is a copy, and its making takes another one. PyTorch and JAX have a way
-    of their own to share memory with NumPy, and a GPU wants the images in its own memory: None.
+    Only for TensorFlow on CPU, whose variables are copies; else None, since PyTorch and JAX share
+    memory with NumPy and a GPU needs the images in its own memory.
 
     Args:
-        array: of any type, shape (n, ...).
+        array: Any dtype, shape (n, ...).
     """
     if not _tensorflow_on_processor():
         return None
@@ -246,12 +244,12 @@ def rows_on_host(array: NDArray[Any]) -> Callable[[Any], Any] | None:
 def requested_of_host(
     rows: Callable[[NDArray[Any]], NDArray[Any]], row_shape: tuple[int, ...], dtype: Any
 ) -> Callable[[Any], Any]:
-    """Return what calls `rows` within a compiled step, on any backend.
+    """Wrap a host callback for use in a compiled step, on any backend.
 
     Args:
-        rows: takes int32 indices, shape (batch,), and returns an array of shape (batch, ...).
-        row_shape: of one of them.
-        dtype: NumPy's, of what is returned.
+        rows: Function of int32 indices, shape (batch,), to an array of shape (batch, ...).
+        row_shape: Shape of one row.
+        dtype: NumPy dtype of the result.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -287,13 +285,13 @@ def _tensorflow_on_processor() -> bool:
 
 
 def use_weights(layer: keras.layers.Layer) -> None:
-    """Let a layer notice weights that were assigned: a Normalization computes with copies."""
+    """Apply assigned weights: a Normalization computes with copies."""
     if isinstance(layer, keras.layers.Normalization):
         layer.finalize_state()
 
 
 def plain(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """Return a float32 Keras layer that does at inference what `layer` does; weights not yet."""
+    """Return the float32 Keras equivalent of `layer` for inference, without weights."""
     if not isinstance(layer, keras.layers.Layer):  # an operation of keras.ops has no weights
         return layer
     config = layer.get_config()

@@ -1,4 +1,4 @@
-"""What a training makes small."""
+"""Training losses: cross-entropy and knowledge distillation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinylens.recipe import Recipe
 
 
 def build(recipe: Recipe, *, distilled: bool) -> keras.losses.Loss:
-    """Return the loss of a recipe: of logits against one-hot labels, or a teacher's answers too."""
+    """Build the recipe's loss on logits: cross-entropy, with distillation if configured."""
     labels = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=recipe.train.label_smoothing
     )
@@ -23,15 +23,15 @@ def build(recipe: Recipe, *, distilled: bool) -> keras.losses.Loss:
 
 
 class LabelsAndTeacher(keras.losses.Loss):
-    """Cross-entropy against labels and against a teacher's softened answers, mixed.
+    """Knowledge-distillation loss: cross-entropy against labels and soft teacher targets.
 
-    The latter is taken between softened answers on both sides, times temperature², so that its
-    gradients are of the size of the former's (Hinton et al. 2015, arXiv:1503.02531, section 2).
+    The teacher term is scaled by temperature² to keep gradient magnitudes comparable (Hinton et
+    al. 2015, arXiv:1503.02531, section 2).
 
     Args:
-        temperature: that softens.
-        share: of the teacher's part.
-        label_smoothing: share of each label spread over all classes.
+        temperature: Softening temperature.
+        share: Weight of the teacher term.
+        label_smoothing: Share of each label spread over all classes.
     """
 
     def __init__(self, temperature: float, share: float, label_smoothing: float) -> None:
@@ -41,11 +41,11 @@ class LabelsAndTeacher(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, targets: Any, logits: Any) -> Any:
-        """Return the loss of each image, shape (batch,).
+        """Compute the loss per image, shape (batch,).
 
         Args:
-            targets: shape (batch, 2 · classes): one-hot labels, then the teacher's softened
-                answers, or zeros where it was not asked: there labels alone count.
+            targets: shape (batch, 2 · classes): one-hot labels, then soft teacher targets, or zeros
+                to use the labels alone.
             logits: shape (batch, classes).
         """
         classes = logits.shape[-1]

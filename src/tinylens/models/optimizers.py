@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate from a recipe."""
+"""Optimizers and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from tinylens.recipe import OptimizerSection
 def set_apart(
     optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], rates: Sequence[float]
 ) -> None:
-    """Let an optimizer move each variable at a rate of its own, weight decay included.
+    """Give an optimizer per-variable learning rates, weight decay included.
 
-    On torch Keras's optimizers move all variables in one call, so the rate cannot be changed
-    within a step of one variable; here a call is made for each rate.
+    On torch, Keras updates all variables in one call, so one call is made per rate.
 
     Args:
-        optimizer: changed; not built yet, or built for these variables.
-        variables: all that it trains.
-        rates: of each, as a multiple of the optimizer's learning rate.
+        optimizer: Optimizer, modified in place; unbuilt, or built for these variables.
+        variables: All trained variables.
+        rates: Learning-rate multiplier per variable.
     """
     rate_of = {id(variable): rate for variable, rate in zip(variables, rates, strict=True)}
     move = optimizer._backend_update_step
@@ -59,17 +58,17 @@ ROUNDS = 3  # of the iteration; more change nothing that was measured (Jordan 20
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class NesterovSGD(keras.optimizers.Optimizer):
-    """Gradient descent with Nesterov momentum and a learning rate for each kind of weight.
+    """SGD with Nesterov momentum and per-kind learning rates.
 
-    The buffer holds gradients, not steps: b ← momentum · b + g, w ← w - rate · (g + momentum · b).
-    Keras's own SGD keeps the rate inside its buffer, so under a falling rate its old steps go on
-    at the old rate (Sutskever et al. 2013 against the form used since PyTorch).
+    The buffer holds gradients, not steps: b ← momentum · b + g, w ← w - rate · (g + momentum · b),
+    as in PyTorch. Keras's SGD (Sutskever et al. 2013) keeps the rate in its buffer, so old steps
+    continue at the old rate while the rate decays.
 
     Args:
-        learning_rate: of convolution kernels; a number or a schedule.
-        momentum: share of the buffer that stays from step to step.
-        head_lr_multiplier: the rate of dense kernels, as a multiple of `learning_rate`.
-        bias_lr_multiplier: the rate of biases, norm scales and norm offsets, likewise.
+        learning_rate: Learning rate of convolution kernels, a number or a schedule.
+        momentum: Momentum coefficient.
+        head_lr_multiplier: Learning-rate multiplier of dense kernels.
+        bias_lr_multiplier: Learning-rate multiplier of biases, norm scales and norm offsets.
     """
 
     def __init__(
@@ -88,20 +87,20 @@ class NesterovSGD(keras.optimizers.Optimizer):
         self.bias_lr_multiplier = bias_lr_multiplier
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Make a buffer a variable."""
+        """Create one momentum buffer per variable."""
         if self.built:
             return
         super().build(variables)
         self.buffers = self.add_optimizer_variables(variables, "momentum")
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move `variable` by one step."""
+        """Update `variable` by one step."""
         rate = ops.cast(learning_rate, variable.dtype)
         step = self._averaged(gradient, variable, self.momentum)
         self.assign_sub(variable, step * rate * self._relative_rate(variable))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this optimizer again."""
+        """Return the constructor arguments."""
         own = {
             "momentum": self.momentum,
             "head_lr_multiplier": self.head_lr_multiplier,
@@ -110,7 +109,7 @@ class NesterovSGD(keras.optimizers.Optimizer):
         return {**super().get_config(), **own}
 
     def _averaged(self, gradient: Any, variable: Any, momentum: float) -> Any:
-        """Put the gradient into the buffer; return Nesterov's look ahead."""
+        """Update the momentum buffer; return the Nesterov look-ahead."""
         buffer = self.buffers[self._get_variable_index(variable)]
         gradient = ops.cast(gradient, variable.dtype)
         moved = buffer * momentum + gradient
@@ -125,7 +124,7 @@ class NesterovSGD(keras.optimizers.Optimizer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class Muon(NesterovSGD):
-    """Orthogonal steps on convolution kernels, Nesterov SGD on everything else.
+    """Muon (orthogonalized updates) for convolution kernels, Nesterov SGD for the rest.
 
     A kernel's averaged gradient, as a matrix of shape (outputs, inputs · height · width), is
     replaced by one with the same singular vectors and singular values near 1 (Jordan et al. 2024,
@@ -134,12 +133,12 @@ class Muon(NesterovSGD):
     to AdamW.
 
     Args:
-        learning_rate: of convolution kernels; a number or a schedule.
-        momentum: of convolution kernels.
-        vector_momentum: of everything else.
-        arithmetic: of the iteration, "float32" or "bfloat16": it need not be exact (Jordan 2024).
-        head_lr_multiplier: the rate of dense kernels, as a multiple of `learning_rate`.
-        bias_lr_multiplier: the rate of biases, norm scales and norm offsets, likewise.
+        learning_rate: Learning rate of convolution kernels, a number or a schedule.
+        momentum: Momentum of convolution kernels.
+        vector_momentum: Momentum of everything else.
+        arithmetic: Dtype of the iteration, "float32" or "bfloat16" (Jordan 2024).
+        head_lr_multiplier: Learning-rate multiplier of dense kernels.
+        bias_lr_multiplier: Learning-rate multiplier of biases, norm scales and norm offsets.
     """
 
     def __init__(
@@ -157,7 +156,7 @@ class Muon(NesterovSGD):
         self.arithmetic = arithmetic
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move `variable` by one step."""
+        """Update `variable` by one step."""
         rate = ops.cast(learning_rate, variable.dtype)
         if is_kernel(variable):
             averaged = self._averaged(gradient, variable, self.momentum)
@@ -170,18 +169,18 @@ class Muon(NesterovSGD):
         self.assign_sub(variable, step * rate * self._relative_rate(variable))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this optimizer again."""
+        """Return the constructor arguments."""
         own = {"vector_momentum": self.vector_momentum, "arithmetic": self.arithmetic}
         return {**super().get_config(), **own}
 
 
 def is_kernel(variable: Any) -> bool:
-    """Return whether `variable` is the kernel of a convolution over all channels."""
+    """Return whether `variable` is the kernel of a full (non-depthwise) convolution."""
     return len(variable.shape) == 4 and variable.shape[-1] > 1
 
 
 def orthogonal(gradient: Any, arithmetic: str = "float32") -> Any:
-    """Return a kernel of shape (height, width, inputs, outputs) with singular values near 1.
+    """Orthogonalize a kernel of shape (height, width, inputs, outputs).
 
     The Newton-Schulz iteration X ← aX + (bA + cA²)X, A = XXᵀ, with coefficients that are steep at 0
     (Jordan et al. 2024): it needs products only, no decomposition.
@@ -204,11 +203,11 @@ FIRST_RATE = 0.1  # share of the highest learning rate at which a warm-up starts
 
 @keras.saving.register_keras_serializable(package="tinylens")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rate of every step: a linear warm-up, then what the recipe says.
+    """Learning-rate schedule: linear warm-up, then the recipe's decay.
 
     Args:
-        spec: the recipe's optimizer section.
-        steps: of the whole training.
+        spec: Optimizer section of the recipe.
+        steps: Total training steps.
     """
 
     def __init__(self, spec: OptimizerSection, steps: int) -> None:
@@ -216,7 +215,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.steps = steps
 
     def __call__(self, step: Any) -> Any:
-        """Return the learning rate of `step`, a scalar tensor from 0."""
+        """Return the learning rate at `step`, a scalar tensor from 0."""
         spec = self.spec
         progress = ops.clip(ops.cast(step, "float32") / max(self.steps, 1), 0.0, 1.0)
         if spec.schedule == "cosine":
@@ -235,25 +234,25 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return ops.clip((progress - self.spec.warmup) / (1 - self.spec.warmup), 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this schedule again."""
+        """Return the constructor arguments."""
         return {"spec": self.spec.model_dump(), "steps": self.steps}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Schedule:
-        """Return the schedule of `get_config`."""
+        """Build a schedule from `get_config`."""
         return cls(OptimizerSection(**config["spec"]), config["steps"])
 
 
 def build(
     spec: OptimizerSection, steps: int, ema: float = 0.0, precision: str = "float32"
 ) -> keras.optimizers.Optimizer:
-    """Return the optimizer for a training of `steps` steps.
+    """Build the optimizer for `steps` training steps.
 
     Args:
-        spec: the recipe's optimizer section.
-        steps: of the whole training; the schedule ends there.
-        ema: momentum of a running mean of the weights, kept beside them; 0 keeps none.
-        precision: "float32" or "bfloat16", of what need not be exact; weights are float32.
+        spec: Optimizer section of the recipe.
+        steps: Total training steps, the end of the schedule.
+        ema: Momentum of the exponential moving average of the weights; 0 for none.
+        precision: "float32" or "bfloat16" arithmetic; weights are float32.
     """
     common: dict[str, Any] = {
         "learning_rate": Schedule(spec, steps),

@@ -1,4 +1,4 @@
-"""Networks of keras.applications, whose weights others have trained, for images of any size."""
+"""Pretrained keras.applications backbones for transfer learning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHOSEN_BY_STEP = {"counter"}  # weights of training alone, which what ships does
 
 
 def statistics(source: keras.Model) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel that a network normalizes by."""
+    """Return the channel means and standard deviations of a network's normalization."""
     layer = source.get_layer(NORMALIZE)
     scale, offset = np.atleast_1d(layer.scale), np.atleast_1d(layer.offset)
     std = 1 / scale.astype(np.float64)
@@ -33,13 +33,13 @@ def take(
     kernel: NDArray[np.float32],
     bias: NDArray[np.float32] | None,
 ) -> None:
-    """Put the weights of a body, norms' running statistics among them, and a head into a network.
+    """Copy backbone weights, including norm statistics, and a head into a network.
 
     Args:
-        network: as a builder made it.
-        source: of the same builder and options, opened from a model.keras.
-        kernel: of the head, shape (features, classes).
-        bias: of the head, shape (classes,); None where it has none.
+        network: Freshly built network.
+        source: Network of the same builder and options, loaded from a model.keras.
+        kernel: Head kernel, shape (features, classes).
+        bias: Head bias, shape (classes,), or None.
 
     Raises:
         ModelError: they are not of the same build.
@@ -60,16 +60,15 @@ def take(
 
 
 def rates(network: keras.Model, top: float, decay: float) -> list[float]:
-    """Return the learning rate of each trainable variable, as a multiple of the head's.
+    """Compute layer-wise learning-rate multipliers, relative to the head.
 
-    The deeper a layer lies below the head, the less it is changed: what it has learnt is the more
-    general (Howard & Ruder 2018, arXiv:1801.06146, "discriminative fine-tuning"). A norm has the
-    rate of the convolution before it.
+    Discriminative fine-tuning (Howard & Ruder 2018, arXiv:1801.06146): early layers are more
+    general and change less. A norm shares the rate of the convolution before it.
 
     Args:
-        network: Functional, its last layer the head.
-        top: of the layer below the head.
-        decay: of each layer below that, from the one above it.
+        network: Functional model, its last layer the head.
+        top: Multiplier of the layer below the head.
+        decay: Factor per further layer below.
     """
     depths: list[int | None] = []
     depth = 0
@@ -82,7 +81,7 @@ def rates(network: keras.Model, top: float, decay: float) -> list[float]:
 
 
 def _weighted(network: keras.Model) -> Iterator[Any]:
-    """Yield the layers of a body that have weights, from below."""
+    """Yield the weighted layers of a backbone, from the input."""
     for layer in network.layers:
         if layer.name != HEAD and _shapes(layer):
             yield layer
@@ -104,7 +103,7 @@ LEFT_OUT = ("ConvNeXt",)
 
 
 def architectures() -> dict[str, Callable[..., keras.Model]]:
-    """Return what keras.applications can build, by name."""
+    """Return the keras.applications architectures by name."""
     return {
         name: made
         for name, made in sorted(vars(keras.applications).items())
@@ -130,15 +129,14 @@ def backbone(
     architecture: Architecture = "MobileNetV2",
     times: Annotated[int, Field(ge=0, le=MOST_TIMES)] = 0,
 ) -> keras.Model:
-    """Return a network of keras.applications under a new head, with weights drawn from the seed.
+    """Build a keras.applications backbone with a new head, initialized from the seed.
 
-    Images are scaled as its authors did, whatever their mean; grey ones become three channels.
+    Uses the architecture's own preprocessing; grey images become three channels.
 
     Args:
-        shape: what it is built for.
-        architecture: a name in keras.applications.
-        times: how many times as high and wide images are made; 0 brings them to 96 pixels or
-            more.
+        shape: Network shape.
+        architecture: Name in keras.applications.
+        times: Upscaling factor of the images; 0 chooses one that gives at least 96 pixels.
 
     Raises:
         RecipeError: images too small for it.
@@ -158,7 +156,7 @@ def backbone(
 
 
 def times_of(image_shape: tuple[int, ...]) -> int:
-    """Return how many times as high and wide images of a shape are to be made.
+    """Return the upscaling factor for images of a shape.
 
     >>> times_of((28, 28, 1)), times_of((32, 32, 3)), times_of((128, 128, 3))
     (4, 3, 1)
@@ -167,11 +165,11 @@ def times_of(image_shape: tuple[int, ...]) -> int:
 
 
 def application(architecture: str, **options: Any) -> keras.Model:
-    """Return a network of keras.applications without a head, with starting weights of its own.
+    """Build a headless keras.applications network with random weights.
 
     Args:
-        architecture: in `architectures`.
-        options: of its function in keras.applications.
+        architecture: Name in `architectures`.
+        options: Keyword arguments of its keras.applications function.
 
     Raises:
         RecipeError: images too small for it.
@@ -186,9 +184,9 @@ def application(architecture: str, **options: Any) -> keras.Model:
 
 
 def preprocessing(architecture: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return scale and offset of red, green and blue with which an architecture was trained.
+    """Return an architecture's RGB preprocessing scale and offset.
 
-    They are those of its `preprocess_input`, asked for its answers to a few pixels.
+    Measured by applying its `preprocess_input` to a few pixels.
     """
     answers = _preprocessed(architecture)
     offset, matrix = answers[0], (answers[1:] - answers[0]) / 255.0  # row: channel that is lit
@@ -198,19 +196,19 @@ def preprocessing(architecture: str) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def takes_blue_first(architecture: str) -> bool:
-    """Return whether an architecture was trained on images with blue as the first channel."""
+    """Return whether an architecture expects BGR channel order."""
     answers = _preprocessed(architecture)
     return bool(answers[1, 2] != answers[0, 2])  # red lit, and it is the last one that changes
 
 
 def first_kernel(network: keras.Model) -> Any:
-    """Return the kernel that looks at the channels of the images."""
+    """Return the kernel of the first convolution."""
     layers = (layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
     return next(layers).kernel
 
 
 def _preprocessed(architecture: str) -> NDArray[np.float64]:
-    """Return what becomes of a black pixel and of one in full red, green and blue, float64."""
+    """Return the preprocessed black, red, green and blue pixels, float64."""
     module: Any = sys.modules[architectures()[architecture].__module__]
     pixels = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).reshape(4, 1, 1, 3)
     answers: NDArray[np.float64] = np.asarray(module.preprocess_input(pixels), np.float64)
@@ -218,7 +216,7 @@ def _preprocessed(architecture: str) -> NDArray[np.float64]:
 
 
 def _settle(body: keras.Model, initializers: Iterator[HostHeUniform], seed: int) -> None:
-    """Draw weights and dropout from the seed, where Keras would draw them anew in each process."""
+    """Seed weights and dropout, which Keras would draw anew in each process."""
     dropouts = 0
     for layer in body.layers:
         for variable in layer.trainable_weights:
@@ -233,7 +231,7 @@ def _settle(body: keras.Model, initializers: Iterator[HostHeUniform], seed: int)
 
 
 def _one_input_each(layer: Any, kernel: Any) -> tuple[int, ...]:
-    """Return a kernel's shape for `HostHeUniform`: a depthwise output looks at one input alone."""
+    """Return a kernel's shape for `HostHeUniform`: depthwise outputs have one input."""
     height, width, inputs, outputs = kernel.shape
     if isinstance(layer, keras.layers.DepthwiseConv2D) or kernel.name == "depthwise_kernel":
         return (height, width, 1, inputs * outputs)

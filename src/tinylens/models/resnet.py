@@ -1,4 +1,4 @@
-"""Residual networks for 32×32 images (He et al. 2016, arXiv:1512.03385, section 4.2)."""
+"""ResNet for 32×32 images (He et al. 2016, arXiv:1512.03385, section 4.2)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def resnet20(
     width: Annotated[int, Field(ge=1, le=512)] = 16,
     blocks: Annotated[int, Field(ge=1, le=32)] = 3,
 ) -> keras.Model:
-    """Return 3 stages of residual blocks; 20 layers and 0.27 million weights as it stands.
+    """Build a 3-stage CIFAR ResNet; by default 20 layers and 0.27 million weights.
 
-    Where the width changes the shortcut is a 1×1 convolution (the paper's option B).
+    Projection shortcuts (1×1 convolution, option B) where the width changes.
 
     Args:
-        shape: what it is built for.
-        width: channels of the first stage; the next two have twice and four times as many.
-        blocks: residual blocks a stage; the depth is 6 · blocks + 2.
+        shape: Network shape.
+        width: Channels of the first stage; the next two have twice and four times as many.
+        blocks: Residual blocks per stage; the depth is 6 · blocks + 2.
     """
     initializers = shape.initializers()
     pixels, x = normalized_input(shape)

@@ -1,4 +1,4 @@
-"""What every network builder is told about its task, and the layers that all of them share."""
+"""Network shape specification and layers shared by all builders."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tinylens.models.layers import FusedBatchNorm, HostHeUniform
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """What a network is built for.
+    """Input and output specification of a network.
 
     Attributes:
-        image_shape: height, width, channels.
-        num_classes: width of the output.
-        mean: of each channel's pixel values, 0 to 255.
-        std: of each channel's pixel values.
-        seed: of the starting weights and of dropout.
-        sample: some training images, uint8, shape (n, height, width, channels), for networks
-            whose starting weights are computed from them.
+        image_shape: Height, width, channels.
+        num_classes: Number of classes.
+        mean: Mean of each channel, 0 to 255.
+        std: Standard deviation of each channel.
+        seed: Seed of initial weights and dropout.
+        sample: Training images, uint8, shape (n, height, width, channels), for data-dependent
+            initialization.
     """
 
     image_shape: tuple[int, int, int]
@@ -35,7 +35,7 @@ class NetworkShape:
     sample: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
     def initializers(self) -> Iterator[HostHeUniform]:
-        """Yield one initializer a layer, each with a draw of its own."""
+        """Yield one independently seeded initializer per layer."""
         number = 0
         while True:
             yield HostHeUniform((self.seed, number))
@@ -43,7 +43,7 @@ class NetworkShape:
 
 
 def normalized_input(shape: NetworkShape) -> tuple[Any, Any]:
-    """Return the input and the images scaled to mean 0 and standard deviation 1 a channel."""
+    """Return the input layer and its output standardized per channel."""
     pixels = keras.Input(shape.image_shape, name="image")
     scale = [1 / std for std in shape.std]
     offset = [-mean / std for mean, std in zip(shape.mean, shape.std, strict=True)]
@@ -55,7 +55,7 @@ def normalized_input(shape: NetworkShape) -> tuple[Any, Any]:
 def convolution(
     x: Any, width: int, initializer: HostHeUniform, *, kernel: int = 3, strides: int = 1
 ) -> Any:
-    """Return a convolution without bias followed by batch normalization."""
+    """Apply a bias-free convolution and batch normalization."""
     x = keras.layers.Conv2D(
         width,
         kernel,
@@ -68,7 +68,7 @@ def convolution(
 
 
 def logits(x: Any, num_classes: int, initializer: HostHeUniform) -> Any:
-    """Return the last dense layer; float32, since a softmax of bfloat16 has 2 digits."""
+    """Apply the final dense layer in float32: a bfloat16 softmax has only 2 digits."""
     small = HostHeUniform(initializer.seed, gain=1.0)
     return keras.layers.Dense(
         num_classes, kernel_initializer=small, dtype="float32", name="logits"
