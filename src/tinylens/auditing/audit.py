@@ -1,4 +1,4 @@
-"""Faults of a data set: images that occur twice, wrong labels, images that do not belong."""
+"""Dataset audit: duplicates, label errors, outliers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def audit(
     embed: Embed | None = None,
     progress: Progress | None = None,
 ) -> Audit:
-    """Look for faults in a data set.
+    """Audit a dataset for duplicates, label errors and outliers.
 
     Args:
         data: a known set's name or a path, as for `tinylens.load`, but no split is carved out;

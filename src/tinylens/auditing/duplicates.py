@@ -1,10 +1,8 @@
-"""Images that occur twice: exactly, or moved, brightened, or saved once more as JPEG.
+"""Exact and near-duplicate detection, robust to shifts, brightness and JPEG compression.
 
-Near duplicates are looked for in three steps, each on fewer and closer: the amplitudes of low
-frequencies, which do not change when an image is moved; coarse pixels under all moves of up to two
-pixels; all pixels. What remains to tell is whether two images are one, or two that are much
-alike, as one shirt is to another: a copy is far nearer than the other images around it, however
-near those are.
+Candidates are narrowed in three steps: low-frequency amplitudes, which are shift-invariant; coarse
+pixels under shifts of up to two pixels; all pixels. To separate copies from merely similar images,
+a duplicate must be far closer than the other neighbours.
 """
 
 from __future__ import annotations
@@ -45,13 +43,13 @@ Floats = NDArray[Any]
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two images that are one.
+    """Pair of duplicate images.
 
     Attributes:
-        a: the row of one.
-        b: the row of the other, larger than `a`.
-        distance: 0 for equal bytes, else 1 minus the correlation of their pixels, slightly blurred
-            and moved to where they fit best; so a change of brightness or contrast is none.
+        a: Row of one image.
+        b: Row of the other, larger than `a`.
+        distance: 0 for equal bytes, else 1 minus the correlation of their blurred, aligned
+            pixels; invariant to brightness and contrast.
     """
 
     a: int
@@ -60,14 +58,14 @@ class Duplicate:
 
 
 def find_duplicates(images: Images, progress: Progress | None = None) -> list[Duplicate]:
-    """Return pairs of images that are one, the surest first.
+    """Find duplicate pairs, closest first.
 
-    Of images that are equal each is paired with the one before it. Those of a single grey level
-    are duplicates of each other only where they are equal.
+    Each of several equal images is paired with the previous one. Images of a single grey level
+    are duplicates only if equal.
 
     Args:
-        images: uint8, shape (n, height, width, channels), 8 pixels a side or more.
-        progress: called with images compared and images in all.
+        images: uint8, shape (n, height, width, channels), at least 8 pixels per side.
+        progress: Callback of (images compared, total images).
     """
     exact, unique = _exact(images)
     grey = _grey(images[unique])
@@ -77,7 +75,7 @@ def find_duplicates(images: Images, progress: Progress | None = None) -> list[Du
 
 
 def _exact(images: Images) -> tuple[list[Duplicate], NDArray[np.int64]]:
-    """Return pairs of equal bytes, and the first row of every image that occurs."""
+    """Return exact duplicate pairs and the first row of every distinct image."""
     first: dict[bytes, int] = {}
     last: dict[bytes, int] = {}
     pairs = []
@@ -123,7 +121,7 @@ def _near(
 def _copies(
     rows: NDArray[np.int64], nearest: NDArray[np.int64], distances: Floats
 ) -> Iterator[Duplicate]:
-    """Yield those neighbours that are far nearer than the farthest one of all."""
+    """Yield the neighbours far closer than the farthest one."""
     few = nearest.shape[1] < NEIGHBOURS
     around = np.ones(len(rows)) if few else distances.max(axis=1)
     limits = np.minimum(NEARER * around, LARGEST_DISTANCE)
@@ -147,7 +145,7 @@ def _grey(images: Images) -> Floats:
 
 
 def _normalized(values: Floats) -> Floats:
-    """Return rows of mean 0 and length 1, so that a product of two is their correlation."""
+    """Normalize rows to mean 0 and length 1, so that dot products are correlations."""
     flat = values.reshape(len(values), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
@@ -156,7 +154,7 @@ def _normalized(values: Floats) -> Floats:
 
 
 def _spectra(grey: Floats) -> Floats:
-    """Return the roots of the amplitudes of low frequencies, normalized, shape (n, …)."""
+    """Return normalized square roots of low-frequency amplitudes, shape (n, …)."""
     parts = []
     for start in range(0, len(grey), BLOCK):
         centred = grey[start : start + BLOCK]
@@ -169,7 +167,7 @@ def _spectra(grey: Floats) -> Floats:
 
 
 def _by_spectrum(spectra: Floats, block: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the candidates of each image of a block, itself left out, in no order."""
+    """Return the unordered candidates of each image of a block, without itself."""
     alike = spectra[block] @ spectra.T
     alike[np.arange(len(block)), block] = -np.inf
     count = min(CANDIDATES, len(spectra) - 1)
@@ -177,7 +175,7 @@ def _by_spectrum(spectra: Floats, block: NDArray[np.int64]) -> NDArray[np.int64]
 
 
 def _coarse(soft: Floats, down: int, right: int) -> Floats:
-    """Return blurred pixels at few places, all moved alike, shape (n, side, side)."""
+    """Return blurred, subsampled pixels under one shift, shape (n, side, side)."""
     rows, columns = (
         np.linspace(REACH, side - 1 - REACH, COARSE_SIDE).round().astype(int)
         for side in soft.shape[1:]
@@ -187,7 +185,7 @@ def _coarse(soft: Floats, down: int, right: int) -> Floats:
 
 
 def _distances(images: Images, rows: NDArray[np.int64], nearest: NDArray[np.int64]) -> Floats:
-    """Return the distances of each image from its neighbours, shape (n, neighbours)."""
+    """Compute the distances to each image's neighbours, shape (n, neighbours)."""
     height, width = images.shape[1:3]
 
     def inside(samples: Floats, down: int, right: int) -> Floats:

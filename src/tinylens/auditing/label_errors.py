@@ -1,8 +1,8 @@
-"""Labels that are probably wrong, from what networks say that never saw the image.
+"""Label error detection by confident learning, with cleanlab.
 
-Confident learning (Northcutt, Jiang & Chuang 2021, J. of Artificial Intelligence Research 70): a
-label is doubted where another class is answered with at least the confidence that images of that
-class get on average, and more of its own than the given class. cleanlab does the counting.
+From out-of-fold probabilities (Northcutt, Jiang & Chuang 2021, J. of Artificial Intelligence
+Research 70): a label is doubted if another class reaches at least the average confidence of its own
+images, and by a larger margin than the given class.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from tinylens.metrics import Labels, Probabilities
 
 @dataclass(frozen=True)
 class Doubt:
-    """A label that is probably wrong.
+    """Suspected label error.
 
     Attributes:
-        row: of the image.
-        given: its label.
-        proposed: the class that is answered instead.
-        score: how doubtful the label is, from 0 to 1: one minus its probability, which is that of
-            networks that were trained without the image.
+        row: Row of the image.
+        given: Given label.
+        proposed: Predicted class.
+        score: One minus the out-of-fold probability of the given label, 0 to 1.
     """
 
     row: int
@@ -36,11 +35,11 @@ class Doubt:
 
 
 def doubted_labels(probabilities: Probabilities, labels: Labels) -> list[Doubt]:
-    """Return the labels that are probably wrong, the most doubtful first.
+    """Find suspected label errors, highest score first.
 
     Args:
-        probabilities: out of fold, float, shape (n, classes).
-        labels: as given, int64, shape (n,). A class that none has is not proposed either.
+        probabilities: Out-of-fold probabilities, float, shape (n, classes).
+        labels: Given labels, int64, shape (n,); unused classes are never proposed.
 
     Raises:
         MissingExtra: cleanlab is not installed.
@@ -67,7 +66,7 @@ def doubted_labels(probabilities: Probabilities, labels: Labels) -> list[Doubt]:
 
 
 def finder() -> Any:
-    """Return cleanlab's function that finds label issues.
+    """Return cleanlab's label-issue finder.
 
     Raises:
         MissingExtra: cleanlab is not installed.

@@ -1,4 +1,4 @@
-"""Images unlike all others, by what a network sees in them; and images that show nothing."""
+"""Outlier detection by nearest-neighbour distance of features, and blank images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ BLOCK = 1_000  # images looked at at a time
 
 
 def unlikeness(features: Features, reference: Features, *, same: bool) -> NDArray[np.float32]:
-    """Return how far each image is from its nearest neighbours, float32, shape (n,).
+    """Compute each image's mean k-nearest-neighbour distance, float32, shape (n,).
 
-    The mean distance to the nearest few, on the unit sphere (Sun et al. 2022, "Out-of-distribution
-    detection with deep nearest neighbors", arXiv:2204.06507; there the last of them).
+    On the unit sphere (Sun et al. 2022, "Out-of-distribution detection with deep nearest
+    neighbors", arXiv:2204.06507, which uses the k-th distance).
 
     Args:
-        features: of the images, shape (n, f).
-        reference: of the images that are trained on, shape (m, f).
-        same: whether `features` are `reference`: then an image is no neighbour of its own.
+        features: Image features, shape (n, f).
+        reference: Training-image features, shape (m, f).
+        same: Whether `features` are `reference`, which excludes self-matches.
     """
     from sklearn.neighbors import NearestNeighbors
     from sklearn.preprocessing import normalize
@@ -37,9 +37,9 @@ def unlikeness(features: Features, reference: Features, *, same: bool) -> NDArra
 
 
 def fence(distances: NDArray[np.float32]) -> float:
-    """Return the distance above which an image is an outlier, from those of ordinary ones.
+    """Return the outlier threshold from the distances of normal images.
 
-    On a logarithmic scale, since distances are positive and their upper tail is long.
+    Computed on a log scale, since distances are positive with a long upper tail.
     """
     logarithms = np.log(np.maximum(distances, 1e-6))
     low, high = np.quantile(logarithms, [0.25, 0.75])
@@ -47,7 +47,7 @@ def fence(distances: NDArray[np.float32]) -> float:
 
 
 def flat(images: Images) -> NDArray[np.int64]:
-    """Return the rows of images of nearly one colour, int64."""
+    """Return the rows of nearly uniform images, int64."""
     spread = np.empty(len(images))
     for start in range(0, len(images), BLOCK):
         spread[start : start + BLOCK] = images[start : start + BLOCK].std(axis=(1, 2)).max(axis=1)
@@ -55,7 +55,7 @@ def flat(images: Images) -> NDArray[np.int64]:
 
 
 def grey_among_coloured(images: Images) -> NDArray[np.int64]:
-    """Return the rows of images without colour where nearly all others have some, int64."""
+    """Return the rows of grey images in a colour dataset, int64."""
     if images.shape[3] == 1:
         return np.zeros(0, np.int64)
     grey = np.empty(len(images), bool)
