@@ -1,4 +1,4 @@
-"""What is found out about models and data, as typed data: the schemas of a run's JSON files."""
+"""Schemas of a run's JSON files: metrics, audit, robustness, explanations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that end a training between two steps, with its state saved."""
+"""Processor cores, memory, versions and hardware, and signals that end a training."""
 
 from __future__ import annotations
 

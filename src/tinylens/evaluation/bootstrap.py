@@ -1,4 +1,4 @@
-"""Bootstrap intervals: as many images as there are, drawn with replacement, judged again.
+"""Bootstrap confidence intervals of metrics.
 
 1,000 times, from a seed; the interval runs from the 2.5th to the 97.5th percentile. What a
 confusion matrix tells is drawn cell by cell, the rest image by image in one matrix product. All

@@ -1,4 +1,4 @@
-"""Runs judged on the same test images: which is better, by how much, or is it chance?
+"""Comparison of runs on the same test images, with paired intervals.
 
 Two networks of one recipe that differ in their seed alone answer some images differently, each as
 if by the throw of a coin (Jordan 2023, arXiv:2304.01910). McNemar's test asks whether the images

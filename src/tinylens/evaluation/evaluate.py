@@ -1,4 +1,4 @@
-"""Probabilities and labels → figures with intervals: what evaluation.json holds."""
+"""Evaluation: probabilities and labels to metrics with intervals (evaluation.json)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How unlike everything that was trained on an image is, by a network's logits alone.
+"""Out-of-distribution score of an image, from a network's logits.
 
 Two signs add up: a network that recognises nothing answers faintly (the energy of Liu et al. 2020,
 arXiv:2010.03759), and mixes classes in a way that no class does (the relative Mahalanobis distance

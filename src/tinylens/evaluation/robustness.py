@@ -1,4 +1,4 @@
-"""How a classifier holds up when images get worse, or are moved a little."""
+"""Robustness to corruptions, shifts, rotation and compression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's network in any format: written, compared with Keras, kept only if it answers alike."""
+"""Export of a run's network to any format, checked against Keras before it is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formats that a trained network is shipped in: names, files, and what each one needs."""
+"""Export formats: names, files and what each one needs."""
 
 from __future__ import annotations
 

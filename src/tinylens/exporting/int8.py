@@ -1,4 +1,4 @@
-"""A network in 8-bit integers: onnxruntime's static quantization, calibrated on train.
+"""Int8 quantization with onnxruntime, calibrated on the training images.
 
 What was measured to choose the settings is in docs/decisions/integers.md.
 """

@@ -1,4 +1,4 @@
-"""A trained network as one file for everybody: written, checked against Keras, then kept."""
+"""ONNX export: written, checked against Keras, then kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each Keras layer is written in ONNX: a table from layer to function.
+"""ONNX writers for Keras layers and activations.
 
 A layer, or a setting of one, that has no translation here raises `UnknownLayer`.
 """

@@ -1,4 +1,4 @@
-"""A Keras network written down as an ONNX graph, layer by layer, on any backend.
+"""ONNX graph of a Keras network, written layer by layer on any backend.
 
 Keras's own export goes through another converter on each backend (tf2onnx, jax2onnx, torch.onnx),
 takes seconds and gives three different files. The layers that small networks are made of have an

@@ -1,4 +1,4 @@
-"""A second output for an ONNX classifier: how out of distribution each image is."""
+"""The OOD score as a second output of an ONNX classifier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files of every format, opened and ready to answer, each by its own runtime.
+"""Exported files of every format, opened by their own runtimes.
 
 This is for comparing them. Who wants answers takes `Classifier`, which also reads images, knows
 when not to answer, and needs onnxruntime alone.

@@ -1,4 +1,4 @@
-"""What TensorFlow writes: a SavedModel, and LiteRT's files in floats and in 8-bit integers.
+"""SavedModel and LiteRT export through TensorFlow.
 
 All are made of one function from uint8 images to probabilities, whose weights are constants:
 LiteRT's converter leaves variables of Keras 3 behind.

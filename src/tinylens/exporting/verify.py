@@ -1,4 +1,4 @@
-"""Whether shipped files answer as the Keras network of their run did, and how fast they are.
+"""Verification of exported files: agreement with Keras, accuracy, size, speed.
 
 The reference is what Keras answered when the run was made, as predictions.npz keeps it. So a file
 is judged on any machine without Keras, and Keras's own file is one of those that are judged.

@@ -1,4 +1,4 @@
-"""Networks that others have trained, as a source to transfer from: keras.applications."""
+"""Pretrained backbones from keras.applications."""
 
 from __future__ import annotations
 

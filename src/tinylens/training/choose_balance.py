@@ -1,4 +1,4 @@
-"""`--balance auto`: which way to make up for uneven classes, tried out in short trainings.
+"""Choice of the class-imbalance method by short training runs (`--balance auto`).
 
 Every way trains on two thirds of the training images, for half of the epochs, and is judged on
 the third that was set aside and on val: of a class of 60 images that is 20 and more, where val

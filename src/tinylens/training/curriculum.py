@@ -1,4 +1,4 @@
-"""The course of a training: what each epoch sees, by the recipe alone."""
+"""Curriculum: progressive resizing and hard examples, epoch by epoch."""
 
 from __future__ import annotations
 

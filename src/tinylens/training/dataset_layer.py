@@ -1,4 +1,4 @@
-"""Which images a step sees, and the data as layers.
+"""The data set as a Keras layer, and the order of its batches.
 
 The order is a pure function of (seed, epoch, step), and of the losses that hard images are chosen
 by.

@@ -1,4 +1,4 @@
-"""Distillation: a network learns from what a larger one, or an ensemble, answers on its images.
+"""Knowledge distillation from a larger network or an ensemble.
 
 A teacher's probabilities say more of an image than its label does: which other classes it is like
 (Hinton et al. 2015, arXiv:1503.02531). The teacher is a model.onnx, asked once for each image of

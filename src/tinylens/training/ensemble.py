@@ -1,4 +1,4 @@
-"""Ensembles: networks of several seeds that answer together, as one model.onnx.
+"""Ensembles: networks of several seeds averaged in one model.onnx.
 
 The networks differ in nothing but their seed, which is enough for them to make different mistakes
 (Lakshminarayanan et al. 2017, arXiv:1612.01474). Each is trained as a run of its own, so a stopped

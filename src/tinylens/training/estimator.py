@@ -1,4 +1,4 @@
-"""`SmallImageClassifier`: scikit-learn's way to train and ask a network, on arrays.
+"""`SmallImageClassifier`: a scikit-learn estimator on image arrays.
 
 `fit` trains as `tinylens train` does and leaves a run; `predict` asks its model.onnx. Keras is
 loaded by `fit` alone, so a fitted classifier that was pickled answers without it.

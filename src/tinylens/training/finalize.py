@@ -1,4 +1,4 @@
-"""What comes after the last step: calibrate, ship, check, judge, and write it all into the run."""
+"""After the last step: calibration, export, evaluation and the run's records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uneven classes: what makes up for them in training, and how one tells whether it does.
+"""Class imbalance: loss weights, sampling quotas, priors and macro-F1.
 
 Three ways, each of which leaves the network and its answers as they are: the loss of rare classes
 weighs more, their images are shown more often, or their logits are made smaller in training by

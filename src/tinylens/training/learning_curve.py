@@ -1,4 +1,4 @@
-"""The learning curve of a run's data set: what twice as many training images would give.
+"""Learning curve: the accuracy gain from doubling the training set.
 
 Networks of one recipe are trained for few steps on an eighth, a quarter, a half and all of train,
 with three seeds each, and judged on val; the test split stays sealed. The passes over a part are in

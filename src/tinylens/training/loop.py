@@ -1,4 +1,4 @@
-"""The loop: an epoch is one call of `keras.Model.fit`; between two steps all can be saved.
+"""Training loop around `keras.Model.fit`, with checkpoints between steps.
 
 What decides the rest of a training is in `State` and in the arrays of `Trainer.arrays`: weights,
 optimizer slots, dropout counters. Order and draws are functions of (seed, epoch, step), so a

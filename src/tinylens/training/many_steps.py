@@ -1,4 +1,4 @@
-"""JAX: many training steps in one compiled call, where Keras's `fit` makes a call a step.
+"""JAX: many training steps in one compiled call.
 
 On a GPU a step of a small network is over in a few milliseconds; what the host does between two of
 them - the next batch, the call, the running means read back - is no longer little beside that.

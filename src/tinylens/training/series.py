@@ -1,4 +1,4 @@
-"""One recipe trained several times: with other seeds, or each time on other folds.
+"""Repeated training runs: several seeds or cross-validation folds.
 
 What one training reaches is partly luck: of its seed, and of the images that it was judged on. A
 series is a folder of runs and a summary of what they have in common.

@@ -1,4 +1,4 @@
-"""`--budget`: how much network and how many epochs fit into a time, tried out on this machine.
+"""Time budget (`--budget`): the network and the epochs that fit into a time.
 
 A probe times training steps of the recipe's network and of narrower and wider ones; the widest for
 which enough epochs are left is taken. What is written here about accuracy was measured: see

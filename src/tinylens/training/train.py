@@ -1,4 +1,4 @@
-"""`train`: Splits and a recipe become a run: build, fit, calibrate, save, export, evaluate, report.
+"""`train`: from Splits and a recipe to a finished run.
 
 Keras is imported only inside functions: the backend is chosen first.
 """

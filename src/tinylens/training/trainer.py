@@ -1,4 +1,4 @@
-"""What trains: network, data, optimizer and order of one recipe on one data set, compiled."""
+"""Trainer: network, data, optimizer and batch order of a recipe, compiled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transfer: where a body that was trained before comes from, and what its run says of it."""
+"""Transfer learning: where the pretrained body comes from."""
 
 from __future__ import annotations
 
