@@ -25,6 +25,7 @@ from tinylens.run import Run
 
 KILLS = int(os.environ.get("TINYLENS_KILLS", "3"))
 SCRIPT = Path(__file__).with_name("kill_run.py")
+IMPORTED = (Path(files.__file__).parents[1], Path(__file__).parents[1])  # tinylens and conformance
 MOMENTS = ("before training", "in training", "while saving", "after training")
 PHASES_AFTER = ("calibrating", "judging", "exporting", "writing the report")
 
@@ -101,7 +102,7 @@ def start(out: Path) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, IMPORTED))},
     )
 
 
